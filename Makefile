@@ -1,0 +1,41 @@
+# Two commands: `make search` (a search on the built-in zoo) and `make test`. Both set up what they need.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+export HF_HUB_OFFLINE ?= 1
+export HF_DATASETS_OFFLINE ?= 1
+
+.PHONY: install search test check pin bench clean
+
+install: $(READY)
+
+# pip and not uv: it sees CPU builds of torch that lie on the disk.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+search: install
+	$(BIN)/evomerge search search_spaces/quickstart.yaml --budget 200
+
+test: check
+	$(BIN)/python -m pytest
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: install
+	$(BIN)/python benchmarks/samplers.py --seeds 1 --budget 60
+
+pin: install
+	(echo "# Pinned by 'make pin' from a fresh environment; the Makefile installs with it."; \
+	 $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu//') > constraints.txt
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
