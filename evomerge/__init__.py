@@ -1,0 +1,32 @@
+"""evomerge finds how to merge language models: it searches merge recipes and exports the best."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from evomerge.archive.run import open_run
+    from evomerge.controller.public import search
+    from evomerge.merge.tensors import merge_tensors
+    from evomerge.publish.checkpoint import export
+    from evomerge.recipe import Recipe
+    from evomerge.space import load_space
+
+__all__ = ["Recipe", "export", "load_space", "merge_tensors", "open_run", "search"]
+
+_HOMES = {
+    "Recipe": "evomerge.recipe",
+    "export": "evomerge.publish.checkpoint",
+    "load_space": "evomerge.space",
+    "merge_tensors": "evomerge.merge.tensors",
+    "open_run": "evomerge.archive.run",
+    "search": "evomerge.controller.public",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: `import evomerge` alone loads nothing heavy."""
+    if name not in _HOMES:
+        raise AttributeError(f"module `evomerge` has no attribute `{name}`")
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -1,0 +1,151 @@
+"""What a merge method declares of its parameters: name, range, default and meaning, stated once.
+
+A method is a frozen dataclass whose fields are its parameters::
+
+    weight: Annotated[PerSource, Gene(0.0, 1.5, default=1.0, meaning="share of each task vector")]
+
+Spaces, samplers, help texts and docs read the declaration through `declared`; nothing repeats it.
+A field whose Python name ends in an underscore (`lambda_`) is spelled without it everywhere else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, SupportsFloat, TypeAlias, get_args, get_origin, get_type_hints
+
+from evomerge.errors import MergeError, unknown
+from evomerge.types import Value
+
+PerSource: TypeAlias = tuple[float, ...]
+"""One number per source, in the order of the sources."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gene:
+    """A number a search may vary. `searched` says whether it does so unasked."""
+
+    low: float
+    high: float
+    default: float
+    meaning: str
+    searched: bool = True
+    least: float = -math.inf
+    """What it may not go below: there the parameter means nothing, whatever a space says."""
+    also: Mapping[str, Callable[[float], float]] = field(default_factory=dict)
+    """Other words for it in the literature, each with the conversion to ours."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """A named alternative (a bool or a word); searched only on request."""
+
+    options: tuple[Value, ...]
+    default: Value
+    meaning: str
+    searched: bool = False
+    also: Mapping[Value, Value] = field(default_factory=dict)
+    """Other words for an option, each with ours."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameter:
+    """One declared parameter of a method."""
+
+    name: str
+    field: str
+    per_source: bool
+    spec: Gene | Choice
+
+
+def declared(method: type[Any]) -> Mapping[str, Parameter]:
+    """Return the parameters of `method` by name, in the order they are declared."""
+    hints = get_type_hints(method, include_extras=True)
+    found = {}
+    for entry in dataclasses.fields(method):
+        hint = hints[entry.name]
+        if get_origin(hint) is not Annotated:
+            continue
+        kind, spec = get_args(hint)[:2]
+        name = entry.name.rstrip("_")
+        found[name] = Parameter(name=name, field=entry.name, per_source=kind == PerSource, spec=spec)
+    return found
+
+
+def bind(method: type[Any], values: Mapping[str, Any], sources: int, *, compat: str) -> Any:
+    """Return `method` with its parameters set: `values` where given, else the declared defaults.
+
+    A single number for a per-source parameter stands for every source. Raises `MergeError` for an
+    unknown name, a sequence of the wrong length, or a value the parameter cannot have.
+    """
+    known, given = declared(method), _translated(method, values)
+    arguments: dict[str, Any] = {}
+    for name, parameter in known.items():
+        value = given.pop(name, parameter.spec.default)
+        arguments[parameter.field] = _checked(parameter, value, sources)
+    if given:
+        raise MergeError(unknown("parameter", next(iter(given)), known))
+    if compat not in method.compats:
+        raise MergeError(unknown("compat of this method", compat, method.compats))
+    return method(**arguments, compat=compat)
+
+
+def _translated(method: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `values` in our words: each synonym a gene declares replaced by the gene."""
+    ours = dict(values)
+    for name, parameter in declared(method).items():
+        if not isinstance(parameter.spec, Gene):
+            continue
+        for word, convert in parameter.spec.also.items():
+            if word not in ours:
+                continue
+            if name in ours:
+                raise MergeError(f"`{word}` is another word for `{name}`; give one of them, not both")
+            theirs = ours.pop(word)
+            listed = isinstance(theirs, list | tuple)
+            ours[name] = (
+                tuple(convert(_number(word, each)) for each in theirs)
+                if listed
+                else convert(_number(word, theirs))
+            )
+    return ours
+
+
+def _checked(parameter: Parameter, value: Any, sources: int) -> Any:
+    """Return `value` as the method takes it. Raises `MergeError` for a value of the wrong kind."""
+    if isinstance(parameter.spec, Choice):
+        return _chosen(parameter.name, parameter.spec, value)
+    if not parameter.per_source:
+        return _within(parameter.name, parameter.spec, value)
+    if not isinstance(value, list | tuple):
+        return (_within(parameter.name, parameter.spec, value),) * sources
+    if len(value) != sources:
+        raise MergeError(f"`{parameter.name}` needs one number per source ({sources}), found {len(value)}")
+    return tuple(_within(parameter.name, parameter.spec, each) for each in value)
+
+
+def _chosen(name: str, spec: Choice, value: Any) -> Value:
+    for word in (*spec.options, *spec.also):
+        if type(word) is type(value) and word == value:
+            return spec.also.get(word, word)
+    options = ", ".join(str(option) for option in spec.options)
+    raise MergeError(f"`{name}` is one of {options}, found {value!r}")
+
+
+def _within(name: str, spec: Gene, value: Any) -> float:
+    number = _number(name, value)
+    if number < spec.least:
+        raise MergeError(f"`{name}` must be at least {spec.least:g}, found {number:g}")
+    return number
+
+
+def _number(name: str, value: Any) -> float:
+    """Return `value` as a float. Raises `MergeError` if it is none, or not a finite one."""
+    if isinstance(value, bool | str) or not isinstance(value, SupportsFloat):
+        raise MergeError(f"`{name}` must be a number, found {value!r}")
+    number = float(value)
+    if not math.isfinite(number):
+        raise MergeError(f"`{name}` must be finite, found {number}")
+    return number

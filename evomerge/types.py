@@ -1,0 +1,87 @@
+"""The frozen values that pass between the stages of a search."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal, TypeAlias
+
+Value: TypeAlias = float | int | str | bool
+Params: TypeAlias = Mapping[str, Value]
+"""One value per gene, as the sampler and the study see it."""
+
+Split: TypeAlias = Literal["search", "report"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """One number read off a model: an lm-eval task, one of its metrics, and which way is better."""
+
+    name: str
+    task: str
+    metric: str
+    filter: str
+    higher_is_better: bool
+
+    def oriented(self, value: float) -> float:
+        """Return `value` turned so that higher is better."""
+        return value if self.higher_is_better else -value
+
+
+@dataclass(frozen=True, kw_only=True)
+class ItemScores:
+    """What one model scored on each item of one task, for one metric.
+
+    `scores[k]` belongs to the item whose content hash is `items[k]`; `weights[k]` is 1 except for
+    perplexities, where the score is a log-likelihood and the weight counts words or bytes. An item
+    whose metric only has a meaning over the whole set (BLEU, say) has the score NaN.
+    """
+
+    task: str
+    metric: str
+    filter: str
+    items: tuple[str, ...]
+    scores: tuple[float, ...]
+    weights: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """A candidate that was built and scored: one finite number per measure, and the items behind it."""
+
+    scores: Mapping[str, float]
+    items: tuple[ItemScores, ...]
+    merge_seconds: float
+    score_seconds: float
+
+    def __post_init__(self) -> None:
+        broken = {name: score for name, score in self.scores.items() if not math.isfinite(score)}
+        if broken:
+            raise ValueError(f"scores must be finite, found {broken}: make this a Failed")
+        object.__setattr__(self, "scores", MappingProxyType(dict(self.scores)))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _scored, (dict(self.scores), self.items, self.merge_seconds, self.score_seconds)
+
+    @property
+    def seconds(self) -> float:
+        """Wall seconds from the recipe to the scores."""
+        return self.merge_seconds + self.score_seconds
+
+
+def _scored(scores: Mapping[str, float], items: tuple[ItemScores, ...], merge: float, score: float) -> Scored:
+    return Scored(scores=scores, items=items, merge_seconds=merge, score_seconds=score)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failed:
+    """A candidate that could not be built or scored, and why."""
+
+    reason: str
+    traceback: str = ""
+    seconds: float = 0.0
+
+
+Evaluation: TypeAlias = Scored | Failed
