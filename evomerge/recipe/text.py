@@ -1,0 +1,192 @@
+"""Recipes as YAML, both ways without loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, overload
+
+import yaml
+
+from evomerge.errors import RecipeError, unknown
+from evomerge.recipe.model import Group, Merge, ModelRef, Recipe, Setting
+
+
+def to_yaml(recipe: Recipe) -> str:
+    """Return the recipe as YAML; `from_yaml` gives back an equal recipe."""
+    content: dict[str, Any] = {
+        "models": {name: _model(ref) for name, ref in recipe.models.items()},
+        "merges": {name: _merge(merge) for name, merge in recipe.merges.items()},
+    }
+    if recipe.dtype is not None:
+        content["dtype"] = recipe.dtype
+    content["seed"] = recipe.seed
+    return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+
+
+def from_yaml(text: str) -> Recipe:
+    """Return the recipe written in `text`. Raises `RecipeError` naming the key that is wrong."""
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise RecipeError(f"the recipe is not YAML: {reason}") from error
+    top = _keys(content, "recipe", {"models", "merges"}, {"dtype", "seed"})
+    models = {str(name): _read_model(name, ref) for name, ref in _table(top["models"], "models")}
+    merges = {str(name): _read_merge(name, merge) for name, merge in _table(top["merges"], "merges")}
+    seed, dtype = top.get("seed", 0), _word(top.get("dtype"), "dtype", empty=True)
+    if type(seed) is not int:
+        raise RecipeError(f"`seed` must be a whole number, found {seed!r}")
+    return Recipe(models=models, merges=merges, dtype=dtype, seed=seed)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Innermost tables on one line: a group of parameters reads as a row."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        del data
+        return True
+
+
+def _row(dumper: _Dumper, data: _Row) -> yaml.Node:
+    return dumper.represent_mapping("tag:yaml.org,2002:map", data.items(), flow_style=True)
+
+
+class _Row(dict[str, Any]):
+    """A table to be written on one line."""
+
+
+def _text(dumper: _Dumper, data: str) -> yaml.Node:
+    """Quote what is not printable: plain YAML folds the line breaks of Unicode into spaces."""
+    return dumper.represent_scalar("tag:yaml.org,2002:str", data, style=None if data.isprintable() else '"')
+
+
+_Dumper.add_representer(_Row, _row)
+_Dumper.add_representer(str, _text)
+
+
+def _model(ref: ModelRef) -> _Row:
+    return _Row({key: value for key, value in vars(ref).items() if value is not None})
+
+
+def _merge(merge: Merge) -> dict[str, Any]:
+    content: dict[str, Any] = {"method": merge.method}
+    if merge.base is not None:
+        content["base"] = merge.base
+    content["sources"] = list(merge.sources)
+    if merge.compat != "evomerge":
+        content["compat"] = merge.compat
+    if merge.params:
+        content["params"] = _settings(merge.params)
+    if merge.groups:
+        content["groups"] = [_group(group) for group in merge.groups]
+    return content
+
+
+def _group(group: Group) -> _Row:
+    row = _Row(modules=list(group.modules))
+    if group.layers is not None:
+        row = _Row(layers=list(group.layers), **row)
+    return _Row(row | _settings(group.params))
+
+
+def _settings(params: Mapping[str, Any]) -> _Row:
+    return _Row(
+        {name: _Row(value) if isinstance(value, Mapping) else value for name, value in params.items()}
+    )
+
+
+def _read_model(name: str, content: Any) -> ModelRef:
+    if isinstance(content, str):
+        return ModelRef(source=content)
+    where = f"models.{name}"
+    table = _keys(content, where, {"source"}, {"revision", "digest"})
+    return ModelRef(
+        source=_word(table["source"], f"{where}.source"),
+        revision=_word(table.get("revision"), f"{where}.revision", empty=True),
+        digest=_word(table.get("digest"), f"{where}.digest", empty=True),
+    )
+
+
+def _read_merge(name: str, content: Any) -> Merge:
+    where = f"merges.{name}"
+    optional = {"base", "compat", "params", "groups"}
+    known = _keys(content, where, {"method", "sources"}, optional)
+    groups = _list(known.get("groups", []), f"{where}.groups")
+    return Merge(
+        method=_word(known["method"], f"{where}.method"),
+        sources=tuple(map(str, _list(known["sources"], f"{where}.sources"))),
+        base=None if known.get("base") is None else str(known["base"]),
+        compat=_word(known.get("compat", "evomerge"), f"{where}.compat"),
+        params=_read_settings(known.get("params", {}), f"{where}.params"),
+        groups=tuple(_read_group(f"{where}.groups[{i}]", each) for i, each in enumerate(groups)),
+    )
+
+
+def _read_group(where: str, content: Any) -> Group:
+    table = dict(_table(content, where))
+    if "modules" not in table:
+        raise RecipeError(f"`{where}` needs `modules`")
+    modules, layers = table.pop("modules"), table.pop("layers", None)
+    modules = [modules] if isinstance(modules, str) else _list(modules, f"{where}.modules")
+    return Group(
+        modules=tuple(map(str, modules)),
+        layers=None if layers is None else _read_layers(layers, f"{where}.layers"),
+        params=_read_settings(table, where),
+    )
+
+
+def _read_layers(content: Any, where: str) -> tuple[int, int]:
+    if not isinstance(content, list) or [type(each) for each in content] != [int, int]:
+        raise RecipeError(f"`{where}` must be [first, last], found {content!r}")
+    return content[0], content[1]
+
+
+def _read_settings(content: Any, where: str) -> dict[str, Setting]:
+    settings: dict[str, Setting] = {}
+    for name, value in _table(content, where):
+        if isinstance(value, dict):
+            value = {str(source): _number(each, f"{where}.{name}.{source}") for source, each in value.items()}
+        elif not isinstance(value, bool | int | float | str):
+            raise RecipeError(
+                f"`{where}.{name}` must be one value, or one per source by name, found {value!r}"
+            )
+        settings[str(name)] = value
+    return settings
+
+
+def _number(content: Any, where: str) -> float:
+    if isinstance(content, bool) or not isinstance(content, int | float):
+        raise RecipeError(f"`{where}` must be a number, found {content!r}")
+    return content
+
+
+@overload
+def _word(content: Any, where: str) -> str: ...
+@overload
+def _word(content: Any, where: str, *, empty: Literal[True]) -> str | None: ...
+def _word(content: Any, where: str, *, empty: bool = False) -> str | None:
+    if isinstance(content, str) or (content is None and empty):
+        return content
+    raise RecipeError(f"`{where}` must be a word, found {content!r}")
+
+
+def _list(content: Any, where: str) -> list[Any]:
+    if not isinstance(content, list):
+        raise RecipeError(f"`{where}` must be a list, found {content!r}")
+    return content
+
+
+def _table(content: Any, where: str) -> list[tuple[str, Any]]:
+    if not isinstance(content, dict):
+        raise RecipeError(f"`{where}` must be a table, found {content!r}")
+    return list(content.items())
+
+
+def _keys(content: Any, where: str, needed: set[str], optional: set[str]) -> dict[str, Any]:
+    table = dict(_table(content, where))
+    for key in table:
+        if key not in needed | optional:
+            raise RecipeError(f"`{where}`: {unknown('key', str(key), needed | optional)}")
+    for key in sorted(needed - set(table)):
+        raise RecipeError(f"`{where}` needs `{key}`")
+    return table
