@@ -1,0 +1,1 @@
+"""Checkpoints on disk: headers, architecture, digests, lazy tensors."""

@@ -1,0 +1,98 @@
+"""Whether source models can be merged with one another: the same structure, shapes and words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from evomerge.checkpoints.architecture import Architecture, read_architecture
+from evomerge.checkpoints.folder import Checkpoint
+from evomerge.checkpoints.headers import QUANTISED
+from evomerge.errors import CheckpointError
+
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+
+
+def check_compatible(models: Mapping[str, Checkpoint]) -> Architecture:
+    """Return the structure all `models` share. Raises `CheckpointError` naming the first that differs."""
+    (first, reference), *others = models.items()
+    structure = read_architecture(reference.specs, reference.config)
+    for name, model in models.items():
+        _check_merged_dtypes(name, model)
+    words = vocabulary(reference.path)
+    for name, model in others:
+        _check_structure(first, structure, name, read_architecture(model.specs, model.config))
+        _check_vocabulary(first, words, name, vocabulary(model.path))
+        _check_shapes(first, reference, name, model, structure)
+    return structure
+
+
+def vocabulary(path: Path) -> Mapping[str, Any]:
+    """Return the token table of the tokenizer in `path`, or its raw bytes where it is not JSON.
+
+    Raises `CheckpointError` if there is no tokenizer.
+    """
+    for name in _TOKENIZER_FILES:
+        file = path / name
+        if not file.is_file():
+            continue
+        if name != "tokenizer.json":
+            return {name: file.read_bytes()}
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+            table = content["model"]["vocab"]
+            added = {entry["content"]: entry["id"] for entry in content.get("added_tokens", [])}
+            pairs = table if isinstance(table, dict) else {entry[0]: i for i, entry in enumerate(table)}
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"{file} is not a tokenizer: {error}") from error
+        return {**pairs, **added}
+    raise CheckpointError(f"{path} has no tokenizer (looked for {', '.join(_TOKENIZER_FILES)})")
+
+
+def _check_merged_dtypes(name: str, model: Checkpoint) -> None:
+    for tensor, spec in model.specs.items():
+        if spec.dtype in QUANTISED:
+            raise CheckpointError(
+                f"`{name}` is quantised (`{tensor}` is {spec.dtype}), and such weights cannot be merged; "
+                "use the model in bfloat16, float16 or float32"
+            )
+
+
+def _check_structure(first: str, one: Architecture, name: str, other: Architecture) -> None:
+    for what, ours, theirs in (
+        ("architecture", one.model_type, other.model_type),
+        ("number of layers", one.layers, other.layers),
+        ("layer names", one.prefix, other.prefix),
+    ):
+        if ours != theirs:
+            raise CheckpointError(
+                f"`{name}` cannot be merged with `{first}`: the {what} differ ({theirs} against {ours})"
+                if what == "layer names"
+                else f"`{name}` cannot be merged with `{first}`: its {what} is {theirs}, not {ours}"
+            )
+
+
+def _check_vocabulary(first: str, ours: Mapping[str, Any], name: str, theirs: Mapping[str, Any]) -> None:
+    if ours == theirs:
+        return
+    missing, extra = ours.keys() - theirs.keys(), theirs.keys() - ours.keys()
+    moved = sum(ours[token] != theirs[token] for token in ours.keys() & theirs.keys())
+    raise CheckpointError(
+        f"`{name}` cannot be merged with `{first}`: the vocabularies differ ({len(missing)} tokens missing, "
+        f"{len(extra)} extra, {moved} with another id); use models that share one tokenizer"
+    )
+
+
+def _check_shapes(first: str, one: Checkpoint, name: str, other: Checkpoint, structure: Architecture) -> None:
+    for tensor, spec in one.specs.items():
+        found = other.specs.get(tensor)
+        if found is None:
+            if spec.is_float and tensor != structure.head:
+                raise CheckpointError(f"`{name}` cannot be merged with `{first}`: it has no `{tensor}`")
+        elif found.shape != spec.shape:
+            raise CheckpointError(
+                f"`{name}` cannot be merged with `{first}`: `{tensor}` is {list(found.shape)}, "
+                f"not {list(spec.shape)}"
+            )

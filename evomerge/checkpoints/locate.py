@@ -1,0 +1,85 @@
+"""From what a user writes (`zoo:math`, a folder, a hub id) to a folder on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from evomerge.errors import CheckpointError, unknown
+
+ZOO = Path(__file__).parent.parent / "zoo" / "shipped"
+"""The built-in models and tasks, shipped with the package."""
+
+_HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
+
+
+def locate(source: str, *, revision: str | None = None, near: Path | None = None) -> Path:
+    """Return the folder of a source model.
+
+    `source` is `zoo:NAME`, a folder (relative ones are looked up from `near`, then from the working
+    directory), or a hub id `owner/name`, which is downloaded unless it is cached. Raises
+    `CheckpointError` saying which of these was tried.
+    """
+    if source.startswith("zoo:"):
+        return _zoo(source.removeprefix("zoo:"))
+    for candidate in _folders(source, near):
+        if candidate.is_dir():
+            return candidate.resolve()
+    if source.count("/") == 1 and not source.startswith((".", "/", "~")):
+        return _hub(source, revision)
+    raise CheckpointError(f"no model folder `{source}` (looked at {_folders(source, near)[0]})")
+
+
+def canonical(source: str, path: Path) -> str:
+    """Return `source` so that it leads to `path` from any working directory."""
+    if source.startswith("zoo:") or _is_snapshot(path):
+        return source
+    return str(path)
+
+
+def locate_tasks(tasks: str, *, near: Path | None = None) -> Path:
+    """Return the folder of lm-eval task files that `tasks` names (`zoo:tasks` or a folder)."""
+    if tasks == "zoo:tasks":
+        return ZOO / "tasks"
+    for candidate in _folders(tasks, near):
+        if candidate.is_dir():
+            return candidate.resolve()
+    raise CheckpointError(f"no task folder `{tasks}` (looked at {_folders(tasks, near)[0]})")
+
+
+def _is_snapshot(path: Path) -> bool:
+    """Return whether `path` is `models--OWNER--NAME/snapshots/COMMIT` of the hub's cache."""
+    return path.parent.name == "snapshots" and path.parent.parent.name.startswith("models--")
+
+
+def _folders(source: str, near: Path | None) -> list[Path]:
+    try:
+        path = Path(source).expanduser()
+    except RuntimeError as error:  # `~name` of no user
+        raise CheckpointError(f"no folder `{source}`: {error}") from error
+    if path.is_absolute() or near is None:
+        return [path]
+    return [near / path, path]
+
+
+def _zoo(name: str) -> Path:
+    folder = ZOO / "models" / name
+    known = [each.name for each in (ZOO / "models").glob("*/")]
+    if name not in known:
+        raise CheckpointError(unknown("zoo model", name, known))
+    return folder
+
+
+def _hub(repo: str, revision: str | None) -> Path:
+    """Return the hub repository's snapshot folder: safetensors, config and tokenizer only."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=_HUB_FILES))
+    except LocalEntryNotFoundError as error:
+        raise CheckpointError(
+            f"`{repo}` is neither a folder here nor in the hub's cache, and the hub cannot be reached"
+        ) from error
+    except (HfHubHTTPError, HFValidationError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(f"`{repo}` is no folder here, and the hub says: {reason}") from error

@@ -1,0 +1,92 @@
+"""Tensors come as stored, or in float32 and finite."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from evomerge.checkpoints.folder import Checkpoint, open_checkpoint
+from evomerge.checkpoints.headers import ITEM_BYTES, TensorSpec
+from evomerge.checkpoints.tensors import CODES, DTYPES, DictSource, FileSource, Library, open_library
+from evomerge.errors import CheckpointError, MergeError
+
+TENSORS = {
+    "half": torch.tensor([0.1, 2.0], dtype=torch.bfloat16),
+    "steps": torch.tensor([1, 2, 3]),
+    "nan": torch.tensor([1.0, float("nan")]),
+    "inf": torch.tensor([float("-inf")]),
+}
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Checkpoint:
+    save_file(TENSORS, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    return open_checkpoint(tmp_path)
+
+
+@pytest.fixture(params=["mapped", "in memory"])
+def library(request: pytest.FixtureRequest, checkpoint: Checkpoint) -> Iterator[Library]:
+    if request.param == "mapped":
+        library = open_library({"math": checkpoint}, ["math"])
+    else:
+        library = Library({"math": DictSource(TENSORS)})
+    yield library
+    library.close()
+
+
+@pytest.mark.parametrize("name", ["half", "steps"])
+def test_raw_tensors_are_as_stored(name: str, library: Library) -> None:
+    found = library.raw("math", name)
+    assert found.dtype == TENSORS[name].dtype
+    assert torch.equal(found, TENSORS[name])
+
+
+def test_float32_widens_without_rounding(library: Library) -> None:
+    found = library.float32("math", "half")
+    assert found.dtype == torch.float32
+    assert torch.equal(found, TENSORS["half"].float())
+
+
+@pytest.mark.parametrize("name", ["nan", "inf"])
+def test_values_that_are_not_finite_are_refused_each_time(name: str, library: Library) -> None:
+    for _ in range(2):
+        with pytest.raises(MergeError, match=f"`{name}` of model `math` holds NaN or infinite values"):
+            library.float32("math", name)
+
+
+def test_both_sources_say_the_same_of_their_tensors(checkpoint: Checkpoint) -> None:
+    mapped = FileSource(checkpoint)
+    assert dict(mapped.specs) == DictSource(TENSORS).specs
+    assert mapped.specs["half"] == TensorSpec(dtype="BF16", shape=(2,))
+    mapped.close()
+
+
+def test_a_file_broken_after_it_was_opened_is_refused(checkpoint: Checkpoint) -> None:
+    checkpoint.weight_files[0].write_bytes(b"\0" * 16)
+    with pytest.raises(CheckpointError, match="is not a whole safetensors file"):
+        FileSource(checkpoint)
+
+
+def test_every_dtype_a_header_may_name_can_be_read(tmp_path: Path) -> None:
+    assert set(DTYPES) == set(ITEM_BYTES)
+    for code, dtype in DTYPES.items():
+        assert torch.empty(0, dtype=dtype).element_size() == ITEM_BYTES[code]
+        assert CODES[dtype] == code
+    stored = {code: torch.tensor([0, 1]).to(dtype) for code, dtype in DTYPES.items()}
+    save_file(stored, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    source = FileSource(open_checkpoint(tmp_path))
+    for code, tensor in stored.items():
+        assert source.specs[code].dtype == code
+        assert torch.equal(source.read(code).view(torch.uint8), tensor.view(torch.uint8))
+    source.close()
+
+
+def test_a_dtype_that_no_file_holds_is_refused() -> None:
+    odd: dict[str, Tensor] = {"w": torch.zeros(2, dtype=torch.complex128)}
+    with pytest.raises(MergeError, match=r"`w` is torch\.complex128, which safetensors cannot hold"):
+        DictSource(odd)
