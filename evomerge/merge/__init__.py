@@ -1,0 +1,1 @@
+"""Merging: plans, the two executors, and the methods, one file each."""

@@ -1,0 +1,84 @@
+"""The disk executor: a plan streamed into safetensors shards, one tensor in memory at a time.
+
+Layout of a file: https://github.com/huggingface/safetensors#format. The library has no streaming writer,
+but dtypes and shapes are known beforehand, so the header can be written first.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from evomerge.checkpoints.headers import ITEM_BYTES
+from evomerge.merge.execute import Execution
+from evomerge.merge.plan import Output
+
+SHARD_BYTES = 5_000_000_000
+
+
+def write_weights(execution: Execution, folder: Path, *, shard_bytes: int = SHARD_BYTES) -> None:
+    """Write the plan's tensors into `folder` as safetensors, sharded and indexed as transformers does."""
+    shards = _shards(execution.plan.outputs, shard_bytes)
+    if len(shards) == 1:
+        _write_shard(execution, shards[0], folder / "model.safetensors")
+        return
+    index: dict[str, str] = {}
+    for number, outputs in enumerate(shards, start=1):
+        name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        _write_shard(execution, outputs, folder / name)
+        index |= dict.fromkeys((output.name for output in outputs), name)
+    content = {"metadata": {"total_size": execution.plan.nbytes}, "weight_map": index}
+    _write(folder / "model.safetensors.index.json", json.dumps(content, indent=2).encode())
+
+
+def _shards(outputs: Sequence[Output], limit: int) -> list[list[Output]]:
+    """Return the outputs in files of at most `limit` bytes (a larger tensor has a file of its own)."""
+    shards: list[list[Output]] = []
+    room = 0
+    for output in outputs:
+        if not shards or output.spec.nbytes > room:
+            shards.append([])
+            room = limit
+        shards[-1].append(output)
+        room -= output.spec.nbytes
+    return shards
+
+
+def _write_shard(execution: Execution, outputs: Sequence[Output], path: Path) -> None:
+    ordered = sorted(outputs, key=lambda output: (-ITEM_BYTES[output.spec.dtype], output.name))
+    with path.open("wb") as file:
+        file.write(_header(ordered))
+        for output in ordered:
+            tensor = execution.produce(output).cpu().contiguous()
+            file.write(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _header(outputs: Sequence[Output]) -> bytes:
+    """Return the header: its length, then JSON padded to eight bytes; wide dtypes come first."""
+    content: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    offset = 0
+    for output in outputs:
+        end = offset + output.spec.nbytes
+        content[output.name] = {
+            "dtype": output.spec.dtype,
+            "shape": list(output.spec.shape),
+            "data_offsets": [offset, end],
+        }
+        offset = end
+    text = json.dumps(content, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())

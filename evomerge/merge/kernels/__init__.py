@@ -1,0 +1,1 @@
+"""Steps that several methods share, each a pure function on tensors."""

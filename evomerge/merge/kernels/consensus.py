@@ -1,0 +1,27 @@
+"""TIES' second and third step: one sign per weight, then what agrees with it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def elect(deltas: Tensor, sign_method: str) -> Tensor:
+    """Return the elected sign `(*s)` of `deltas (n, *s)` in {−1, 0, +1}; 0 is an undecided vote.
+
+    `total` lets magnitudes vote, `count` lets each source vote once.
+    """
+    votes = deltas if sign_method == "total" else deltas.sign()
+    return votes.sum(0).sign()
+
+
+def agreeing(deltas: Tensor, sign: Tensor) -> Tensor:
+    """Return the mask `(n, *s)` of entries whose sign is the elected one; zeros never agree."""
+    return (deltas.sign() == sign) & (deltas != 0)
+
+
+def strongest(deltas: Tensor, agree: Tensor, sign: Tensor) -> Tensor:
+    """Return the agreeing entry of greatest magnitude, `(*s)`."""
+    return (deltas.abs() * agree).amax(0) * sign

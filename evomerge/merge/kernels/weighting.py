@@ -1,0 +1,25 @@
+"""Weighted sums over sources."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SMALLEST_SUM = 1e-8
+"""A sum of weights below this cannot be divided by."""
+
+
+def per_source(values: Sequence[float], operands: Tensor) -> Tensor:
+    """Return `values (n,)` shaped to multiply `operands (n, *s)`."""
+    return operands.new_tensor(list(values)).reshape(-1, *[1] * (operands.ndim - 1))
+
+
+def weighted_sum(operands: Tensor, weight: Sequence[float]) -> Tensor:
+    """Return Σ wᵢ xᵢ for `operands (n, *s)` and `weight (n,)`."""
+    total = operands[0] * weight[0]
+    for operand, factor in zip(operands[1:], weight[1:], strict=True):
+        total.add_(operand, alpha=factor)
+    return total

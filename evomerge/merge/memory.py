@@ -1,0 +1,105 @@
+"""The memory executor: a live model whose parameters are overwritten by one plan after another."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor, nn
+
+from evomerge.checkpoints.tensors import Library
+from evomerge.errors import EvaluationError
+from evomerge.merge.execute import Execution
+from evomerge.merge.plan import Plan
+
+_log = logging.getLogger(__name__)
+
+
+class ResidentModel:
+    """At most one merged model, kept on one device and rebuilt in place.
+
+    The first plan builds the module through transformers itself, which ties and converts weights as
+    it would when loading the exported folder. Where parameters and checkpoint tensors then have the
+    same names, later plans only write; families that fuse tensors on loading (mixtures of experts)
+    are built anew each time.
+    """
+
+    def __init__(self, library: Library, *, device: torch.device) -> None:
+        self._library = library
+        self._device = device
+        self._model: Any = None
+        self._config: dict[str, Any] | None = None
+        self._targets: dict[str, Tensor] | None = None
+
+    def load(self, plan: Plan) -> Any:
+        """Return the model (a transformers causal LM in eval mode) with the plan's weights.
+
+        It is the same object as before wherever that is possible. Raises `MergeError` if the plan
+        cannot be carried out, `EvaluationError` if transformers does not accept the result.
+        """
+        execution = Execution(plan, self._library, device=self._device)
+        if self._targets is not None and self._config == dict(plan.config):
+            self._overwrite(execution, self._targets)
+        else:
+            self._build(execution)
+        return self._model
+
+    def _overwrite(self, execution: Execution, targets: dict[str, Tensor]) -> None:
+        with torch.no_grad():
+            for output in execution.plan.outputs:
+                if output.name in targets:
+                    targets[output.name].copy_(execution.produce(output))
+
+    def _build(self, execution: Execution) -> None:
+        plan = execution.plan
+        self._model = self._targets = None
+        with torch.no_grad():
+            state = {output.name: execution.produce(output) for output in plan.outputs}
+        self._model = build_model(plan, state).to(self._device)
+        self._config = dict(plan.config)
+        self._targets = _writable(self._model, plan)
+        if self._targets is None:
+            _log.info("parameters are not named as in the checkpoint: rebuilding for each candidate")
+
+
+def build_model(plan: Plan, state: dict[str, Tensor]) -> Any:
+    """Return a transformers model of the plan's config holding `state` (checkpoint names)."""
+    config = _config(plan)
+    dtype = plan.config.get("dtype", plan.config.get("torch_dtype"))
+    with torch.device("meta"):  # only to learn the class
+        kind: Any = type(transformers.AutoModelForCausalLM.from_config(config))  # type: ignore[no-untyped-call]
+    model, info = kind.from_pretrained(
+        None, config=config, state_dict=state, dtype=dtype, output_loading_info=True
+    )
+    if info["missing_keys"]:
+        raise EvaluationError(f"the merge leaves `{min(info['missing_keys'])}` of the model unset")
+    model.config.use_cache = False  # scoring needs no cache; generation asks for its own
+    return model.eval()
+
+
+def _config(plan: Plan) -> Any:
+    content = dict(plan.config)
+    return transformers.AutoConfig.for_model(content.pop("model_type"), **content)
+
+
+def _writable(model: nn.Module, plan: Plan) -> dict[str, Tensor] | None:
+    """Return the live tensor for each output of the plan, or None if the model stores others."""
+    prefix = f"{getattr(model, 'base_model_prefix', '')}."
+    shapes = {output.name: output.spec.shape for output in plan.outputs}
+    targets: dict[str, Tensor] = {}
+    for name, tensor in _stored(model):
+        found = name if name in shapes else name.removeprefix(prefix)
+        if found not in shapes or tensor.shape != shapes[found]:
+            return None
+        targets[found] = tensor
+    return targets
+
+
+def _stored(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield the parameters and buffers that a checkpoint of `model` holds, tied ones once."""
+    yield from model.named_parameters()
+    saved = model.state_dict().keys()
+    yield from ((name, buffer) for name, buffer in model.named_buffers() if name in saved)

@@ -1,0 +1,79 @@
+"""What a merge method is: a frozen dataclass of parameters with one pure function on tensors.
+
+Methods are written in tensor methods (`delta.abs()`, not `torch.abs(delta)`), so that a space can read
+what they declare without loading torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
+
+from evomerge.seeds import derive
+from evomerge.types import Value
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Operand: TypeAlias = Literal["deltas", "weights"]
+BaseUse: TypeAlias = Literal["needed", "unused"]
+
+Stream: TypeAlias = "Callable[[], Iterator[tuple[str, Tensor]]]"
+"""Call it for one more pass over the merge's tensors: (name, operands `(n, *s)`) in a fixed order."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """Where an operator works: one tensor of one merge, with its own random stream."""
+
+    tensor: str
+    sources: tuple[str, ...]
+    seed: int
+    survey: Any = None
+    keep_masks: tuple[Tensor, ...] | None = None
+
+    def uniform(self, source: int, like: Tensor) -> Tensor:
+        """Return draws from [0, 1) shaped as `like`, the same whatever the device, shard or order.
+
+        They depend on the seed, the source and the tensor's name only; keeping where `draw < density`
+        therefore nests the masks of growing densities. Given masks replace the draws.
+        """
+        import torch
+
+        if self.keep_masks is not None:
+            return 1.0 - self.keep_masks[source].to(like)
+        generator = torch.Generator().manual_seed(derive(self.seed, self.sources[source], self.tensor))
+        return torch.rand(like.shape, generator=generator, dtype=torch.float32).to(like.device)
+
+
+class MergeMethod(Protocol):
+    """A merge operator. Its declared fields are its parameters; see `evomerge.parameters`."""
+
+    on: ClassVar[Operand]
+    """Whether `merge` gets task vectors (source minus base) or the sources' weights themselves."""
+    base: ClassVar[BaseUse]
+    sources: ClassVar[tuple[int, int | None]]
+    """The least and the greatest number of sources (None: any)."""
+    compats: ClassVar[tuple[str, ...]]
+    """Whose semantics `compat` may select."""
+    additive: ClassVar[Mapping[str, Value] | None]
+    """Settings under which the method is base plus Σ wᵢ δᵢ, up to rounding; None if it never is."""
+
+    @property
+    def compat(self) -> str:
+        """Whose semantics apply."""
+
+    def merge(self, base: Tensor | None, operands: Tensor, site: Site) -> Tensor:
+        """Merge one tensor: `base (*s)` or None and `operands (n, *s)`, float32, to `(*s)` float32."""
+
+
+@runtime_checkable
+class Surveying(Protocol):
+    """A method that may need to see the whole model before it can merge a tensor of it."""
+
+    def survey_key(self) -> Hashable | None:
+        """Return what the survey depends on, or None if these parameters need no survey."""
+
+    def survey(self, stream: Stream) -> Any:
+        """Return what `merge` will find in `site.survey`. Holds one tensor at a time."""

@@ -1,0 +1,1 @@
+"""Merge methods: the file name is the name, `METHOD` is the class."""

@@ -1,0 +1,99 @@
+"""DARE-TIES: drop entries at random, then elect signs and average what agrees.
+
+DARE (https://arxiv.org/abs/2311.03099) in the place of TIES' trimming (https://arxiv.org/abs/2306.01708).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+from evomerge.merge.kernels.dropping import drop
+from evomerge.merge.method import BaseUse, MergeMethod, Operand, Site
+from evomerge.merge.methods.ties import Ties
+from evomerge.parameters import Choice, Gene, PerSource
+from evomerge.types import Value
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class DareTies:
+    """Randomly dropped task vectors, merged by an elected sign."""
+
+    on: ClassVar[Operand] = "deltas"
+    base: ClassVar[BaseUse] = "needed"
+    sources: ClassVar[tuple[int, int | None]] = (1, None)
+    compats: ClassVar[tuple[str, ...]] = ("evomerge", "mergekit", "peft")
+    additive: ClassVar[Mapping[str, Value] | None] = None
+
+    weight: Annotated[
+        PerSource,
+        Gene(
+            low=0.0,
+            high=1.5,
+            default=1.0,
+            meaning="how much of each task vector",
+            also={"weights": float},
+        ),
+    ]
+    density: Annotated[
+        PerSource,
+        Gene(
+            low=0.05,
+            high=1.0,
+            default=1.0,
+            meaning="chance of each entry to stay",
+            least=0.0,
+            also={"drop_rate": lambda rate: 1 - rate},
+        ),
+    ]
+    lambda_: Annotated[
+        float,
+        Gene(low=0.1, high=2.0, default=1.0, meaning="multiplies the merged vector", searched=False),
+    ]
+    rescale: Annotated[
+        str,
+        Choice(
+            options=("auto", "inverse_density", "l1", "none"),
+            default="auto",
+            meaning="how the kept entries make up for the dropped; `auto` is `inverse_density`, "
+            "and `l1` under mergekit's semantics",
+            also={True: "inverse_density", False: "none"},
+        ),
+    ]
+    normalize: Annotated[
+        bool,
+        Choice(options=(True, False), default=False, meaning="divide by the weights that agree"),
+    ]
+    sign_method: Annotated[
+        str,
+        Choice(
+            options=("total", "count"),
+            default="total",
+            meaning="who votes: magnitudes or sources",
+            also={"frequency": "count"},
+        ),
+    ]
+    compat: str = "evomerge"
+
+    def merge(self, base: Tensor | None, operands: Tensor, site: Site) -> Tensor:
+        """Merge `base (*s)` and `operands (n, *s)` to `(*s)`."""
+        assert base is not None  # `base` is declared "needed"
+        dropped = drop(operands, self.density, site, rescale=self.rescale, compat=self.compat)
+        untrimmed = Ties(
+            weight=self.weight,
+            density=(1.0,) * len(self.weight),
+            lambda_=1.0,
+            normalize=self.normalize,
+            sign_method=self.sign_method,
+            merge_="mean",
+            scope="tensor",
+            compat=self.compat,
+        )
+        return base.add(untrimmed.combine(dropped), alpha=self.lambda_)
+
+
+METHOD: type[MergeMethod] = DareTies

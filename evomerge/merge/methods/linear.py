@@ -1,0 +1,57 @@
+"""Linear merge, or model soup: the weighted mean of the models' weights.
+
+Wortsman et al. 2022, https://arxiv.org/abs/2203.05482. A sum of weights too small to divide by is an
+error here, not infinity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+from evomerge.errors import MergeError
+from evomerge.merge.kernels.weighting import SMALLEST_SUM, weighted_sum
+from evomerge.merge.method import BaseUse, MergeMethod, Operand, Site
+from evomerge.parameters import Choice, Gene, PerSource
+from evomerge.types import Value
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Linear:
+    """The weighted mean of the models."""
+
+    on: ClassVar[Operand] = "weights"
+    base: ClassVar[BaseUse] = "unused"
+    sources: ClassVar[tuple[int, int | None]] = (1, None)
+    compats: ClassVar[tuple[str, ...]] = ("evomerge", "mergekit", "official")
+    additive: ClassVar[Mapping[str, Value] | None] = None
+
+    weight: Annotated[
+        PerSource,
+        Gene(low=0.0, high=1.0, default=1.0, meaning="share of each model", also={"weights": float}),
+    ]
+    normalize: Annotated[
+        bool, Choice(options=(True, False), default=True, meaning="divide by the sum of weights")
+    ]
+    compat: str = "evomerge"
+
+    def merge(self, base: Tensor | None, operands: Tensor, site: Site) -> Tensor:
+        """Return Σ wᵢ θᵢ, over Σ wᵢ if normalised: `operands (n, *s)` to `(*s)`."""
+        del base
+        merged = weighted_sum(operands, self.weight)
+        if not self.normalize:
+            return merged
+        total = sum(self.weight)
+        if abs(total) < SMALLEST_SUM:
+            raise MergeError(
+                f"the weights of `{site.tensor}` sum to {total:g}, so they cannot be normalised; "
+                "set `normalize: false` or keep them apart from zero"
+            )
+        return merged.div_(total)
+
+
+METHOD: type[MergeMethod] = Linear

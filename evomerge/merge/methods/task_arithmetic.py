@@ -1,0 +1,59 @@
+"""Task arithmetic: the base plus a weighted sum of task vectors.
+
+Ilharco et al. 2023, https://arxiv.org/abs/2212.04089, with a weight per source as mergekit has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+from evomerge.merge.kernels.weighting import SMALLEST_SUM, weighted_sum
+from evomerge.merge.method import BaseUse, MergeMethod, Operand, Site
+from evomerge.parameters import Choice, Gene, PerSource
+from evomerge.types import Value
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskArithmetic:
+    """The base plus weighted task vectors."""
+
+    on: ClassVar[Operand] = "deltas"
+    base: ClassVar[BaseUse] = "needed"
+    sources: ClassVar[tuple[int, int | None]] = (1, None)
+    compats: ClassVar[tuple[str, ...]] = ("evomerge", "mergekit")
+    additive: ClassVar[Mapping[str, Value] | None] = {"lambda": 1.0, "normalize": False}
+
+    weight: Annotated[
+        PerSource,
+        Gene(
+            low=-0.5,
+            high=1.5,
+            default=1.0,
+            meaning="how much of each task vector; negative unlearns it",
+            also={"weights": float},
+        ),
+    ]
+    lambda_: Annotated[
+        float,
+        Gene(low=0.1, high=2.0, default=1.0, meaning="multiplies the sum", searched=False),
+    ]
+    normalize: Annotated[
+        bool, Choice(options=(True, False), default=False, meaning="divide by the sum of weights")
+    ]
+    compat: str = "evomerge"
+
+    def merge(self, base: Tensor | None, operands: Tensor, site: Site) -> Tensor:
+        """Return θ₀ + λ Σ wᵢ δᵢ: `base (*s)` and `operands (n, *s)` to `(*s)`."""
+        del site
+        assert base is not None  # `base` is declared "needed"
+        total = sum(self.weight)
+        divisor = total if self.normalize and abs(total) >= SMALLEST_SUM else 1.0
+        return base.add(weighted_sum(operands, self.weight), alpha=self.lambda_ / divisor)
+
+
+METHOD: type[MergeMethod] = TaskArithmetic

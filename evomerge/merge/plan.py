@@ -1,0 +1,234 @@
+"""From a recipe and checkpoint headers to a plan: one operation per output tensor.
+
+Two executors carry out the same plan, one into a live model (`memory.py`), one onto disk (`disk.py`);
+both call `execute.produce`, so what was scored is what is exported. Planning reads headers only.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from evomerge import plugins
+from evomerge.checkpoints.architecture import Architecture, read_architecture
+from evomerge.checkpoints.folder import Checkpoint
+from evomerge.checkpoints.headers import TensorSpec
+from evomerge.errors import CheckpointError, MergeError, RecipeError, unknown
+from evomerge.merge.method import MergeMethod, Surveying
+from evomerge.parameters import bind
+from evomerge.recipe import Merge, Recipe
+
+_log = logging.getLogger(__name__)
+
+DTYPE_CODES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operand:
+    """A tensor of a source model."""
+
+    model: str
+    tensor: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Copy:
+    """The output is the operand, cast."""
+
+    operand: Operand
+
+
+@dataclass(frozen=True, kw_only=True)
+class Apply:
+    """The output is a method applied to the operands."""
+
+    method: MergeMethod
+    base: Operand | None
+    operands: tuple[Operand, ...]
+
+
+Operation: TypeAlias = Copy | Apply
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """One tensor of the merged model."""
+
+    name: str
+    spec: TensorSpec
+    operation: Operation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Every tensor of the merged model, in writing order, and its config."""
+
+    outputs: tuple[Output, ...]
+    config: Mapping[str, Any]
+    template: str
+    seed: int
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models the plan reads, each once."""
+        read = {self.template: None}
+        for output in self.outputs:
+            for operand in operands_of(output.operation):
+                read[operand.model] = None
+        return tuple(read)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the merged model."""
+        return sum(output.spec.nbytes for output in self.outputs)
+
+    @property
+    def surveyed(self) -> tuple[Output, ...]:
+        """The outputs that must all be looked at before any can be made."""
+        return tuple(output for output in self.outputs if survey_key(output.operation) is not None)
+
+
+def operands_of(operation: Operation) -> tuple[Operand, ...]:
+    """Return what the operation reads."""
+    if isinstance(operation, Copy):
+        return (operation.operand,)
+    return operation.operands + ((operation.base,) if operation.base else ())
+
+
+def survey_key(operation: Operation) -> Hashable | None:
+    """Return what the operation's survey depends on, or None if it needs none."""
+    if isinstance(operation, Apply) and isinstance(operation.method, Surveying):
+        return operation.method.survey_key()
+    return None
+
+
+def compile_plan(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -> Plan:
+    """Return the plan that builds `recipe` from `checkpoints` (by the recipe's model names).
+
+    Raises `RecipeError` for a recipe the method cannot carry out.
+    """
+    merge, template = recipe.merge, checkpoints[recipe.template]
+    used = {name: checkpoints[name] for name in (recipe.template, *merge.sources)}
+    structures = {name: read_architecture(model.specs, model.config) for name, model in used.items()}
+    _check_sources(merge)
+    names = _output_names(template, structures)
+    code = _code(recipe.dtype)
+    planner = _Planner(merge=merge, used=used, structures=structures, template=recipe.template)
+    outputs = tuple(planner.output(name, code) for name in names)
+    _check_surveys(outputs)
+    tied = not any(structure.head in names for structure in structures.values() if structure.head)
+    return Plan(
+        outputs=outputs,
+        config=_edited(template.config, recipe.dtype, tied=tied),
+        template=recipe.template,
+        seed=recipe.seed,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Planner:
+    merge: Merge
+    used: Mapping[str, Checkpoint]
+    structures: Mapping[str, Architecture]
+    template: str
+
+    def output(self, name: str, code: str | None) -> Output:
+        home = self._find(self.template, name)
+        if home is None:
+            raise CheckpointError(f"`{self.template}` has no `{name}`")
+        spec = self.used[self.template].specs[home.tensor]
+        if not spec.is_float:
+            return Output(name=name, spec=spec, operation=Copy(operand=home))
+        target = TensorSpec(dtype=code or spec.dtype, shape=spec.shape)
+        return Output(name=name, spec=target, operation=self._operation(name, home))
+
+    def _operation(self, name: str, home: Operand) -> Operation:
+        found = [self._find(source, name) for source in self.merge.sources]
+        operands = tuple(operand for operand in found if operand is not None)
+        if len(operands) < len(found):
+            _log.warning("`%s` is not in every source: copied from `%s`", name, self.template)
+            return Copy(operand=home)
+        method = self._method(name)
+        base = home if method.base == "needed" else None
+        return Apply(method=method, base=base, operands=operands)
+
+    def _method(self, name: str) -> MergeMethod:
+        """Return the merge's method with the parameters in force at the tensor `name`."""
+        layer, module = self.structures[self.template].place(name)
+        settings = {
+            key: self._by_source(key, value) if isinstance(value, Mapping) else value
+            for key, value in self.merge.settings(layer, module).items()
+        }
+        kind = plugins.load("methods", self.merge.method)
+        try:
+            bound: MergeMethod = bind(kind, settings, len(self.merge.sources), compat=self.merge.compat)
+        except MergeError as error:
+            raise RecipeError(f"`{self.merge.method}` cannot merge `{name}` so: {error}") from error
+        return bound
+
+    def _by_source(self, key: str, values: Mapping[str, float]) -> tuple[float, ...]:
+        """Return the values in the order of the sources, of which each has exactly one."""
+        for source in self.merge.sources:
+            if source not in values:
+                raise RecipeError(f"`{key}` has no value for the source `{source}`")
+        for source in values:
+            if source not in self.merge.sources:
+                raise RecipeError(f"`{key}`: {unknown('source', source, self.merge.sources)}")
+        return tuple(values[source] for source in self.merge.sources)
+
+    def _find(self, model: str, name: str) -> Operand | None:
+        """Return where `model` keeps `name`; a tied model's head is its embedding."""
+        if name in self.used[model].specs:
+            return Operand(model=model, tensor=name)
+        structure = self.structures[model]
+        heads = {each.head for each in self.structures.values()}
+        if structure.tied and name in heads:
+            return Operand(model=model, tensor=structure.embedding)
+        return None
+
+
+def _code(dtype: str | None) -> str | None:
+    if dtype is not None and dtype not in DTYPE_CODES:
+        raise RecipeError(unknown("dtype of a merged model", dtype, DTYPE_CODES))
+    return DTYPE_CODES[dtype] if dtype else None
+
+
+def _check_sources(merge: Merge) -> None:
+    kind = plugins.load("methods", merge.method)
+    least, most = kind.sources
+    count = len(merge.sources)
+    if count < least or (most is not None and count > most):
+        allowed = f"exactly {least}" if least == most else f"at least {least}"
+        raise RecipeError(f"`{merge.method}` takes {allowed} source(s), found {count}")
+    if kind.base == "needed" and merge.base is None:
+        raise RecipeError(f"`{merge.method}` needs a base model; add `base: NAME`")
+
+
+def _output_names(template: Checkpoint, structures: Mapping[str, Architecture]) -> list[str]:
+    """Return the template's tensors, and an output head if any source has one of its own."""
+    names = list(template.specs)
+    for structure in structures.values():
+        if structure.head and structure.head not in names:
+            names.append(structure.head)
+    return names
+
+
+def _check_surveys(outputs: tuple[Output, ...]) -> None:
+    keys = {survey_key(output.operation) for output in outputs} - {None}
+    if len(keys) > 1:
+        raise RecipeError(
+            "a method that looks at the whole model needs one density for all groups; "
+            "give one, or use `scope: tensor`"
+        )
+
+
+def _edited(config: Mapping[str, Any], dtype: str | None, *, tied: bool) -> dict[str, Any]:
+    """Return the config of the merged model: its dtype, and whether the head is the embedding."""
+    edited = dict(config)
+    if dtype is not None:
+        edited.pop("torch_dtype", None)
+        edited["dtype"] = dtype
+    edited["tie_word_embeddings"] = tied
+    return edited

@@ -1,0 +1,125 @@
+"""Dropping at random: what the masks depend on, and how the rest is rescaled."""
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor
+
+from evomerge import merge_tensors
+from evomerge.errors import MergeError
+from evomerge.merge.method import Site
+
+METHODS = ("dare_linear", "dare_ties")
+SHAPE = (40, 25)
+
+
+def tensors(seed: int) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return {name: torch.randn(SHAPE, generator=generator) for name in ("a", "b")}
+
+
+ZERO = {name: torch.zeros(SHAPE) for name in ("a", "b")}
+
+
+def dropped(
+    density: float, *, seed: int = 0, rescale: str = "none", compat: str = "evomerge"
+) -> dict[str, Tensor]:
+    params = {"density": density, "rescale": rescale}
+    return merge_tensors("dare_linear", ZERO, [tensors(1)], params, seed=seed, compat=compat)
+
+
+def test_masks_nest_across_densities() -> None:
+    kept = [dropped(density)["a"] != 0 for density in (0.1, 0.3, 0.31, 0.8, 1.0)]
+    for smaller, larger in itertools.pairwise(kept):
+        assert bool((smaller <= larger).all())
+        assert int(smaller.sum()) < int(larger.sum())
+
+
+def test_the_density_is_the_share_that_stays() -> None:
+    assert abs(float((dropped(0.3)["a"] != 0).double().mean()) - 0.3) < 0.05
+
+
+def test_draws_depend_on_seed_source_and_tensor_and_on_nothing_else() -> None:
+    like = torch.empty(SHAPE)
+
+    def draws(seed: int, source: str, tensor: str, *, place: int = 0) -> Tensor:
+        sources = tuple("xyz"[i] if i != place else source for i in range(3))
+        return Site(tensor=tensor, sources=sources, seed=seed).uniform(place, like)
+
+    reference = draws(0, "math", "w")
+    assert torch.equal(draws(0, "math", "w", place=2), reference)
+    for other in (draws(1, "math", "w"), draws(0, "code", "w"), draws(0, "math", "v")):
+        assert not torch.equal(other, reference)
+
+
+def test_draws_lie_in_the_half_open_unit_interval() -> None:
+    draws = Site(tensor="w", sources=("m",), seed=0).uniform(0, torch.empty(100_000))
+    assert 0.0 <= float(draws.min()) < 1e-3
+    assert 1 - 1e-3 < float(draws.max()) < 1.0
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_mask_does_not_depend_on_the_values_or_on_other_tensors(name: str) -> None:
+    params = {"density": 0.4, "rescale": "none"}
+    together = merge_tensors(name, ZERO, [tensors(1)], params)["b"]
+    alone = merge_tensors(name, {"b": ZERO["b"]}, [{"b": 2 * tensors(1)["b"]}], params)["b"]
+    assert torch.equal(alone, 2 * together)
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("rescale", ["auto", "inverse_density", "l1", "none"])
+def test_density_zero_is_the_base(name: str, rescale: str) -> None:
+    base = tensors(5)
+    merged = merge_tensors(name, base, [tensors(1), tensors(2)], {"density": 0.0, "rescale": rescale})
+    assert all(torch.equal(merged[tensor], base[tensor]) for tensor in base)
+
+
+@pytest.mark.parametrize(("name", "without"), [("dare_linear", "task_arithmetic"), ("dare_ties", "ties")])
+@pytest.mark.parametrize("density", [1.0, 1.7])
+def test_density_one_drops_and_rescales_nothing(name: str, without: str, density: float) -> None:
+    base, models = tensors(5), [tensors(1), tensors(2)]
+    shared = {"weight": [0.7, 0.4], "normalize": False}
+    merged = merge_tensors(name, base, models, {"density": density, "rescale": "l1", **shared})
+    expected = merge_tensors(without, base, models, shared)
+    assert all(torch.equal(merged[tensor], expected[tensor]) for tensor in base)
+
+
+def test_inverse_density_divides_what_stays() -> None:
+    plain, scaled = dropped(0.25)["a"], dropped(0.25, rescale="inverse_density")["a"]
+    assert torch.equal(scaled, plain / 0.25)
+
+
+def test_l1_restores_the_norm_of_each_tensor() -> None:
+    for name, value in dropped(0.25, rescale="l1").items():
+        before = tensors(1)[name].abs().sum()
+        torch.testing.assert_close(value.abs().sum(), before)
+
+
+@pytest.mark.parametrize(
+    ("compat", "rescale"), [("evomerge", "inverse_density"), ("mergekit", "l1"), ("peft", "inverse_density")]
+)
+def test_auto_is_the_rescaling_of_the_compat(compat: str, rescale: str) -> None:
+    auto = dropped(0.25, rescale="auto", compat=compat)["a"]
+    assert torch.equal(auto, dropped(0.25, rescale=rescale, compat=compat)["a"])
+    assert not torch.equal(auto, dropped(0.25)["a"])
+
+
+def test_a_drop_rate_is_one_minus_the_density() -> None:
+    by_rate = merge_tensors("dare_linear", ZERO, [tensors(1)], {"drop_rate": 0.75})
+    assert torch.equal(by_rate["a"], dropped(0.25, rescale="auto")["a"])
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("params", [{"density": -0.1}, {"drop_rate": 1.5}])
+def test_a_negative_density_is_refused(name: str, params: dict[str, float]) -> None:
+    with pytest.raises(MergeError, match="`density` must be at least 0"):
+        merge_tensors(name, ZERO, [tensors(1)], params)
+
+
+def test_given_masks_replace_the_draws() -> None:
+    mask = {name: (torch.arange(1000).reshape(SHAPE) % 3 == 0).float() for name in ZERO}
+    merged = merge_tensors(
+        "dare_linear", ZERO, [tensors(1)], {"density": 0.5, "rescale": "none"}, keep_masks=[mask]
+    )
+    assert torch.equal(merged["a"], tensors(1)["a"] * mask["a"])
