@@ -1,0 +1,101 @@
+"""The models every search is measured against; they are its first trials."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from evomerge import plugins
+from evomerge.parameters import declared
+from evomerge.recipe import Recipe
+from evomerge.space.genome import Genome
+from evomerge.types import Params, Value
+
+BASE, AVERAGE, TASK_ARITHMETIC = "base", "uniform average", "task arithmetic"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Baseline:
+    """A model to compare with; `params` is the point of the space that is the same model, if any."""
+
+    label: str
+    recipe: Recipe
+    params: Params | None
+
+
+def baselines(genome: Genome) -> tuple[Baseline, ...]:
+    """Return the base, every parent, the uniform average and plain task arithmetic."""
+    return tuple(_baselines(genome))
+
+
+def parent(name: str) -> str:
+    """Return the label of a source as a baseline."""
+    return f"parent {name}"
+
+
+def _baselines(genome: Genome) -> Iterator[Baseline]:
+    base, sources = genome.space.merge.base, genome.space.merged
+    if base is not None:
+        yield _alone(genome, BASE, base, dict.fromkeys(sources, 0.0))
+    for name in sources:
+        if name != base:
+            weights = {source: float(source == name) for source in sources}
+            yield _alone(genome, parent(name), name, weights)
+    if len(sources) > 1:
+        average = genome.recipe("linear", params={"weight": 1.0, "normalize": True})
+        weights = dict.fromkeys(sources, 1.0 / len(sources))
+        yield Baseline(label=AVERAGE, recipe=average, params=additive_point(genome, weights))
+    if base is not None:
+        summed = genome.recipe("task_arithmetic", params={"weight": 1.0})
+        weights = dict.fromkeys(sources, 1.0)
+        yield Baseline(label=TASK_ARITHMETIC, recipe=summed, params=additive_point(genome, weights))
+
+
+def _alone(genome: Genome, label: str, model: str, weights: Mapping[str, float]) -> Baseline:
+    recipe = genome.recipe("linear", params={"weight": 1.0}, sources=(model,))
+    return Baseline(label=label, recipe=recipe, params=additive_point(genome, weights))
+
+
+def additive_point(genome: Genome, weights: Mapping[str, float]) -> Params | None:
+    """Return the genes' values at which the space yields base plus Σ wᵢ δᵢ, or None if none do."""
+    for name in genome.space.merge.methods:
+        settings = plugins.load("methods", name).additive
+        if settings is None or not _fixed_fits(genome, name, settings):
+            continue
+        point = {gene.name: _wanted(gene.name, name, settings, weights, gene.start) for gene in genome.genes}
+        inside = all(
+            point[gene.name] in gene.choices
+            if gene.choices is not None
+            else gene.low <= float(point[gene.name]) <= gene.high
+            for gene in genome.genes
+        )
+        if inside and _weights_searched(genome):
+            return point
+    return None
+
+
+def _wanted(
+    gene: str, method: str, settings: Mapping[str, Value], weights: Mapping[str, float], idle: Value
+) -> Value:
+    """Return the value a gene must have: the method, a source's weight, a neutral setting, or any."""
+    if gene == "method":
+        return method
+    parameter, _, place = gene.partition("/")
+    if parameter == "weight":
+        return weights[place.partition("/")[0]]
+    return settings.get(parameter, idle)
+
+
+def _fixed_fits(genome: Genome, method: str, settings: Mapping[str, Value]) -> bool:
+    """Return whether the parameters the space fixes have the neutral settings."""
+    own = declared(plugins.load("methods", method))
+    searched = {gene.name.partition("/")[0] for gene in genome.genes}
+    fixed = genome.space.merge.genes
+    return all(
+        name in searched or fixed.get(name, own[name].spec.default) == value
+        for name, value in settings.items()
+    )
+
+
+def _weights_searched(genome: Genome) -> bool:
+    return any(gene.name.startswith("weight/") for gene in genome.genes)

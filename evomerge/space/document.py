@@ -1,0 +1,119 @@
+"""YAML read so that every value knows the line it came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import yaml
+
+from evomerge.errors import SpaceError
+
+KeyPath: TypeAlias = tuple[str | int, ...]
+
+_MOST_NODES = 20_000
+"""Far above any real space; stops files that unfold through aliases."""
+
+_DEEPEST = 20
+_PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Document:
+    """A YAML file's content, and the line of every key and list entry, counted from 1."""
+
+    name: str
+    content: Any
+    lines: dict[KeyPath, int]
+
+    def where(self, path: KeyPath) -> str:
+        """Return `FILE:LINE: key.path` for the closest place that exists."""
+        return f"{self.name}:{self.line(path)}: {dotted(path)}"
+
+    def line(self, path: KeyPath) -> int:
+        """Return the line of the closest place that exists."""
+        known = path
+        while known and known not in self.lines:
+            known = known[:-1]
+        return self.lines.get(known, 1)
+
+
+def dotted(path: KeyPath) -> str:
+    """Return a key path as people write it: `objectives[0].task`."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return f"`{text}`" if text else "the file"
+
+
+def read_document(text: str, name: str) -> Document:
+    """Return the document. Raises `SpaceError` with the line of a syntax error or repeated key."""
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise SpaceError(f"{name}:{line}: not YAML: {_problem(error)}") from error
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise SpaceError(
+            f"{name}:{line}: not YAML: the character {error.character:#06x} may not stand there"
+        ) from error
+    except RecursionError as error:
+        raise SpaceError(f"{name}: values are nested deeper than {_DEEPEST} levels") from error
+    if not isinstance(root, yaml.MappingNode):
+        raise SpaceError(f"{name}:1: a space is a table of keys, like `sources:` and `objectives:`")
+    reader = _Reader(name)
+    return Document(name=name, content=reader.read(root, ()), lines=reader.lines)
+
+
+def _problem(error: yaml.MarkedYAMLError) -> str:
+    """Return PyYAML's words; some problems only finish the sentence that the context begins."""
+    problem = error.problem or "it cannot be read"
+    return f"{error.context}, {problem}" if problem.startswith("but ") else problem
+
+
+class _Reader:
+    def __init__(self, name: str) -> None:
+        self.lines: dict[KeyPath, int] = {}
+        self._name = name
+        self._nodes = 0
+        self._scalars = yaml.SafeLoader("")
+
+    def read(self, node: yaml.Node, path: KeyPath) -> Any:
+        self._nodes += 1
+        if self._nodes > _MOST_NODES:
+            raise SpaceError(f"{self._name}: more than {_MOST_NODES} values; aliases unfold too far")
+        line = node.start_mark.line + 1
+        if len(path) > _DEEPEST:  # an alias that holds itself has no bottom
+            raise SpaceError(f"{self._name}:{line}: values are nested deeper than {_DEEPEST} levels")
+        self.lines.setdefault(path, line)
+        if not isinstance(node, yaml.ScalarNode) and node.tag not in _PLAIN_TAGS:
+            raise SpaceError(f"{self._name}:{line}: {node.tag} values are not read")
+        if isinstance(node, yaml.MappingNode):
+            return self._table(node, path)
+        if isinstance(node, yaml.SequenceNode):
+            return [self.read(child, (*path, i)) for i, child in enumerate(node.value)]
+        return self._scalar(node)
+
+    def _table(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
+        table: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise SpaceError(f"{self._name}:{key_node.start_mark.line + 1}: a key must be a word")
+            key, line = str(key_node.value), key_node.start_mark.line + 1
+            if key == "<<":
+                raise SpaceError(f"{self._name}:{line}: `<<` is not read; write the keys out")
+            if key in table:
+                raise SpaceError(f"{self._name}:{line}: {dotted((*path, key))} stands twice")
+            self.lines[(*path, key)] = line
+            table[key] = self.read(value_node, (*path, key))
+        return table
+
+    def _scalar(self, node: yaml.Node) -> Any:
+        line = node.start_mark.line + 1
+        try:
+            return self._scalars.construct_object(node)
+        except yaml.YAMLError as error:
+            raise SpaceError(f"{self._name}:{line}: {node.tag} values are not read") from error
+        except ValueError as error:
+            raise SpaceError(f"{self._name}:{line}: `{node.value}` cannot be read: {error}") from error

@@ -1,0 +1,197 @@
+"""The genes of a space over a model of so many layers, and what their values decode to.
+
+Every gene is asked for in every trial, also those of a method that was not chosen: samplers learn best
+from a space that does not change shape. Recipes that differ in idle genes only share one key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+
+from evomerge import plugins
+from evomerge.errors import SpaceError
+from evomerge.parameters import Choice, Gene, Parameter, declared
+from evomerge.recipe import Group, Merge, ModelRef, Recipe
+from evomerge.recipe.model import IN_LAYERS, Setting
+from evomerge.space.schema import GeneRange, Range, Space
+from evomerge.types import Params, Value
+
+_METHOD = "method"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneSpec:
+    """One searched value: a range of numbers, or a list of choices; `start` is where to begin."""
+
+    name: str
+    low: float = 0.0
+    high: float = 1.0
+    log: bool = False
+    choices: tuple[Value, ...] | None = None
+    start: Value = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Cell:
+    """A run of layers (None: not inside the layers) of some modules, which shares its genes."""
+
+    layers: tuple[int, int] | None
+    modules: tuple[str, ...]
+    label: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Genome:
+    """The genes of `space` for a model with `layers` layers."""
+
+    space: Space
+    layers: int
+    models: Mapping[str, ModelRef]
+
+    @cached_property
+    def genes(self) -> tuple[GeneSpec, ...]:
+        """Every gene, in a fixed order."""
+        found = []
+        methods = self.space.merge.methods
+        if len(methods) > 1:
+            found.append(GeneSpec(name=_METHOD, choices=methods, start=methods[0]))
+        for parameter in self._parameters.values():
+            asked = self._range(parameter)
+            if isinstance(asked, Range | list):
+                found += [_gene(name, parameter, asked) for name in self._places(parameter)]
+        return tuple(found)
+
+    def decode(self, params: Params) -> Recipe:
+        """Return the recipe that `params` (one value per gene) stand for."""
+        method = str(params.get(_METHOD, self.space.merge.methods[0]))
+        own = declared(plugins.load("methods", method))
+        shared: dict[str, Setting] = {}
+        for name, parameter in own.items():
+            asked = self._range(parameter)
+            if not isinstance(asked, Range | list) and name in self.space.merge.genes:
+                shared[name] = asked
+        searched = [p for p in own.values() if isinstance(self._range(p), Range | list)]
+        groups = tuple(self._group(cell, searched, params) for cell in self._cells) if searched else ()
+        return self.recipe(method, params=shared, groups=groups)
+
+    def recipe(
+        self,
+        method: str,
+        *,
+        params: Mapping[str, Setting],
+        groups: tuple[Group, ...] = (),
+        sources: tuple[str, ...] | None = None,
+        base: str | None = None,
+    ) -> Recipe:
+        """Return a recipe over this space's models, with its dtype and mask seed."""
+        kind = plugins.load("methods", method)
+        own = self.space.merge
+        merge = Merge(
+            method=method,
+            sources=sources or self.space.merged,
+            base=(base or own.base) if kind.base == "needed" else None,
+            params=params,
+            groups=groups,
+            compat=own.compat if own.compat in kind.compats else "evomerge",
+        )
+        used = {merge.base, *merge.sources}
+        models = {name: ref for name, ref in self.models.items() if name in used}
+        return Recipe(models=models, merges={"merged": merge}, dtype=self.space.dtype, seed=self.space.seed)
+
+    @cached_property
+    def _parameters(self) -> dict[str, Parameter]:
+        """The parameters of all methods to choose among; one of a name stands for all of it."""
+        found: dict[str, Parameter] = {}
+        for method in self.space.merge.methods:
+            for name, parameter in declared(plugins.load("methods", method)).items():
+                found[name] = _wider(found[name], parameter) if name in found else parameter
+        return found
+
+    @cached_property
+    def _cells(self) -> tuple[_Cell, ...]:
+        cells = []
+        for modules in self.space.merge.module_groups:
+            suffix = "" if set(modules) == set(IN_LAYERS) else "/" + "+".join(modules)
+            if modules[0] in IN_LAYERS:
+                for first, last in self._runs:
+                    label = f"L{first}-{last}" if last > first else f"L{first}"
+                    cells.append(_Cell(layers=(first, last), modules=modules, label=label + suffix))
+            else:
+                cells.append(_Cell(layers=None, modules=modules, label="+".join(modules)))
+        return tuple(cells)
+
+    @cached_property
+    def _runs(self) -> tuple[tuple[int, int], ...]:
+        """The runs of layers that share genes. Raises `SpaceError` if they do not tile the model."""
+        asked = self.space.merge.layers
+        if isinstance(asked, list):
+            covered = [layer for first, last in asked for layer in range(first, last + 1)]
+            if covered != list(range(self.layers)):
+                raise SpaceError(
+                    f"`merge.layers` must cover layers 0 to {self.layers - 1} in order without gap or "
+                    f"overlap, found {asked}"
+                )
+            return tuple((first, last) for first, last in asked)
+        count = self.layers if asked == "each" else int(asked)
+        if count > self.layers:
+            raise SpaceError(f"`merge.layers` asks for {count} runs, but there are {self.layers} layers")
+        edges = [i * self.layers // count for i in range(count + 1)]
+        return tuple((low, high - 1) for low, high in pairwise(edges))
+
+    def _range(self, parameter: Parameter) -> GeneRange:
+        """Return what the space asks of a parameter: its own words, else the method's range or default."""
+        if parameter.name in self.space.merge.genes:
+            return self.space.merge.genes[parameter.name]
+        spec = parameter.spec
+        if isinstance(spec, Gene) and spec.searched:
+            return Range(low=spec.low, high=spec.high)
+        if isinstance(spec, Choice) and spec.searched:
+            return list(spec.options)
+        return spec.default
+
+    def _places(self, parameter: Parameter) -> Iterator[str]:
+        """Yield the gene names of a parameter: per source where it has one value per source, per cell."""
+        for cell in self._cells:
+            if parameter.per_source:
+                for source in self.space.merged:
+                    yield f"{parameter.name}/{source}/{cell.label}"
+            else:
+                yield f"{parameter.name}/{cell.label}"
+
+    def _group(self, cell: _Cell, searched: list[Parameter], params: Params) -> Group:
+        settings: dict[str, Setting] = {}
+        for parameter in searched:
+            if parameter.per_source:
+                settings[parameter.name] = {
+                    source: float(params[f"{parameter.name}/{source}/{cell.label}"])
+                    for source in self.space.merged
+                }
+            else:
+                settings[parameter.name] = params[f"{parameter.name}/{cell.label}"]
+        return Group(layers=cell.layers, modules=cell.modules, params=settings)
+
+
+def _gene(name: str, parameter: Parameter, asked: Range | list[Value]) -> GeneSpec:
+    default = parameter.spec.default
+    if isinstance(asked, list):
+        start = default if default in asked else asked[0]
+        return GeneSpec(name=name, choices=tuple(asked), start=start)
+    start = min(max(float(default), asked.low), asked.high)
+    return GeneSpec(name=name, low=asked.low, high=asked.high, log=asked.log, start=start)
+
+
+def _wider(one: Parameter, other: Parameter) -> Parameter:
+    """Return the parameter with the smallest range that holds both methods' ranges."""
+    if not isinstance(one.spec, Gene) or not isinstance(other.spec, Gene):
+        return one
+    spec = Gene(
+        low=min(one.spec.low, other.spec.low),
+        high=max(one.spec.high, other.spec.high),
+        default=one.spec.default,
+        meaning=one.spec.meaning,
+        searched=one.spec.searched or other.spec.searched,
+    )
+    return Parameter(name=one.name, field=one.field, per_source=one.per_source, spec=spec)

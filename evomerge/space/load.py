@@ -1,0 +1,164 @@
+"""From a space file to a validated `Space`; every mistake with its key and line."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from pydantic import ValidationError
+
+from evomerge import plugins
+from evomerge.errors import PluginError, SpaceError, unknown
+from evomerge.parameters import Choice, Gene, declared
+from evomerge.space.document import Document, KeyPath, read_document
+from evomerge.space.mistakes import mistakes
+from evomerge.space.schema import GeneRange, Range, Space
+
+
+def load_space(path: str | Path, changes: Mapping[str, Any] = MappingProxyType({})) -> Space:
+    """Return the space in the file `path`, with `changes` in the place of its own keys.
+
+    Raises `SpaceError` listing every mistake found.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise SpaceError(f"no space file at {path}")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (UnicodeDecodeError, OSError) as error:
+        raise SpaceError(f"{path} cannot be read as text: {error}") from error
+    return parse_space(text, str(path), changes)
+
+
+def parse_space(
+    text: str, name: str = "space.yaml", changes: Mapping[str, Any] = MappingProxyType({})
+) -> Space:
+    """Return the space written in `text`; `name` stands in error messages and names the space."""
+    document = read_document(text, name)
+    content = {**document.content, **changes}
+    content.setdefault("name", re.sub(r"[^A-Za-z0-9_.\-]", "-", Path(name).stem).lstrip(".-") or "space")
+    try:
+        space = Space.model_validate(content)
+    except ValidationError as error:
+        raise _all(document, mistakes(content, error, Space)) from error
+    if found := list(_contradictions(space)):
+        raise _all(document, found)
+    return space
+
+
+def _all(document: Document, found: Iterable[tuple[KeyPath, str]]) -> SpaceError:
+    """Return the error that lists every mistake, in the order of the file's lines."""
+    ordered = sorted(found, key=lambda mistake: document.line(mistake[0]))
+    return SpaceError("\n".join(f"{document.where(path)} {what}" for path, what in ordered))
+
+
+def _contradictions(space: Space) -> Iterator[tuple[KeyPath, str]]:
+    """Yield what each key alone could not show: names that lead nowhere, genes no method has."""
+    named = [(("merge", "base"), space.merge.base)] if space.merge.base else []
+    listed = space.merge.sources or []
+    named += [(("merge", "sources", i), name) for i, name in enumerate(listed)]  # type: ignore[misc]
+    for path, name in named:
+        if name not in space.sources:
+            yield path, _unknown("source", name, space.sources)
+    if not space.merged:
+        yield ("sources",), "leaves nothing to merge: name at least one source besides the base"
+    yield from _method_mistakes(space)
+    yield from _measure_mistakes(space)
+
+
+def _unknown(what: str, asked: str, known: Iterable[str]) -> str:
+    return f"is unknown: {unknown(what, asked, known)}"
+
+
+def _method_mistakes(space: Space) -> Iterator[tuple[KeyPath, str]]:
+    specs: dict[str, list[Gene | Choice]] = defaultdict(list)
+    all_known = True
+    for i, name in enumerate(space.merge.methods):
+        path: KeyPath = (
+            ("merge", "method", i) if isinstance(space.merge.method, list) else ("merge", "method")
+        )
+        try:
+            method = plugins.load("methods", name)
+        except PluginError as error:
+            yield path, f"is unknown: {error}"
+            all_known = False
+            continue
+        for key, parameter in declared(method).items():
+            specs[key].append(parameter.spec)
+        yield from _fit(space, name, method)
+    for gene, value in space.merge.genes.items() if all_known else ():
+        path = ("merge", "genes", gene)
+        if gene not in specs:
+            yield path, _unknown("parameter", gene, specs)
+        elif wrong := next(filter(None, (_misfit(spec, value) for spec in specs[gene])), None):
+            yield path, wrong
+
+
+def _fit(space: Space, name: str, method: Any) -> Iterator[tuple[KeyPath, str]]:
+    least, most = method.sources
+    count = len(space.merged)
+    baseless = method.base == "needed" and space.merge.base is None
+    if baseless:
+        yield ("merge",), f"needs `base`: `{name}` merges the sources into a base model"
+    counted = space.merge.sources is not None or not baseless  # naming a base takes it off the sources
+    if counted and (count < least or (most is not None and count > most)):
+        allowed = f"exactly {least}" if least == most else f"at least {least}"
+        besides = " besides the base" if method.base == "needed" else ""
+        yield (
+            ("merge", "sources"),
+            f"must name {allowed}{besides}, as `{name}` merges no more and no fewer, "
+            f"found {count} ({', '.join(space.merged)})",
+        )
+    if space.merge.compat not in method.compats:
+        yield ("merge", "compat"), _unknown(f"compat of `{name}`", space.merge.compat, method.compats)
+
+
+def _misfit(spec: Gene | Choice, value: GeneRange) -> str | None:
+    """Return why `value` cannot be the range of a parameter, or None."""
+    listed = value if isinstance(value, list) else [] if isinstance(value, Range) else [value]
+    if value == []:
+        return "must not be empty: list what to choose from"
+    if len(set(listed)) < len(listed):
+        return f"must list each option once, found {_said(listed)}"
+    if isinstance(spec, Choice):
+        known = _said(spec.options)
+        if isinstance(value, Range):
+            return f"has no range: list some of {known}, or give one"
+        options = {(type(each), each) for each in spec.options}  # 1 is not `true`
+        bad = [each for each in listed if (type(each), each) not in options]
+        return f"must be among {known}, found {_said(bad)}" if bad else None
+    if any(isinstance(each, bool | str) or not math.isfinite(each) for each in listed):
+        return f"must be a number, a list of numbers or {{low, high}}, found {_said(listed)}"
+    lowest = value.low if isinstance(value, Range) else min(map(float, listed))
+    return f"must be at least {spec.least:g}, found {lowest:g}" if lowest < spec.least else None
+
+
+def _said(values: Iterable[Any]) -> str:
+    """Return values as YAML says them."""
+    return ", ".join(str(each).lower() if isinstance(each, bool) else str(each) for each in values)
+
+
+def _measure_mistakes(space: Space) -> Iterator[tuple[KeyPath, str]]:
+    names: dict[str, str] = {}
+    for kind, measures in (("objectives", space.objectives), ("constraints", space.constraints)):
+        for i, measure in enumerate(measures):
+            name = measure.name or measure_name(space, kind, i)
+            if name in names:
+                yield (kind, i), f"is named `{name}` like {names[name]}; give it a `name` of its own"
+            names[name] = f"{kind}[{i}]"
+
+
+def measure_name(space: Space, kind: str, index: int) -> str:
+    """Return the name of an objective or constraint: its own, else its task, with the metric if shared."""
+    measures = [*space.objectives, *space.constraints]
+    mine = (space.objectives if kind == "objectives" else space.constraints)[index]
+    if mine.name:
+        return mine.name
+    shared = sum(other.task == mine.task for other in measures) > 1
+    parts = [mine.task, mine.metric, mine.filter] if shared else [mine.task]
+    return "_".join(part for part in parts if part)

@@ -1,0 +1,147 @@
+"""From pydantic's list of complaints to one sentence per mistake, with the key it is about.
+
+A value that may be of several kinds (a range, a list, a number) makes pydantic complain once per kind. Of
+those, the complaint that got deepest speaks, then one about the value rather than its kind; if there is
+neither, one sentence names all the kinds.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from pydantic import BaseModel, ValidationError
+
+from evomerge.space.document import KeyPath
+
+Complaint: TypeAlias = Mapping[str, Any]
+"""An entry of `ValidationError.errors()`."""
+
+_KINDS = {
+    "model_type": "a table of keys",
+    "dict_type": "a table of keys",
+    "list_type": "a list",
+    "float_type": "a number",
+    "int_type": "a whole number",
+    "string_type": "text",
+    "bool_type": "true or false",
+}
+_TABLES = {
+    "Range": "a range {low, high}",
+    "Source": "text or a table of keys",
+    "SamplerChoice": "text or a table of keys",
+}
+_WORDS: Mapping[type, str] = {type(None): "nothing", dict: "a table", list: "a list", bool: "true or false"}
+
+
+def mistakes(content: Any, error: ValidationError, table: type[BaseModel]) -> Iterator[tuple[KeyPath, str]]:
+    """Yield where and how `content` is not the `table` it should be, each mistake once."""
+    found: dict[KeyPath, list[Complaint]] = defaultdict(list)
+    for entry in error.errors():
+        found[_real_path(content, entry)].append(dict(entry))
+    extra = {path: _known(entries[0], table) for path, entries in found.items() if _is_extra(entries)}
+    meant = {(*path[:-1], _closest(path, known)) for path, known in extra.items()}
+    for path, entries in found.items():
+        deeper = any(len(other) > len(path) and other[: len(path)] == path for other in found)
+        if path in extra:
+            yield path, _unknown_key(path, extra[path])
+        elif not deeper and not (entries[0]["type"] == "missing" and path in meant):
+            yield path, _explained(entries)
+
+
+def _real_path(content: Any, entry: Complaint) -> KeyPath:
+    """Return pydantic's location without the names of union branches, which no file contains."""
+    path: list[int | str] = []
+    *_, last = loc = entry["loc"]
+    for i, part in enumerate(loc):
+        inside = isinstance(content, dict) and part in content
+        indexed = isinstance(content, list) and isinstance(part, int) and part < len(content)
+        if inside or indexed:
+            content = content[part]
+            path.append(part)
+        elif entry["type"] == "missing" and i == len(loc) - 1:
+            path.append(last)
+    return tuple(path)
+
+
+def _is_extra(entries: Sequence[Complaint]) -> bool:
+    return bool(entries[0]["type"] == "extra_forbidden")
+
+
+def _unknown_key(path: KeyPath, known: Sequence[str]) -> str:
+    close = _closest(path, known)
+    hint = f"; did you mean `{close}`?" if close else ""
+    return f"is not a key here{hint} (known: {', '.join(known)})"
+
+
+def _closest(path: KeyPath, known: Sequence[str]) -> str:
+    return next(iter(difflib.get_close_matches(str(path[-1]), known, n=1)), "")
+
+
+def _explained(entries: Sequence[Complaint]) -> str:
+    """Return what is wrong with one value, from all that pydantic has to say of it."""
+    speaking = [entry for entry in entries if entry["type"] not in (*_KINDS, "literal_error")]
+    if speaking:
+        return _about_value(speaking[0])
+    kinds = [_kind(entry) for entry in entries]
+    if "a number" in kinds and "a whole number" in kinds:
+        kinds.remove("a whole number")
+    *others, final = dict.fromkeys(kinds)
+    wanted = f"{', '.join(others)} or {final}" if others else final
+    return f"must be {wanted}, found {_shown(entries[0]['input'])}"
+
+
+def _kind(entry: Complaint) -> str:
+    if entry["type"] == "literal_error":
+        return str(entry["ctx"]["expected"]).replace("'", "`")
+    if entry["type"] == "model_type":
+        return _TABLES.get(entry["ctx"]["class_name"], _KINDS["model_type"])
+    return _KINDS[entry["type"]]
+
+
+def _about_value(entry: Complaint) -> str:
+    found = _shown(entry["input"])
+    match entry["type"]:
+        case "missing":
+            return "is missing"
+        case "value_error":
+            return str(entry["ctx"]["error"])
+        case "string_pattern_mismatch":
+            return f"must be letters, digits, `_`, `.` and `-`, the first no `.` or `-`, found {found}"
+        case "greater_than_equal":
+            return f"must be at least {entry['ctx']['ge']}, found {found}"
+        case "too_short":
+            return "must not be empty"
+        case "finite_number":
+            return f"must be a finite number, found {found}"
+    return f"{entry['msg'][0].lower()}{entry['msg'][1:]}, found {found}"
+
+
+def _shown(value: Any) -> str:
+    """Return a value as the reader of a file would recognise it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if type(value) in _WORDS:
+        return _WORDS[type(value)]
+    return repr(value) if isinstance(value, str) else str(value)
+
+
+def _known(entry: Complaint, table: type[BaseModel]) -> list[str]:
+    """Return the keys that the table of an unknown key does have."""
+    for part in entry["loc"][:-1]:
+        field = table.model_fields.get(str(part))
+        if field is not None:
+            table = _table_in(field.annotation) or table
+    return list(table.model_fields)
+
+
+def _table_in(annotation: Any) -> type[BaseModel] | None:
+    """Return the first table named anywhere in a type."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for part in getattr(annotation, "__args__", ()):
+        if found := _table_in(part):
+            return found
+    return None

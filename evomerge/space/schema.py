@@ -1,0 +1,193 @@
+"""The space file: every key, its kind, its default and what it means."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, field_validator, model_validator
+
+from evomerge.recipe import MODULES
+from evomerge.recipe.model import IN_LAYERS
+from evomerge.types import Value
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.\-]*$")]
+Count = Annotated[int, Field(ge=1)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Source(_Table):
+    """A model to merge: a folder, a hub id or `zoo:NAME`."""
+
+    source: str
+    revision: str | None = None
+
+
+class Range(_Table):
+    """A number between `low` and `high`, both possible; `log` searches its logarithm."""
+
+    low: FiniteFloat
+    high: FiniteFloat
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Range:
+        if not self.low < self.high:
+            raise ValueError(f"must have `low` below `high`, found {self.low:g} and {self.high:g}")
+        if self.log and self.low <= 0:
+            raise ValueError(f"must have `low` above 0 to be logarithmic, found {self.low:g}")
+        return self
+
+
+GeneRange: TypeAlias = Range | list[Value] | Value
+"""A range, a list to choose from, or one fixed value."""
+
+
+class MergeSpace(_Table):
+    """What may vary in the merge of `sources` over `base`.
+
+    `layers` cuts the layers into that many equal runs, or into the runs listed as [first, last]; "each"
+    gives every layer its own genes. `modules` lists the module groups that have genes of their own.
+    """
+
+    base: Name | None = None
+    sources: list[Name] | None = None
+    method: Name | list[Name] = "task_arithmetic"
+    layers: Count | Literal["each"] | list[list[int]] = 4
+    modules: list[str | list[str]] = Field(default=[list(IN_LAYERS), "embed", "head"])
+    genes: dict[str, GeneRange] = Field(default_factory=dict)
+    compat: str = "evomerge"
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods to choose among."""
+        return tuple(self.method) if isinstance(self.method, list) else (self.method,)
+
+    @property
+    def module_groups(self) -> tuple[tuple[str, ...], ...]:
+        """The module groups, each a tuple of module names."""
+        return tuple((each,) if isinstance(each, str) else tuple(each) for each in self.modules)
+
+    @field_validator("modules")
+    @classmethod
+    def _each_module_once(cls, groups: list[str | list[str]]) -> list[str | list[str]]:
+        named = [m for each in groups for m in ([each] if isinstance(each, str) else each)]
+        if sorted(named) != sorted(MODULES):
+            raise ValueError(
+                f"must hold each of {', '.join(MODULES)} in exactly one group, found {', '.join(named)}"
+            )
+        for each in groups:
+            inside = {module in IN_LAYERS for module in ([each] if isinstance(each, str) else each)}
+            if len(inside) > 1:
+                raise ValueError(
+                    f"must keep {' and '.join(MODULES[3:])} apart from what lies in layers, found {each}"
+                )
+        return groups
+
+    @field_validator("layers")
+    @classmethod
+    def _pairs(cls, layers: int | str | list[list[int]]) -> int | str | list[list[int]]:
+        for run in layers if isinstance(layers, list) else ():
+            if len(run) != 2 or not 0 <= run[0] <= run[1]:
+                raise ValueError(f"must list runs of layers [first, last] counted from 0, found {run}")
+        return layers
+
+    @field_validator("sources", "method")
+    @classmethod
+    def _no_repeats(cls, names: str | list[str] | None) -> str | list[str] | None:
+        if isinstance(names, list) and (not names or len(set(names)) < len(names)):
+            raise ValueError(f"must name at least one, and each once, found {', '.join(names) or 'none'}")
+        return names
+
+
+class Measured(_Table):
+    """A number lm-eval reads off a model: a task, one of its metrics, one of its filters."""
+
+    task: str
+    metric: str | None = None
+    filter: str | None = None
+    name: Name | None = None
+
+
+class Objective(Measured):
+    """A measure to improve; which way is better is read from lm-eval."""
+
+
+class Constraint(Measured):
+    """A measure that must stay at or above `min`, at or below `max`, or both."""
+
+    min: FiniteFloat | None = None
+    max: FiniteFloat | None = None
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Constraint:
+        if self.min is None and self.max is None:
+            raise ValueError("needs `min`, `max` or both")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"must have `min` at most `max`, found {self.min:g} and {self.max:g}")
+        return self
+
+
+class Items(_Table):
+    """How many items of each task to search on, and how many others to report on."""
+
+    search: Count | None = None
+    report: Count | None = None
+
+
+class SamplerChoice(_Table):
+    """A sampler by name (its file, an entry point, or `optunahub:PACKAGE`) with its own options."""
+
+    name: str
+    options: dict[str, Value] = Field(default_factory=dict)
+
+
+class Space(_Table):
+    """A validated space file.
+
+    `batch_size` and `threads` (torch's, per CPU worker) stand here because sums, and so now and then a
+    score, depend on how they are split: they belong to what is reproduced.
+    """
+
+    name: Name
+    sources: dict[Name, Source] = Field(min_length=1)
+    merge: MergeSpace = Field(default_factory=MergeSpace)
+    objectives: list[Objective] = Field(min_length=1)
+    constraints: list[Constraint] = Field(default_factory=list)
+    tasks: str | None = None
+    few_shot: Annotated[int, Field(ge=0)] | None = None
+    items: Items = Field(default_factory=Items)
+    sampler: SamplerChoice | None = None
+    seed: Annotated[int, Field(ge=0)] = 0
+    budget: Count = 200
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    batch_size: Count = 32
+    threads: Count = 1
+
+    @property
+    def merged(self) -> tuple[str, ...]:
+        """The sources that are merged: those named, or all but the base."""
+        if self.merge.sources is not None:
+            return tuple(self.merge.sources)
+        return tuple(name for name in self.sources if name != self.merge.base)
+
+    @property
+    def sampler_choice(self) -> SamplerChoice:
+        """The sampler asked for, or the one that suits the number of objectives."""
+        if self.sampler is not None:
+            return self.sampler
+        return SamplerChoice(name="cma" if len(self.objectives) == 1 else "nsgaii")
+
+    @field_validator("sources", mode="before")
+    @classmethod
+    def _plain_sources(cls, sources: object) -> object:
+        if not isinstance(sources, dict):
+            return sources
+        return {name: {"source": each} if isinstance(each, str) else each for name, each in sources.items()}
+
+    @field_validator("sampler", mode="before")
+    @classmethod
+    def _plain_sampler(cls, sampler: object) -> object:
+        return {"name": sampler} if isinstance(sampler, str) else sampler
