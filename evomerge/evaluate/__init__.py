@@ -1,0 +1,1 @@
+"""Scoring: tasks and items, and an evaluator that keeps one model resident."""

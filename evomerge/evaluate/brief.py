@@ -1,0 +1,24 @@
+"""What an evaluator must know, as plain values that travel to any worker."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from evomerge.evaluate.items import ItemSplit
+from evomerge.types import Measure
+
+
+@dataclass(frozen=True, kw_only=True)
+class Brief:
+    """An evaluator's instructions: where the sources are, and what to ask the merged models."""
+
+    checkpoints: Mapping[str, str]
+    tasks: str | None
+    measures: tuple[Measure, ...]
+    items: Mapping[str, ItemSplit]
+    batch_size: int
+    threads: int
+    few_shot: int | None
+    seed: int
+    device: str = "auto"

@@ -1,0 +1,121 @@
+"""The evaluator: sources mapped, tasks built, one model resident; recipes in, scores out."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from evomerge.checkpoints.folder import Checkpoint, open_checkpoint
+from evomerge.checkpoints.tensors import open_library
+from evomerge.errors import EvaluationError, EvomergeError
+from evomerge.evaluate.brief import Brief
+from evomerge.evaluate.harness import Scorer, load_tasks
+from evomerge.merge.memory import ResidentModel
+from evomerge.merge.plan import compile_plan
+from evomerge.recipe import Recipe
+from evomerge.types import Evaluation, Failed, ItemScores, Measure, Scored, Split
+
+_log = logging.getLogger(__name__)
+
+
+class Evaluator:
+    """Builds and scores one recipe after another in one process, on one device."""
+
+    def __init__(self, brief: Brief) -> None:
+        only_compute(brief.threads)
+        self._brief = brief
+        self._checkpoints = {name: open_checkpoint(Path(path)) for name, path in brief.checkpoints.items()}
+        self._library = open_library(self._checkpoints, self._checkpoints)
+        self._resident = ResidentModel(self._library, device=device_named(brief.device))
+        self._scoring = ItemScoring(brief)
+
+    def evaluate(self, recipe: Recipe, split: Split = "search") -> Evaluation:
+        """Return the recipe's scores on the items of `split`, or why there are none."""
+        started = time.monotonic()
+        try:
+            plan = compile_plan(recipe, self._checkpoints)
+            model = self._resident.load(plan)
+            merged = time.monotonic()
+            scores, items = self._scoring.score(model, self._checkpoints[plan.template], split)
+        except EvomergeError as error:  # anything else is our bug: let it surface
+            return Failed(reason=str(error), seconds=time.monotonic() - started)
+        return Scored(
+            scores=scores,
+            items=items,
+            merge_seconds=merged - started,
+            score_seconds=time.monotonic() - merged,
+        )
+
+    def close(self) -> None:
+        """Unmap the sources."""
+        self._library.close()
+
+
+class ItemScoring:
+    """A brief's tasks, built once, asked of any live model."""
+
+    def __init__(self, brief: Brief) -> None:
+        names = list(dict.fromkeys(measure.task for measure in brief.measures))
+        folder = Path(brief.tasks) if brief.tasks else None
+        self._brief = brief
+        self._tasks = load_tasks(names, folder=folder, few_shot=brief.few_shot, seed=brief.seed)
+        self._scorer: tuple[Any, Scorer] | None = None
+
+    def score(
+        self, model: Any, tokenizer: Checkpoint, split: Split
+    ) -> tuple[dict[str, float], tuple[ItemScores, ...]]:
+        """Return the model's score per measure and the items behind them.
+
+        Raises `EvaluationError` if a score is not finite.
+        """
+        scorer = self._scorer_for(model, tokenizer)
+        scores: dict[str, float] = {}
+        items: list[ItemScores] = []
+        with torch.inference_mode():
+            for name, task in self._tasks.items():
+                order = self._brief.items[name][split]
+                answers = task.answer(scorer, order)
+                for measure in self._asked_of(name):
+                    scores[measure.name], found = answers.read(measure, order)
+                    items.append(found)
+        _check_finite(scores)
+        return scores, tuple(items)
+
+    def _asked_of(self, task: str) -> Sequence[Measure]:
+        return [measure for measure in self._brief.measures if measure.task == task]
+
+    def _scorer_for(self, model: Any, tokenizer: Checkpoint) -> Scorer:
+        if self._scorer is None or self._scorer[0] is not model:
+            words = transformers.AutoTokenizer.from_pretrained(
+                tokenizer.path, local_files_only=True, trust_remote_code=False
+            )
+            scorer = Scorer(model, words, batch_size=self._brief.batch_size)
+            self._scorer = (model, scorer)
+        return self._scorer[1]
+
+
+def device_named(name: str) -> torch.device:
+    """Return the torch device; `auto` is the first GPU, or the CPU where there is none."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def _check_finite(scores: dict[str, float]) -> None:
+    for name, score in scores.items():
+        if not math.isfinite(score):
+            raise EvaluationError(f"`{name}` of this candidate is {score}")
+
+
+def only_compute(threads: int) -> None:
+    """Give this process `threads` torch threads and keep transformers from talking."""
+    transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    torch.set_num_threads(threads)

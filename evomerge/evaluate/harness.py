@@ -1,0 +1,223 @@
+"""lm-eval, used the way a search needs it; the only file that touches its insides.
+
+Read from lm_eval 0.4.13. `lm_eval.evaluate` rebuilds every request, few-shot example and template for each
+call; here they are built once per process and each candidate only pays for its forward passes. What
+is private there: `Task._instances`, `Instance.resps` and `filtered_resps`, and `lm_eval.utils.env`.
+`tests/evaluate/test_harness.py` holds the scores to `lm_eval.simple_evaluate`.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import logging
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lm_eval.utils
+from lm_eval.api.instance import Instance
+from lm_eval.api.task import Task
+from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
+
+from evomerge.errors import EvaluationError, TaskError, unknown
+from evomerge.types import ItemScores, Measure
+
+_log = logging.getLogger(__name__)
+
+NO_FILTER = "none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskFacts:
+    """What a task offers: metrics with their direction, filters, and its items by content hash."""
+
+    name: str
+    metrics: Mapping[str, bool]
+    filters: tuple[str, ...]
+    items: tuple[str, ...]
+
+
+class ItemTask:
+    """One lm-eval task, its requests built once and grouped by item."""
+
+    def __init__(self, task: Task, *, few_shot: int | None, seed: int) -> None:
+        if few_shot is not None or task.get_config("num_fewshot") is None:
+            task.set_config("num_fewshot", few_shot or 0)
+        task.set_fewshot_seed(seed)
+        _cache_templates()
+        task.build_all_requests()
+        self._task = task
+        self._requests = _by_item(task)
+        self.facts = TaskFacts(
+            name=task.task_name,
+            metrics={name: bool(better) for name, better in task.higher_is_better().items()},
+            filters=_filters(task),
+            items=tuple(self._requests),
+        )
+
+    def answer(self, model: HFLM, items: Iterable[str]) -> Answers:
+        """Return what `model` answers to `items` (content hashes), in dataset order."""
+        wanted = set(items)
+        chosen = {item: requests for item, requests in self._requests.items() if item in wanted}
+        if missing := wanted - chosen.keys():
+            raise TaskError(f"task `{self.facts.name}` has changed: item {min(missing)} is gone")
+        instances = [request for requests in chosen.values() for request in requests]
+        _respond(model, instances, self.facts.name)
+        self._task._instances = instances
+        self._task.apply_filters()
+        return Answers(task=self._task, requests=chosen)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """A model's filtered responses to some items of a task; read before the next `answer`."""
+
+    task: Task
+    requests: Mapping[str, Sequence[Instance]]
+
+    def read(self, measure: Measure, order: Sequence[str]) -> tuple[float, ItemScores]:
+        """Return the aggregate and the items' scores, the items in `order`."""
+        values = {item: self._item(requests, measure) for item, requests in self.requests.items()}
+        aggregate = self.task.aggregation()[measure.metric](list(values.values()))
+        pairs = [_as_pair(values[item]) for item in order]
+        weighted = any(weight != 1.0 for _, weight in pairs)
+        return float(aggregate), ItemScores(
+            task=measure.task,
+            metric=measure.metric,
+            filter=measure.filter,
+            items=tuple(order),
+            scores=tuple(score for score, _ in pairs),
+            weights=tuple(weight for _, weight in pairs) if weighted else None,
+        )
+
+    def _item(self, requests: Sequence[Instance], measure: Measure) -> Any:
+        responses = [request.filtered_resps[measure.filter] for request in requests]
+        return self.task.process_results(requests[0].doc, responses)[measure.metric]
+
+
+class Scorer(HFLM):
+    """lm-eval's Hugging Face model around a live module, with each text tokenised once."""
+
+    def __init__(self, model: Any, tokenizer: Any, *, batch_size: int) -> None:
+        logging.getLogger("lm_eval").setLevel(logging.ERROR)
+        super().__init__(
+            pretrained=model, tokenizer=tokenizer, batch_size=batch_size, softmax_dtype="float32"
+        )
+        self._tokens: dict[Any, list[int]] = {}
+
+    def tok_encode(self, string: Any, *args: Any, **kwargs: Any) -> list[int]:
+        if not isinstance(string, str):
+            return list(super().tok_encode(string, *args, **kwargs))
+        key = (string, args, tuple(sorted(kwargs.items())))
+        if key not in self._tokens:
+            self._tokens[key] = list(super().tok_encode(string, *args, **kwargs))
+        return list(self._tokens[key])
+
+
+def load_tasks(
+    names: Iterable[str], *, folder: Path | None, few_shot: int | None, seed: int
+) -> dict[str, ItemTask]:
+    """Return the named lm-eval tasks, ready to be answered: from `folder`, else lm-eval's own.
+
+    Raises `TaskError` for a task that is not there, is a group, or cannot be built.
+    """
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    if folder is None:
+        manager = TaskManager()
+    else:
+        manager = TaskManager(include_path=str(folder), include_defaults=False)
+    return {name: _load(manager, name, few_shot, seed, folder) for name in names}
+
+
+def item_hash(doc: Any) -> str:
+    """Return lm-eval's `doc_hash` of an item: sixty-four hex digits of its content."""
+    text = json.dumps(doc, indent=2, default=lm_eval.utils.handle_non_serializable, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _load(manager: TaskManager, name: str, few_shot: int | None, seed: int, folder: Path | None) -> ItemTask:
+    where = f"in {folder}" if folder else "among lm-eval's tasks"
+    if name in manager.all_groups or name in manager.all_tags:
+        raise TaskError(f"`{name}` is a group of tasks; name its tasks one by one")
+    if name not in manager.all_subtasks:
+        known = manager.all_subtasks if folder else _similar(name, manager.all_subtasks)
+        raise TaskError(f"{unknown('task', name, known)} (looked {where})")
+    try:
+        task = manager.load([name])["tasks"][name]
+    except (OSError, ImportError, KeyError, TypeError, ValueError) as error:
+        raise TaskError(f"task `{name}` ({where}) cannot be loaded: {error}") from error
+    loaded = ItemTask(task, few_shot=few_shot, seed=seed)
+    if not loaded.facts.items:
+        raise TaskError(f"task `{name}` ({where}) has no items")
+    return loaded
+
+
+def _similar(name: str, known: Iterable[str]) -> list[str]:
+    """Return the names that begin alike: lm-eval has thousands."""
+    return [other for other in known if other[:3] == name[:3]][:20]
+
+
+def _by_item(task: Task) -> dict[str, list[Instance]]:
+    """Return the task's requests by item, in dataset order; an item that is there twice counts once."""
+    by_doc: dict[int, list[Instance]] = defaultdict(list)
+    for instance in task.instances:
+        by_doc[instance.doc_id].append(instance)
+    found: dict[str, list[Instance]] = {}
+    for doc_id in sorted(by_doc):
+        requests = sorted(by_doc[doc_id], key=lambda instance: instance.idx)
+        found.setdefault(item_hash(requests[0].doc), requests)
+    if len(found) < len(by_doc):
+        _log.warning(
+            "task `%s`: %d of %d items are repeats and are not used",
+            task.task_name, len(by_doc) - len(found), len(by_doc),
+        )  # fmt: skip
+    return found
+
+
+def _filters(task: Task) -> tuple[str, ...]:
+    listed = task.get_config("filter_list")
+    return tuple(entry["name"] for entry in listed) if listed else (NO_FILTER,)
+
+
+def _respond(model: HFLM, instances: Sequence[Instance], task: str) -> None:
+    """Run the requests, each kind together, and leave the responses on them as lm-eval does."""
+    by_kind: dict[str, list[Instance]] = defaultdict(list)
+    for instance in instances:
+        instance.resps, instance.filtered_resps = [], {}
+        by_kind[instance.request_type] += [instance] * (instance.repeats or 1)
+    for kind, requests in by_kind.items():
+        responses = getattr(model, kind)(requests, disable_tqdm=True)
+        for request, response in zip(requests, responses, strict=True):
+            if _is_nan(response):
+                raise EvaluationError(f"the model's log-likelihoods on `{task}` are NaN")
+            request.resps.append(response)
+
+
+def _is_nan(response: Any) -> bool:
+    value = response[0] if isinstance(response, tuple) else response
+    return isinstance(value, float) and math.isnan(value)
+
+
+def _as_pair(value: Any) -> tuple[float, float]:
+    """Return an item's (score, weight); NaN for metrics that mean nothing on a single item."""
+    match value:
+        case bool() | int() | float():
+            return float(value), 1.0
+        case (int() | float() as score, int() | float() as weight):
+            return float(score), float(weight)
+        case _ if hasattr(value, "item"):
+            return float(value.item()), 1.0
+    return math.nan, 1.0
+
+
+@functools.cache
+def _cache_templates() -> None:
+    """Let lm-eval compile each template once: most of its time goes into compiling them again."""
+    environment = lm_eval.utils.env
+    environment.from_string = functools.lru_cache(4096)(environment.from_string)
