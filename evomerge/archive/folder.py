@@ -1,0 +1,134 @@
+"""The run folder: what lies where, and who may write.
+
+runs/NAME/
+  space.yaml      the space as its author wrote it
+  run.json        the resolved record: versions, digests, items, seeds
+  study.journal   the trials (Optuna), unless the storage is a database
+  items.jsonl     every item's score
+  front.json      the Pareto front, rewritten whenever it changes
+  report.json     the closing scores on the report items
+  log.txt         the log
+  lock            held by the controller that writes
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from evomerge.archive.files import write_json, write_text
+from evomerge.archive.record import RunRecord, from_json
+from evomerge.errors import RunError
+
+_RECORD = "run.json"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of one run."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The study's name in the storage."""
+        return self.path.name
+
+    @property
+    def journal(self) -> Path:
+        return self.path / "study.journal"
+
+    @property
+    def items(self) -> Path:
+        return self.path / "items.jsonl"
+
+    @property
+    def front(self) -> Path:
+        return self.path / "front.json"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.json"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.txt"
+
+    def read_record(self) -> RunRecord:
+        """Return the record. Raises `RunError` if this is no run folder, or one that cannot be read."""
+        file = self.path / _RECORD
+        if not file.is_file():
+            raise RunError(f"{self.path} is not a run folder: it has no {_RECORD}")
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise RunError(f"{file} is not JSON: {error}") from error
+        return from_json(content)
+
+    def check_free(self) -> None:
+        """Raise `RunError` if something is where the folder would be made."""
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise RunError(
+                f"the run folder {self.path} exists; continue it with `--resume`, or choose another `--run`"
+            )
+
+    def create(self, record: RunRecord, space_text: str) -> None:
+        """Make the folder. Raises `RunError` if something is there, or it cannot be written."""
+        self.check_free()
+        existed = self.path.exists()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_text(self.path / "space.yaml", space_text)
+            write_json(self.path / _RECORD, record.to_json())
+        except OSError as error:
+            if not existed:
+                shutil.rmtree(self.path, ignore_errors=True)
+            raise RunError(f"the run folder {self.path} cannot be written: {error.strerror}") from error
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold the folder's lock; a process that dies lets go of it. Raises `RunError` if it is held."""
+        with (self.path / "lock").open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                file.seek(0)
+                raise RunError(
+                    f"another evomerge (process {file.read().strip() or 'unknown'}) writes to {self.path}; "
+                    "wait for it, or stop it and use `--resume`"
+                ) from error
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            yield
+
+
+def next_free(parent: Path, name: str) -> Path:
+    """Return `parent/name`, or the `name-N` after the last one there is."""
+    taken = _numbers(parent, name)
+    return _numbered(parent, name, max(taken) + 1) if taken else parent / name
+
+
+def latest(parent: Path, name: str) -> Path:
+    """Return the run of this name that was started last. Raises `RunError` if there is none."""
+    taken = _numbers(parent, name)
+    if not taken:
+        raise RunError(f"nothing to resume: there is no run folder {parent / name}")
+    return _numbered(parent, name, max(taken))
+
+
+def _numbers(parent: Path, name: str) -> list[int]:
+    """Return the numbers of the runs of this name; the first has none in its name and counts as 1."""
+    tails = (path.name.removeprefix(name) for path in parent.glob("*") if path.name.startswith(name))
+    return [int(tail[1:] or 1) for tail in tails if not tail or re.fullmatch(r"-([2-9]|[1-9]\d+)", tail)]
+
+
+def _numbered(parent: Path, name: str, number: int) -> Path:
+    return parent / (f"{name}-{number}" if number > 1 else name)

@@ -1,0 +1,178 @@
+"""What a run is made of, pinned when it starts: the resolved space, digests, items, versions."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from evomerge.errors import RunError
+from evomerge.evaluate.brief import Brief
+from evomerge.recipe import ModelRef
+from evomerge.space import Genome, Space
+from evomerge.types import Measure
+
+FORMAT = 1
+"""Raised when run folders change in a way older code cannot read."""
+
+_PACKAGES = (
+    "evomerge", "torch", "transformers", "lm_eval", "safetensors", "optuna", "cma", "ray", "numpy",
+)  # fmt: skip
+_FREE_TO_CHANGE = {"budget"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """Everything needed to continue or reread a run.
+
+    `items` gives content hashes by task and split; `paths` where the sources lay on the controller.
+    """
+
+    space: Space
+    layers: int
+    models: Mapping[str, ModelRef]
+    paths: Mapping[str, str]
+    tasks: str | None
+    objectives: tuple[Measure, ...]
+    constraints: tuple[Measure, ...]
+    items: Mapping[str, Mapping[str, list[str]]]
+    storage: str | None
+    provenance: Mapping[str, Any]
+
+    @property
+    def genome(self) -> Genome:
+        """The genes the run varies."""
+        return Genome(space=self.space, layers=self.layers, models=self.models)
+
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        """Objectives, then constraints."""
+        return (*self.objectives, *self.constraints)
+
+    def brief(self) -> Brief:
+        """Return what an evaluator of this run must know."""
+        return Brief(
+            checkpoints=self.paths,
+            tasks=self.tasks,
+            measures=self.measures,
+            items={
+                task: {"search": tuple(splits["search"]), "report": tuple(splits["report"])}
+                for task, splits in self.items.items()
+            },
+            batch_size=self.space.batch_size,
+            threads=self.space.threads,
+            few_shot=self.space.few_shot,
+            seed=self.space.seed,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as JSON values."""
+        return {
+            "format": FORMAT,
+            "space": self.space.model_dump(mode="json", exclude_none=True),
+            "layers": self.layers,
+            "models": {name: asdict(ref) for name, ref in self.models.items()},
+            "paths": dict(self.paths),
+            "tasks": self.tasks,
+            "objectives": [asdict(measure) for measure in self.objectives],
+            "constraints": [asdict(measure) for measure in self.constraints],
+            "items": {task: dict(splits) for task, splits in self.items.items()},
+            "storage": self.storage,
+            "provenance": dict(self.provenance),
+        }
+
+
+def from_json(content: Mapping[str, Any]) -> RunRecord:
+    """Return the record. Raises `RunError` if another version of evomerge wrote it, or it is damaged."""
+    found = content.get("format") if isinstance(content, Mapping) else None
+    if found != FORMAT:
+        raise RunError(
+            f"this run record has format {found}, and this evomerge reads {FORMAT}; "
+            "open it with the evomerge named in its run.json"
+        )
+    try:
+        return _record(content)
+    except (KeyError, TypeError, AttributeError, ValidationError) as error:
+        what = str(error).splitlines()[0]  # pydantic's go on
+        raise RunError(f"this run record is damaged ({type(error).__name__}: {what})") from error
+
+
+def _record(content: Mapping[str, Any]) -> RunRecord:
+    return RunRecord(
+        space=Space.model_validate(content["space"]),
+        layers=content["layers"],
+        models={name: ModelRef(**ref) for name, ref in content["models"].items()},
+        paths=content["paths"],
+        tasks=content["tasks"],
+        objectives=tuple(Measure(**measure) for measure in content["objectives"]),
+        constraints=tuple(Measure(**measure) for measure in content["constraints"]),
+        items=content["items"],
+        storage=content["storage"],
+        provenance=content["provenance"],
+    )
+
+
+def differences(old: RunRecord, new: RunRecord) -> list[str]:
+    """Return what a run may not change between two starts and did, a phrase each."""
+    before, after = (r.space.model_dump(mode="json", exclude=_FREE_TO_CHANGE) for r in (old, new))
+    changed = [f"`{key}` of the space" for key in before if before[key] != after[key]]
+    for name, ref in old.models.items():
+        if name in new.models and new.models[name].digest != ref.digest:
+            changed.append(f"the content of source `{name}`")
+    for task, splits in old.items.items():
+        if task in new.items and dict(new.items[task]) != dict(splits):
+            changed.append(f"the items of task `{task}`")
+    if old.measures != new.measures:
+        changed.append("a metric's direction")
+    return changed
+
+
+def provenance() -> dict[str, Any]:
+    """Return when, with what versions and from which commit a run starts."""
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": [Path(sys.argv[0]).name, *map(_without_secrets, sys.argv[1:])],
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": {name: _version(name) for name in _PACKAGES},
+        "commit": _commit(),
+    }
+
+
+def redacted(url: str) -> str:
+    """Return a database URL without its password."""
+    url = re.sub(r"(://[^:/@]*):.*@", r"\1:***@", url)
+    return re.sub(r"([?&][^=&]*(?:password|passwd|pwd)[^=&]*=)[^&]*", r"\1***", url)
+
+
+def _without_secrets(argument: str) -> str:
+    return redacted(argument) if "://" in argument else argument
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """Return evomerge's own commit, with `+` if its tree has changes; None outside a checkout."""
+    here = Path(__file__).parent
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"],
+            cwd=here, capture_output=True, text=True, timeout=10, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip() or None

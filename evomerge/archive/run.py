@@ -1,0 +1,180 @@
+"""A run, read: trials, items and front as DataFrames, and the recipe of any trial."""
+
+from __future__ import annotations
+
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from evomerge.archive.folder import RunFolder
+from evomerge.archive.front import Member, ParetoArchive
+from evomerge.archive.items import ItemStore
+from evomerge.archive.record import RunRecord
+from evomerge.archive.study import KEY, LABEL, open_storage
+from evomerge.errors import RunError
+from evomerge.recipe import Recipe
+from evomerge.space.baselines import baselines
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_STATES = {
+    TrialState.COMPLETE: "scored",
+    TrialState.FAIL: "failed",
+    TrialState.RUNNING: "running",
+    TrialState.WAITING: "waiting",
+    TrialState.PRUNED: "dropped",
+}
+
+
+def open_run(path: str | Path, *, storage: str | None = None) -> Run:
+    """Return the run in a folder, finished or not; reading never disturbs a search that writes.
+
+    Raises `RunError` if there is no run, or its database needs a `storage` URL with a password.
+    """
+    folder = RunFolder(Path(path).absolute())
+    if not folder.path.is_dir():
+        raise RunError(f"no run folder at {folder.path}")
+    return Run(folder, folder.read_record(), storage)
+
+
+class Run:
+    """What a run has found so far."""
+
+    def __init__(self, folder: RunFolder, record: RunRecord, storage: str | None = None) -> None:
+        self.folder = folder
+        self.record = record
+        self._storage = storage
+
+    @cached_property
+    def storage(self) -> str | Path:
+        """Where the study lies: a journal's path, or a database URL."""
+        where = self._storage or self.record.storage
+        if where is None:
+            return self.folder.journal
+        if "***" in where:
+            raise RunError(f"the run's storage {where} needs its password: give `--storage URL`")
+        return where
+
+    @cached_property
+    def study_id(self) -> int:
+        """The study's number in its storage."""
+        if isinstance(self.storage, Path) and not self.storage.exists():
+            raise RunError(f"{self.folder.path} has no study yet: {self.storage.name} is missing")
+        try:
+            return self._opened.get_study_id_from_name(self.folder.name)
+        except KeyError as error:
+            raise RunError(f"the storage holds no study named `{self.folder.name}`") from error
+
+    @cached_property
+    def frozen_trials(self) -> list[FrozenTrial]:
+        """Optuna's own trials, by number, as they stood when first read."""
+        return self._opened.get_all_trials(self.study_id, deepcopy=False)
+
+    @cached_property
+    def _opened(self) -> BaseStorage:
+        return open_storage(self.storage)
+
+    def trials(self) -> pd.DataFrame:
+        """Return one row per trial: number, state, baseline, scores, feasibility, times, genes."""
+        import pandas as pd
+
+        return pd.DataFrame.from_records([self._row(trial) for trial in self.frozen_trials])
+
+    def items(self) -> pd.DataFrame:
+        """Return one row per trial, split, task, metric, filter and item (its content hash)."""
+        return ItemStore(self.folder.items, self.record.items).frame()
+
+    def front(self) -> pd.DataFrame:
+        """Return the rows of `trials()` on the Pareto front, best in the first objective first."""
+        frame = self.trials()
+        members = [member.trial for member in self.archive.front]
+        first = self.record.objectives[0]
+        return (
+            frame[frame["trial"].isin(members)]
+            .sort_values([first.name, "trial"], ascending=[not first.higher_is_better, True])
+            .reset_index(drop=True)
+        )
+
+    def report(self) -> dict[str, Any] | None:
+        """Return the closing scores on the report items, or None while the search has not ended."""
+        if not self.folder.report.exists():
+            return None
+        content: dict[str, Any] = json.loads(self.folder.report.read_text(encoding="utf-8"))
+        return content
+
+    @cached_property
+    def archive(self) -> ParetoArchive:
+        """The front over all scored, feasible trials."""
+        found = ParetoArchive()
+        for trial in self.frozen_trials:
+            if trial.state == TrialState.COMPLETE and feasible(trial):
+                found = found.add(self.member(trial))
+        return found
+
+    def member(self, trial: FrozenTrial) -> Member:
+        """Return a scored trial as a candidate for the front."""
+        pairs = zip(self.record.objectives, trial.values, strict=True)
+        return Member(trial=trial.number, scores=tuple(measure.oriented(value) for measure, value in pairs))
+
+    def scores(self, number: int) -> dict[str, float]:
+        """Return a scored trial's measures by name. Raises `RunError` if it has none."""
+        trial = self._trial(number)
+        if trial.state != TrialState.COMPLETE:
+            raise RunError(f"trial {number} has no score: it is {_STATES[trial.state]}")
+        return dict(trial.user_attrs["scores"])
+
+    def recipe(self, number: int) -> Recipe:
+        """Return exactly what trial `number` built. Raises `RunError` if it cannot be rebuilt."""
+        trial, genome = self._trial(number), self.record.genome
+        label = trial.user_attrs.get(LABEL)
+        if label is None:
+            recipe = genome.decode(trial.params)
+        else:
+            recipe = next(each.recipe for each in baselines(genome) if each.label == label)
+        if trial.user_attrs.get(KEY) not in (None, recipe.key):
+            raise RunError(
+                f"trial {number} was decoded by another version of evomerge "
+                f"({self.record.provenance['versions']['evomerge']}); export it with that one"
+            )
+        return recipe
+
+    def best(self, objective: str | None = None) -> int:
+        """Return the feasible trial that is best in one objective (the first by default)."""
+        names = [measure.name for measure in self.record.objectives]
+        if objective is not None and objective not in names:
+            raise RunError(f"no objective named `{objective}`; the run has {', '.join(names)}")
+        index = names.index(objective) if objective else 0
+        if not self.archive.front:
+            raise RunError(f"{self.folder.path} has no scored, feasible trial")
+        return max(self.archive.front, key=lambda m: (m.scores[index], -m.trial)).trial
+
+    def _trial(self, number: int) -> FrozenTrial:
+        if not 0 <= number < len(self.frozen_trials):
+            raise RunError(f"no trial {number}: the run has {len(self.frozen_trials)} trials")
+        return self.frozen_trials[number]
+
+    def _row(self, trial: FrozenTrial) -> dict[str, Any]:
+        scores = trial.user_attrs.get("scores", {})
+        seconds = [trial.user_attrs.get(f"{part}_seconds") for part in ("merge", "score")]
+        return {
+            "trial": trial.number,
+            "state": _STATES[trial.state],
+            "baseline": trial.user_attrs.get(LABEL),
+            **{measure.name: scores.get(measure.name) for measure in self.record.measures},
+            "feasible": trial.user_attrs.get("feasible", True),
+            "merge_seconds": seconds[0],
+            "score_seconds": seconds[1],
+            "failure": trial.user_attrs.get("failure"),
+            "recipe": trial.user_attrs.get(KEY),
+            **trial.params,
+        }
+
+
+def feasible(trial: FrozenTrial) -> bool:
+    """Return whether a scored trial meets every constraint."""
+    return all(violation <= 0 for violation in trial.constraints.values())

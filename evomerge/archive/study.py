@@ -1,0 +1,185 @@
+"""The study is the record: one Optuna trial per candidate, written before it runs and before it is used.
+
+Optuna's journal file needs an absolute path (a relative one never releases a stale lock) and a whole last
+line (a torn one spoils the next append); both are seen to here.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.samplers import BaseSampler
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from evomerge.archive.files import trim_torn_line
+from evomerge.errors import RunError
+from evomerge.space.genome import GeneSpec
+from evomerge.types import Failed, Measure, Params, Scored
+
+LABEL = "baseline"
+KEY = "recipe"
+_LONGEST_REASON = 1900  # attributes of the SQL storages hold 2045 characters
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """A trial the study has recorded and nobody has scored yet."""
+
+    number: int
+    params: Params
+    label: str | None
+
+
+def distributions(genes: Sequence[GeneSpec]) -> dict[str, BaseDistribution]:
+    """Return Optuna's distribution for each gene."""
+    return {
+        gene.name: CategoricalDistribution(gene.choices)
+        if gene.choices is not None
+        else FloatDistribution(gene.low, gene.high, log=gene.log)
+        for gene in genes
+    }
+
+
+def open_storage(where: str | Path) -> BaseStorage:
+    """Return the storage at a database URL, or the journal file at a path. Never creates a folder."""
+    if isinstance(where, str) and "://" in where:
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            return RDBStorage(where)
+        except ImportError:
+            raise RunError(
+                "the storage needs a database driver that is not installed "
+                "(`pip install psycopg2-binary` for PostgreSQL, `pip install pymysql` for MySQL)"
+            ) from None
+        except (SQLAlchemyError, ValueError, RuntimeError) as error:  # its text may tell the password
+            raise RunError(f"the storage cannot be opened ({type(error).__name__})") from None
+    return JournalStorage(JournalFileBackend(str(Path(where).absolute())))
+
+
+def study_exists(where: str | Path, name: str) -> bool:
+    """Return whether the storage holds a study of this name."""
+    try:
+        open_storage(where).get_study_id_from_name(name)
+    except KeyError:
+        return False
+    return True
+
+
+class StudyRecord:
+    """The trials of one run: asks, tells, and reads back."""
+
+    def __init__(
+        self,
+        storage: BaseStorage,
+        name: str,
+        *,
+        objectives: Sequence[Measure],
+        genes: Sequence[GeneSpec],
+        sampler: BaseSampler | None,
+    ) -> None:
+        optuna.logging.set_verbosity(logging.ERROR)
+        directions = [
+            StudyDirection.MAXIMIZE if each.higher_is_better else StudyDirection.MINIMIZE
+            for each in objectives
+        ]
+        self.study = optuna.create_study(
+            study_name=name,
+            storage=storage,
+            directions=directions,
+            sampler=sampler,
+            load_if_exists=True,
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            self.study.set_metric_names([each.name for each in objectives])
+        self._objectives = tuple(objectives)
+        self._distributions = distributions(genes)
+        self._live: dict[int, Trial] = {}
+
+    def enqueue(self, label: str, params: Params | None) -> None:
+        """Put a baseline in front of the queue; with `params` where the genes can say it."""
+        attributes = {LABEL: label, "genes": params is not None}
+        self.study.enqueue_trial(dict(params or {}), user_attrs=attributes)
+
+    def ask(self) -> Asked:
+        """Return the next candidate, recorded as running."""
+        return self._asked(self.study.ask())
+
+    def unfinished(self) -> list[Asked]:
+        """Return the trials a crash left running, in order; they keep their numbers."""
+        left = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return [self._asked(Trial(self.study, trial._trial_id)) for trial in left]
+
+    def note(self, number: int, **attributes: Any) -> None:
+        """Attach readable attributes to a running trial."""
+        for name, value in attributes.items():
+            self._live[number].set_user_attr(name, value)
+
+    def tell_scored(self, number: int, scored: Scored, constraints: Mapping[str, float]) -> None:
+        """Finish a trial with its objectives; a constraint is met where its value is at most 0."""
+        trial = self._live.pop(number)
+        for name, violation in constraints.items():
+            trial.set_constraint(name, violation)
+        if constraints:
+            trial.set_user_attr("feasible", all(v <= 0 for v in constraints.values()))
+        trial.set_user_attr("scores", dict(scored.scores))
+        trial.set_user_attr("merge_seconds", round(scored.merge_seconds, 3))
+        trial.set_user_attr("score_seconds", round(scored.score_seconds, 3))
+        values = [scored.scores[objective.name] for objective in self._objectives]
+        self.study.tell(number, values)
+
+    def tell_failed(self, number: int, failed: Failed) -> None:
+        """Finish a trial that could not be scored; samplers never see it."""
+        trial = self._live.pop(number)
+        trial.set_user_attr("failure", failed.reason[:_LONGEST_REASON])
+        self.study.tell(number, state=TrialState.FAIL)
+
+    def trials(self, *states: TrialState) -> list[FrozenTrial]:
+        """Return the trials in the given states (all if none given), by number."""
+        return self.study.get_trials(deepcopy=False, states=states or None)
+
+    @property
+    def finished(self) -> int:
+        """How many trials are scored or failed."""
+        return len(self.trials(TrialState.COMPLETE, TrialState.FAIL))
+
+    @property
+    def labels(self) -> set[str]:
+        """The baselines the study has, in whatever state."""
+        return {trial.user_attrs[LABEL] for trial in self.trials() if LABEL in trial.user_attrs}
+
+    def _asked(self, trial: Trial) -> Asked:
+        label = trial.user_attrs.get(LABEL)
+        self._live[trial.number] = trial
+        if label is None or trial.user_attrs["genes"]:
+            for name, distribution in self._distributions.items():
+                _suggest(trial, name, distribution)
+        return Asked(number=trial.number, params=dict(trial.params), label=label)
+
+
+def _suggest(trial: Trial, name: str, distribution: BaseDistribution) -> None:
+    if isinstance(distribution, CategoricalDistribution):
+        trial.suggest_categorical(name, distribution.choices)
+    elif isinstance(distribution, FloatDistribution):
+        trial.suggest_float(name, distribution.low, distribution.high, log=distribution.log)
+
+
+def repair_journal(path: Path) -> None:
+    """Make a journal writable again after a crash in mid-line; only the holder of the folder's lock may.
+
+    Optuna's own lock, if a dead process left it, would be waited for half a minute, and for ever once the
+    folder has moved: it is a link to the journal's old place.
+    """
+    path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
+    trim_torn_line(path)

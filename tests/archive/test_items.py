@@ -1,0 +1,102 @@
+"""Item scores on disk: what was written is read, whatever a crash left behind it."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from evomerge.archive.items import ItemStore
+from evomerge.types import ItemScores, Scored
+
+ORDER = {"gsm": {"search": ["a", "b", "c"], "report": ["d"]}, "wiki": {"search": ["x", "y"], "report": ["z"]}}
+
+
+def scored(*items: ItemScores) -> Scored:
+    return Scored(scores={"gsm": 0.5}, items=items, merge_seconds=0.1, score_seconds=0.2)
+
+
+def gsm(*scores: float, items: tuple[str, ...] = ("a", "b", "c"), metric: str = "acc") -> ItemScores:
+    return ItemScores(task="gsm", metric=metric, filter="none", items=items, scores=scores)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "items.jsonl"
+
+
+@pytest.fixture
+def store(file: Path) -> ItemStore:
+    return ItemStore(file, ORDER)
+
+
+def test_scores_are_read_as_they_were_written(store: ItemStore) -> None:
+    wiki = ItemScores(
+        task="wiki", metric="ppl", filter="none", items=("x", "y"), scores=(-3.25, 1e-17), weights=(7.0, 2.5)
+    )
+    store.add(4, "search", scored(gsm(1.0, 0.0, 1 / 3), wiki))
+    rows = list(store.frame().itertuples(index=False, name=None))
+    assert rows == [
+        (4, "search", "gsm", "acc", "none", "a", 1.0, 1.0),
+        (4, "search", "gsm", "acc", "none", "b", 0.0, 1.0),
+        (4, "search", "gsm", "acc", "none", "c", 1 / 3, 1.0),
+        (4, "search", "wiki", "ppl", "none", "x", -3.25, 7.0),
+        (4, "search", "wiki", "ppl", "none", "y", 1e-17, 2.5),
+    ]
+
+
+def test_an_item_without_a_score_of_its_own_is_nan(store: ItemStore, file: Path) -> None:
+    store.add(0, "search", scored(gsm(math.nan, 1.0, math.nan)))
+    assert "NaN" not in file.read_text()  # which JSON has no word for
+    found = list(store.frame()["score"])
+    assert [math.isnan(score) for score in found] == [True, False, True]
+
+
+def test_search_and_report_scores_of_a_trial_are_kept_apart(store: ItemStore) -> None:
+    store.add(0, "search", scored(gsm(1.0, 1.0, 1.0)))
+    store.add(0, "report", scored(gsm(0.0, items=("d",))))
+    assert list(store.frame().groupby("split")["score"].mean().items()) == [("report", 0.0), ("search", 1.0)]
+
+
+def test_a_trial_recorded_twice_counts_as_the_later_one(store: ItemStore) -> None:
+    store.add(0, "search", scored(gsm(0.0, 0.0, 0.0)))
+    store.add(1, "search", scored(gsm(0.5, 0.5, 0.5)))
+    store.add(0, "search", scored(gsm(1.0, 1.0, 1.0)))
+    frame = store.frame()
+    assert len(frame) == 6
+    assert frame[frame["trial"] == 0]["score"].tolist() == [1.0, 1.0, 1.0]
+
+
+def test_two_metrics_of_a_task_are_two_sets_of_rows(store: ItemStore) -> None:
+    store.add(0, "search", scored(gsm(0.0, 0.0, 0.0), gsm(1.0, 1.0, 1.0, metric="acc_norm")))
+    assert store.frame().groupby("metric")["score"].sum().to_dict() == {"acc": 0.0, "acc_norm": 3.0}
+
+
+def test_readers_ignore_a_line_that_is_being_written(store: ItemStore, file: Path) -> None:
+    store.add(0, "search", scored(gsm(1.0, 1.0, 1.0)))
+    whole = file.read_bytes()
+    file.write_bytes(whole + whole[:25])
+    assert len(store.frame()) == 3
+    assert file.read_bytes() == whole + whole[:25]  # a reader writes nothing
+
+
+def test_the_writer_cuts_a_torn_line_before_it_goes_on(store: ItemStore, file: Path) -> None:
+    store.add(0, "search", scored(gsm(1.0, 1.0, 1.0)))
+    file.write_bytes(file.read_bytes() + b'{"trial":1,"sp')
+    store.repair()
+    store.add(1, "search", scored(gsm(0.0, 0.0, 0.0)))
+    assert store.frame()["trial"].tolist() == [0, 0, 0, 1, 1, 1]
+
+
+@pytest.mark.parametrize("items", [("a", "b"), ("b", "a", "c"), ("a", "b", "d")])
+def test_items_other_than_the_pinned_ones_are_refused(
+    store: ItemStore, file: Path, items: tuple[str, ...]
+) -> None:
+    with pytest.raises(ValueError, match=r"^items of `gsm` are not those the run record pins$"):
+        store.add(0, "search", scored(gsm(*[1.0] * len(items), items=items)))
+    assert not file.exists()
+
+
+def test_nothing_recorded_is_an_empty_table(store: ItemStore) -> None:
+    frame = store.frame()
+    assert frame.empty
+    assert list(frame.columns) == ["trial", "split", "task", "metric", "filter", "item", "score", "weight"]

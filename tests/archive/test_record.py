@@ -1,0 +1,148 @@
+"""The run record: read as written, and outspoken about what has changed since."""
+
+import json
+import sys
+from dataclasses import replace
+
+import pytest
+
+from evomerge.archive.record import FORMAT, RunRecord, differences, from_json, provenance, redacted
+from evomerge.errors import RunError
+from evomerge.recipe import ModelRef
+from evomerge.space import parse_space
+from tests.archive.conftest import SPACE
+
+
+def test_a_record_is_read_as_it_was_written(record: RunRecord) -> None:
+    again = from_json(json.loads(json.dumps(record.to_json())))
+    assert again == record
+    assert again.genome.genes == record.genome.genes
+    assert again.brief() == record.brief()
+
+
+@pytest.mark.parametrize("format", [FORMAT + 1, "1", None])
+def test_a_record_of_another_format_is_refused(record: RunRecord, format: object) -> None:
+    with pytest.raises(
+        RunError, match=f"^this run record has format {format}, and this evomerge reads {FORMAT};"
+    ):
+        from_json(record.to_json() | {"format": format})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [],
+        None,
+        {"format": FORMAT},
+        {"format": FORMAT, "space": {"sources": {}}},
+    ],
+)
+def test_a_record_that_is_damaged_is_refused(content: object) -> None:
+    with pytest.raises(RunError, match="run record"):
+        from_json(content)  # type: ignore[arg-type]
+
+
+def test_a_brief_has_what_an_evaluator_needs(record: RunRecord) -> None:
+    brief = record.brief()
+    assert brief.measures == (*record.objectives, *record.constraints)
+    assert brief.items["wiki"] == {"search": ("wiki-1",), "report": ("wiki-2",)}
+    assert brief.checkpoints == record.paths
+
+
+def test_nothing_differs_from_itself(record: RunRecord) -> None:
+    assert differences(record, from_json(record.to_json())) == []
+
+
+def test_the_budget_may_change(record: RunRecord) -> None:
+    space = parse_space(SPACE + "budget: 9\n", "small.yaml")
+    assert differences(record, replace(record, space=space)) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key"),
+    [
+        ("high: 1.5", "high: 1.6", "merge"),
+        ("n_startup_trials: 3", "n_startup_trials: 4", "sampler"),
+        ("min: 0.25", "min: 0.3", "constraints"),
+        ("lang: l", "lang: k", "sources"),
+        ("metric: ppl", "metric: bits", "objectives"),
+    ],
+)
+def test_a_changed_key_of_the_space_is_named(record: RunRecord, old: str, new: str, key: str) -> None:
+    assert old in SPACE
+    changed = replace(record, space=parse_space(SPACE.replace(old, new), "small.yaml"))
+    assert differences(record, changed) == [f"`{key}` of the space"]
+
+
+def test_another_seed_is_named(record: RunRecord) -> None:
+    changed = replace(record, space=parse_space(SPACE + "seed: 1\n", "small.yaml"))
+    assert differences(record, changed) == ["`seed` of the space"]
+
+
+def test_a_source_of_other_content_is_named(record: RunRecord) -> None:
+    models = {**record.models, "math": ModelRef(source="/models/math", digest="blake2b:other")}
+    assert differences(record, replace(record, models=models)) == ["the content of source `math`"]
+
+
+def test_a_source_that_only_moved_is_the_same(record: RunRecord) -> None:
+    models = {**record.models, "math": ModelRef(source="/elsewhere", digest=record.models["math"].digest)}
+    assert differences(record, replace(record, models=models, paths={})) == []
+
+
+def test_other_items_are_named(record: RunRecord) -> None:
+    items = {**record.items, "gsm": {"search": ["gsm-2"], "report": ["gsm-1"]}}
+    assert differences(record, replace(record, items=items)) == ["the items of task `gsm`"]
+
+
+def test_a_metric_that_turned_round_is_named(record: RunRecord) -> None:
+    turned = replace(record.objectives[1], higher_is_better=True)
+    changed = replace(record, objectives=(record.objectives[0], turned))
+    assert differences(record, changed) == ["a metric's direction"]
+
+
+def test_all_differences_are_named(record: RunRecord) -> None:
+    changed = replace(
+        record,
+        space=parse_space(SPACE + "seed: 1\n", "small.yaml"),
+        items={**record.items, "gsm": {"search": [], "report": []}},
+    )
+    assert differences(record, changed) == ["`seed` of the space", "the items of task `gsm`"]
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://me:secret@host:5432/db", "postgresql://me:***@host:5432/db"),
+        ("postgresql+psycopg://me:se:cret@host/db", "postgresql+psycopg://me:***@host/db"),
+        ("mysql://me:sec@ret@host/db", "mysql://me:***@host/db"),
+        ("mysql://me:sec/ret@host/db", "mysql://me:***@host/db"),
+        ("mysql://:secret@host/db", "mysql://:***@host/db"),
+        ("postgresql://host/db?user=me&password=secret", "postgresql://host/db?user=me&password=***"),
+        ("sqlite:////tmp/a.db", "sqlite:////tmp/a.db"),
+        ("postgresql://me@host:5432/db", "postgresql://me@host:5432/db"),
+    ],
+)
+def test_a_password_is_never_shown(url: str, shown: str) -> None:
+    assert redacted(url) == shown
+    assert redacted(shown) == shown
+
+
+def test_provenance_hides_passwords_on_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = [
+        "/usr/bin/evomerge",
+        "search",
+        "--storage",
+        "mysql://me:secret@host/db",
+        "--storage=mysql://me:secret@h/db",
+    ]
+    monkeypatch.setattr(sys, "argv", arguments)
+    command = provenance()["command"]
+    assert command == [
+        "evomerge", "search", "--storage", "mysql://me:***@host/db", "--storage=mysql://me:***@h/db",
+    ]  # fmt: skip
+
+
+def test_provenance_names_versions() -> None:
+    found = provenance()
+    assert found["versions"]["optuna"]
+    assert found["started"].endswith("+00:00")

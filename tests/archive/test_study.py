@@ -1,0 +1,252 @@
+"""The study as the record: what a crash at any moment leaves, and what the next controller makes of it."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.samplers import RandomSampler
+from optuna.storages.journal import JournalFileSymlinkLock
+from optuna.trial import TrialState
+
+from evomerge.archive.study import StudyRecord, distributions, open_storage, repair_journal
+from evomerge.errors import RunError
+from evomerge.space import GeneSpec
+from evomerge.types import Failed, Measure, Scored, Value
+
+GENES = (
+    GeneSpec(name="weight/math/L0", low=-0.5, high=1.5),
+    GeneSpec(name="density/math/L0", low=0.01, high=1.0, log=True),
+    GeneSpec(name="method", choices=("ties", "linear")),
+)
+POINT: dict[str, Value] = {"weight/math/L0": 1.0, "density/math/L0": 0.5, "method": "linear"}
+GSM = Measure(name="gsm", task="gsm", metric="acc", filter="none", higher_is_better=True)
+WIKI = Measure(name="wiki", task="wiki", metric="ppl", filter="none", higher_is_better=False)
+
+Opener = Callable[[], StudyRecord]
+
+
+def record(where: str | Path, *, objectives: tuple[Measure, ...] = (GSM,)) -> StudyRecord:
+    sampler = RandomSampler(seed=0)
+    return StudyRecord(open_storage(where), "run", objectives=objectives, genes=GENES, sampler=sampler)
+
+
+@pytest.fixture(params=["journal", "sqlite"])
+def again(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
+    """Open the same study, as one controller after another would."""
+    where = tmp_path / "study.journal" if request.param == "journal" else f"sqlite:///{tmp_path}/study.db"
+    return lambda: record(where)
+
+
+def scored(**scores: float) -> Scored:
+    return Scored(scores=scores, items=(), merge_seconds=0.25, score_seconds=1.5)
+
+
+def states(study: StudyRecord) -> list[str]:
+    return [trial.state.name for trial in study.trials()]
+
+
+def test_genes_become_distributions() -> None:
+    assert distributions(GENES) == {
+        "weight/math/L0": FloatDistribution(-0.5, 1.5),
+        "density/math/L0": FloatDistribution(0.01, 1.0, log=True),
+        "method": CategoricalDistribution(("ties", "linear")),
+    }
+
+
+def test_a_candidate_is_recorded_before_it_runs(again: Opener) -> None:
+    asked = again().ask()
+    (trial,) = again().trials()
+    assert (trial.number, trial.state, trial.params) == (asked.number, TrialState.RUNNING, asked.params)
+    assert set(asked.params) == {gene.name for gene in GENES}
+    assert asked.label is None
+
+
+def test_a_score_is_read_back_by_the_next_controller(again: Opener) -> None:
+    study = again()
+    asked = study.ask()
+    study.note(asked.number, recipe="abc")
+    study.tell_scored(asked.number, scored(gsm=0.5, extra=0.25), {})
+    (trial,) = again().trials()
+    assert (trial.state, trial.values) == (TrialState.COMPLETE, [0.5])
+    assert trial.user_attrs == {
+        "recipe": "abc", "scores": {"gsm": 0.5, "extra": 0.25}, "merge_seconds": 0.25, "score_seconds": 1.5,
+    }  # fmt: skip
+
+
+def test_constraints_are_recorded_with_the_score(again: Opener) -> None:
+    study = again()
+    for violation in (-0.1, 0.0, 0.2):
+        study.tell_scored(study.ask().number, scored(gsm=0.5), {"mmlu": violation})
+    trials = again().trials()
+    assert [trial.constraints["mmlu"] for trial in trials] == [-0.1, 0.0, 0.2]
+    assert [trial.user_attrs["feasible"] for trial in trials] == [True, True, False]
+
+
+def test_a_failure_is_a_result_with_a_reason_and_no_score(again: Opener) -> None:
+    study = again()
+    study.tell_failed(study.ask().number, Failed(reason="x" * 5000))
+    (trial,) = again().trials()
+    assert (trial.state, trial.values) == (TrialState.FAIL, None)
+    assert 1000 < len(trial.user_attrs["failure"]) <= 2045  # what the SQL storages hold
+    assert again().finished == 1
+
+
+def test_directions_and_names_are_the_measures(tmp_path: Path) -> None:
+    study = record(tmp_path / "study.journal", objectives=(GSM, WIKI)).study
+    assert [direction.name for direction in study.directions] == ["MAXIMIZE", "MINIMIZE"]
+    assert study.metric_names == ["gsm", "wiki"]
+
+
+def test_baselines_come_first_and_in_order(again: Opener) -> None:
+    study = again()
+    study.enqueue("base", POINT)
+    study.enqueue("parent math", None)
+    study.enqueue("average", dict(POINT, method="ties"))
+    assert again().labels == {"base", "parent math", "average"}
+    asked = [again().ask() for _ in range(4)]
+    assert [each.number for each in asked] == [0, 1, 2, 3]
+    assert [each.label for each in asked] == ["base", "parent math", "average", None]
+    assert asked[0].params == POINT
+    assert asked[1].params == {}
+    assert asked[2].params == dict(POINT, method="ties")
+
+
+def test_trials_a_crash_left_running_are_handed_out_again_under_their_numbers(again: Opener) -> None:
+    first = again()
+    first.enqueue("base", None)
+    before = [first.ask() for _ in range(4)]
+    first.tell_scored(2, scored(gsm=0.5), {})
+    del first
+    second = again()
+    left = second.unfinished()
+    assert left == [before[0], before[1], before[3]]
+    for asked in left:
+        second.tell_scored(asked.number, scored(gsm=0.25), {})
+    assert second.ask().number == 4
+    assert states(again()) == ["COMPLETE"] * 4 + ["RUNNING"]
+
+
+def test_a_trial_that_was_cut_off_while_its_genes_were_drawn_is_completed(again: Opener) -> None:
+    trial = again().study.ask()
+    drawn = trial.suggest_float("weight/math/L0", -0.5, 1.5)
+    second = again()
+    (asked,) = second.unfinished()
+    assert asked.params["weight/math/L0"] == drawn
+    assert set(asked.params) == {gene.name for gene in GENES}
+    second.tell_scored(asked.number, scored(gsm=1.0), {})
+    assert again().trials()[0].params == asked.params
+
+
+def test_nothing_is_left_of_a_run_that_ended(again: Opener) -> None:
+    study = again()
+    study.tell_scored(study.ask().number, scored(gsm=1.0), {})
+    study.tell_failed(study.ask().number, Failed(reason="no"))
+    assert again().unfinished() == []
+    assert again().finished == 2
+
+
+def test_trials_are_listed_by_state(again: Opener) -> None:
+    study = again()
+    for _ in range(3):
+        study.ask()
+    study.tell_scored(1, scored(gsm=1.0), {})
+    study.tell_failed(0, Failed(reason="no"))
+    assert [trial.number for trial in study.trials(TrialState.COMPLETE)] == [1]
+    assert [trial.number for trial in study.trials(TrialState.COMPLETE, TrialState.FAIL)] == [0, 1]
+    assert [trial.number for trial in study.trials()] == [0, 1, 2]
+
+
+def test_a_journal_torn_in_mid_line_is_written_on_after_repair(tmp_path: Path) -> None:
+    file = tmp_path / "study.journal"
+    first = record(file)
+    asked = first.ask()
+    whole = file.read_bytes()
+    file.write_bytes(whole + whole.splitlines()[-1][:20])
+    repair_journal(file)
+    assert file.read_bytes() == whole
+    second = record(file)
+    assert second.unfinished() == [asked]
+    second.tell_scored(asked.number, scored(gsm=1.0), {})
+    assert states(record(file)) == ["COMPLETE"]
+
+
+def test_the_lock_of_a_dead_writer_is_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    study = record(tmp_path / "old" / "study.journal")
+    JournalFileSymlinkLock(str(tmp_path / "old" / "study.journal")).acquire()
+    (tmp_path / "old").rename(tmp_path / "new")  # the lock now leads nowhere
+    del study
+    file = tmp_path / "new" / "study.journal"
+    repair_journal(file)
+    assert [path.name for path in file.parent.iterdir()] == ["study.journal"]
+    record(file).ask()
+    assert states(record(file)) == ["RUNNING"]
+
+
+def test_a_writer_killed_at_any_moment_leaves_a_study_that_goes_on(tmp_path: Path) -> None:
+    file = tmp_path / "study.journal"
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[2])\n"
+        "from pathlib import Path\n"
+        "from tests.archive.test_study import record, scored\n"
+        "study = record(Path(sys.argv[1]))\n"
+        "while True:\n"
+        "    study.tell_scored(study.ask().number, scored(gsm=1.0), {})\n"
+        "    print('told', flush=True)\n"
+    )
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(file), str(root)],
+        stdout=subprocess.PIPE, text=True, cwd=root,
+    ) as writer:  # fmt: skip
+        assert writer.stdout is not None
+        for _ in range(5):
+            assert writer.stdout.readline() == "told\n"
+        writer.send_signal(signal.SIGKILL)
+        told = 5 + len(writer.stdout.readlines())
+    repair_journal(file)
+    study = record(file)
+    found = study.trials()
+    assert [trial.number for trial in found] == list(range(len(found)))
+    assert told <= study.finished <= told + 1  # the last may be recorded and not yet told of
+    for asked in study.unfinished():
+        study.tell_scored(asked.number, scored(gsm=0.5), {})
+    study.tell_scored(study.ask().number, scored(gsm=0.5), {})
+    assert set(states(record(file))) == {"COMPLETE"}
+
+
+def test_a_relative_path_is_the_file_it_names_wherever_the_process_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    study = record(Path("study.journal"))
+    os.chdir("elsewhere")
+    study.ask()
+    assert states(record(tmp_path / "study.journal")) == ["RUNNING"]
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite:////nowhere/secret/study.db",
+        "nosuchdatabase://me:secret@localhost/db",
+        "nosuchdatabase+driver://me:secret@localhost/db",
+        "postgresql+nosuchdriver://me:secret@localhost/db",
+        "mysql+nosuchdriver://me:secret@localhost/db?password=secret",
+        "sqlite:///file:secret?mode=ro&uri=true",
+        "://me:secret@localhost/db",
+        "sqlite://me:secret@localhost:notaport/db",
+    ],
+)
+def test_a_database_that_cannot_be_opened_is_an_error_without_its_url(url: str) -> None:
+    with pytest.raises(RunError, match=r"^the storage cannot be opened \(\w+\)") as caught:
+        open_storage(url)
+    assert "secret" not in str(caught.value)
+    assert caught.value.__suppress_context__  # or a traceback would show what was hidden
