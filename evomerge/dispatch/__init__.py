@@ -1,0 +1,1 @@
+"""Dispatch: candidates to evaluators, in this process or on a Ray cluster."""

@@ -1,0 +1,108 @@
+"""Ray for the length of a `with`: a private one that listens on loopback only, or a cluster joined.
+
+Ray 2.60 by default listens on every interface, asks cloud metadata servers who it is, reports usage and
+leaves a readable token in the home folder; each has a switch, and all must be set before Ray starts.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from evomerge.errors import RequestError
+
+_KNOCK_SECONDS = 10.0
+_PREFIX = "evm-"
+_STORE_BYTES = 100 << 20
+
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_USAGE_STATS_PROMPT_ENABLED": "0",
+}
+"""Set for a cluster that is joined, too: nothing is reported from here."""
+
+
+@contextmanager
+def local_ray(*, cpus: int) -> Iterator[None]:
+    """Run a private Ray with `cpus` CPUs and every GPU; stop it and delete its files at the end."""
+    _sweep()
+    prefix = f"{_PREFIX}{os.getpid()}-"  # short: Unix sockets allow about 100 characters
+    folder = Path(tempfile.mkdtemp(prefix=prefix))
+    os.environ.update(QUIET)
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # despite its name: bind to loopback
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # else one is left in $HOME
+    os.environ.setdefault("HF_HOME", str(Path.home() / ".cache" / "huggingface"))
+    (folder / "ray_bootstrap_config.yaml").write_text("{}\n")  # else cloud metadata is asked for
+    import ray
+
+    try:
+        with _home(folder):  # Ray looks for the bootstrap file there
+            ray.init(
+                address="local",
+                num_cpus=cpus,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                object_store_memory=_STORE_BYTES,
+                _temp_dir=str(folder),
+            )
+        yield
+    finally:
+        ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _knock(address: str) -> None:
+    """Raise `RequestError` if nobody listens at HOST:PORT, for which Ray itself waits minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdecimal():
+        return  # `auto` and the like
+    try:
+        socket.create_connection((host, int(port)), timeout=_KNOCK_SECONDS).close()
+    except OSError as error:
+        raise RequestError(f"no Ray cluster answers at {address}: {error.strerror or error}") from error
+
+
+def _sweep() -> None:
+    """Delete what searches that were killed left of their Ray."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*"):
+        owner = folder.name.removeprefix(_PREFIX).partition("-")[0]
+        if owner.isdecimal() and folder.stat().st_uid == os.getuid() and not Path("/proc", owner).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def joined_ray(address: str) -> Iterator[None]:
+    """Join the cluster at `address`. Raises `RequestError` if it does not answer."""
+    _knock(address)
+    os.environ.update(QUIET)
+    import ray
+
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise RequestError(f"no Ray cluster answers at {address}: {error}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _home(folder: Path) -> Iterator[None]:
+    before = os.environ.get("HOME")
+    os.environ["HOME"] = str(folder)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["HOME"]
+        else:
+            os.environ["HOME"] = before

@@ -1,0 +1,35 @@
+"""What is dispatched, and what every backend offers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from evomerge.recipe import Recipe
+from evomerge.types import Evaluation, Split
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A recipe to build and score on the items of a split; `trial` comes back with the result."""
+
+    trial: int
+    recipe: Recipe
+    split: Split = "search"
+
+
+class Dispatcher(Protocol):
+    """Evaluators somewhere. A job handed in comes back exactly once, scored or failed."""
+
+    @property
+    def capacity(self) -> int:
+        """How many jobs can be under way at once."""
+
+    def submit(self, job: Job) -> None:
+        """Take a job; fewer than `capacity` may be under way."""
+
+    def collect(self) -> list[tuple[Job, Evaluation]]:
+        """Return what has finished, waiting up to about a second for the first."""
+
+    def close(self) -> None:
+        """Let the evaluators go; jobs under way are lost."""

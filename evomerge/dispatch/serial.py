@@ -1,0 +1,30 @@
+"""One evaluator in this process: for debugging, and the yardstick for the other backends."""
+
+from __future__ import annotations
+
+from evomerge.dispatch.job import Job
+from evomerge.dispatch.worker import Worker
+from evomerge.evaluate.brief import Brief
+from evomerge.types import Evaluation
+
+
+class SerialDispatcher:
+    """Evaluates a job when it is collected."""
+
+    capacity = 1
+
+    def __init__(self, brief: Brief) -> None:
+        self._worker = Worker(brief)
+        self._waiting: list[Job] = []
+
+    def submit(self, job: Job) -> None:
+        self._waiting.append(job)
+
+    def collect(self) -> list[tuple[Job, Evaluation]]:
+        if not self._waiting:
+            return []
+        job = self._waiting.pop(0)
+        return [(job, self._worker.evaluate(job.recipe, job.split))]
+
+    def close(self) -> None:
+        self._worker.close()

@@ -1,0 +1,38 @@
+"""The process boundary: an evaluator whose every error becomes a `Failed` with its traceback."""
+
+from __future__ import annotations
+
+import time
+import traceback
+
+from evomerge.evaluate.brief import Brief
+from evomerge.evaluate.evaluator import Evaluator
+from evomerge.recipe import Recipe
+from evomerge.types import Evaluation, Failed, Split
+
+
+class Worker:
+    """An evaluator that never raises on a candidate."""
+
+    def __init__(self, brief: Brief) -> None:
+        self._evaluator = Evaluator(brief)
+
+    def ready(self) -> bool:
+        """Return True once sources and tasks are there."""
+        return True
+
+    def evaluate(self, recipe: Recipe, split: Split) -> Evaluation:
+        """Return the recipe's scores, or why there are none."""
+        started = time.monotonic()
+        try:
+            return self._evaluator.evaluate(recipe, split)
+        except Exception as error:  # a candidate must not take the search down
+            return Failed(
+                reason=f"{type(error).__name__}: {error}",
+                traceback=traceback.format_exc(),
+                seconds=time.monotonic() - started,
+            )
+
+    def close(self) -> None:
+        """Unmap the sources."""
+        self._evaluator.close()

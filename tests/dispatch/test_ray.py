@@ -1,0 +1,100 @@
+"""Ray workers: what dies, what is retried, what listens, what is left."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from evomerge.controller.setup import resolve
+from evomerge.dispatch.job import Job
+from evomerge.dispatch.ray import RayDispatcher, ray_dispatcher, shape_workers
+from evomerge.errors import RequestError
+from evomerge.evaluate.brief import Brief
+from evomerge.recipe import Recipe
+from evomerge.space import parse_space
+from evomerge.space.baselines import baselines
+from evomerge.types import Failed, Scored
+from tests.controller.conftest import SPACE
+
+
+@pytest.fixture(scope="module")
+def small() -> tuple[Brief, Recipe]:
+    record = resolve(parse_space(SPACE), near=Path.cwd())
+    return record.brief(), baselines(record.genome)[1].recipe
+
+
+@pytest.fixture(scope="module")
+def dispatcher(small: tuple[Brief, Recipe]) -> Iterator[RayDispatcher]:
+    with ray_dispatcher(small[0], workers=1, address=None) as running:
+        yield running
+
+
+def collected(dispatcher: RayDispatcher) -> tuple[Job, Scored | Failed]:
+    """Return the next result."""
+    while True:
+        if found := dispatcher.collect():
+            return found[0]
+
+
+def worker_process(dispatcher: RayDispatcher) -> int:
+    """Return the process of the only worker."""
+    found = [
+        process.pid
+        for process in psutil.Process().children(recursive=True)
+        if process.name().startswith("ray::Worker")
+    ]
+    assert len(found) == 1
+    return found[0]
+
+
+def test_a_job_comes_back_with_its_score(dispatcher: RayDispatcher, small: tuple[Brief, Recipe]) -> None:
+    dispatcher.submit(Job(trial=7, recipe=small[1]))
+    job, result = collected(dispatcher)
+    assert job.trial == 7
+    assert isinstance(result, Scored)
+    assert 0 < result.scores["math_b"] < 1
+
+
+def test_a_killed_worker_costs_one_retry(dispatcher: RayDispatcher, small: tuple[Brief, Recipe]) -> None:
+    os.kill(worker_process(dispatcher), signal.SIGKILL)
+    dispatcher.submit(Job(trial=8, recipe=small[1]))
+    job, result = collected(dispatcher)
+    assert job.trial == 8
+    assert isinstance(result, Scored)
+
+
+def test_an_unexpected_error_is_a_failure_with_its_traceback(
+    dispatcher: RayDispatcher, small: tuple[Brief, Recipe]
+) -> None:
+    nonsense: Recipe = "not a recipe"  # type: ignore[assignment]
+    dispatcher.submit(Job(trial=9, recipe=nonsense))
+    _, result = collected(dispatcher)
+    assert isinstance(result, Failed)
+    assert "AttributeError" in result.reason
+    assert "Traceback" in result.traceback
+
+
+def test_nothing_listens_beyond_loopback(dispatcher: RayDispatcher) -> None:
+    processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    listening = {
+        connection.laddr.ip
+        for process in processes
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert listening
+    assert listening <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+
+
+def test_more_workers_than_cpus_are_refused(dispatcher: RayDispatcher) -> None:
+    with pytest.raises(RequestError, match="--workers"):
+        shape_workers(10_000, threads=1)
+
+
+def test_home_is_left_alone(dispatcher: RayDispatcher) -> None:
+    assert not Path(os.environ["HOME"], "ray_bootstrap_config.yaml").exists()
