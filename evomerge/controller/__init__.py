@@ -1,0 +1,1 @@
+"""The search: ask, decode, submit, collect, tell, record."""

@@ -1,0 +1,130 @@
+"""A run being written: study, item scores and front, kept in step by one writer."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from optuna.trial import TrialState
+
+from evomerge.archive.files import write_json
+from evomerge.archive.folder import RunFolder
+from evomerge.archive.items import ItemStore
+from evomerge.archive.record import RunRecord
+from evomerge.archive.run import feasible
+from evomerge.archive.study import KEY, LABEL, Asked, StudyRecord
+from evomerge.controller.tally import Snapshot, Tally
+from evomerge.dispatch.job import Job
+from evomerge.space.baselines import baselines
+from evomerge.space.schema import Constraint
+from evomerge.types import Evaluation, Failed, Scored
+
+_log = logging.getLogger(__name__)
+
+
+class LiveRun:
+    """Hands out candidates and takes results; each is recorded before it is used.
+
+    Trials that a crash left running are handed out again under their numbers, so nothing counts twice.
+    """
+
+    def __init__(self, folder: RunFolder, record: RunRecord, study: StudyRecord, *, budget: int) -> None:
+        self._folder, self._record, self._study = folder, record, study
+        self._budget = budget
+        self._baselines = {each.label: each for each in baselines(record.genome)}
+        self._items = ItemStore(folder.items, record.items)
+        self._items.repair()
+        self._tally = Tally(record=record)
+        self._under_way: dict[int, Asked] = {}
+        known = study.labels
+        for label, baseline in self._baselines.items():
+            if label not in known:
+                study.enqueue(label, baseline.params)
+        self._count_earlier_sittings()
+        self._left = study.unfinished()
+
+    def next_job(self) -> Job | None:
+        """Return the next candidate, recorded as running; None once the whole budget is asked for."""
+        if self._left:
+            return self._job(self._left.pop(0))
+        if self._tally.finished + len(self._under_way) >= self._budget:
+            return None
+        return self._job(self._study.ask())
+
+    def finish(self, number: int, evaluation: Evaluation) -> None:
+        """Record a result: items, then the trial, then the front."""
+        asked = self._under_way.pop(number)
+        if isinstance(evaluation, Failed):
+            _log.warning("trial %d failed: %s", number, evaluation.reason)
+            _log.info("trial %d: %s", number, evaluation.traceback)
+            self._tally.add_failed(evaluation.reason)
+            self._study.tell_failed(number, evaluation)
+            return
+        self._items.add(number, "search", evaluation)
+        violations = self._violations(evaluation)
+        changed = self._tally.add_scored(
+            number,
+            evaluation.scores,
+            baseline=asked.label is not None,
+            feasible=all(violation <= 0 for violation in violations.values()),
+        )
+        if (volume := self._tally.hypervolume()) is not None:
+            self._study.note(number, hypervolume=volume)
+        self._study.tell_scored(number, evaluation, violations)
+        if changed:
+            self._write_front()
+
+    def record_report(self, number: int, scored: Scored) -> None:
+        """Record what a trial scored on the report items."""
+        self._items.add(number, "report", scored)
+
+    def snapshot(self) -> Snapshot:
+        """Return how far the search is."""
+        return self._tally.snapshot(budget=self._budget, running=len(self._under_way))
+
+    def _job(self, asked: Asked) -> Job:
+        if asked.label is not None:
+            recipe = self._baselines[asked.label].recipe
+        else:
+            recipe = self._record.genome.decode(asked.params)
+        self._study.note(asked.number, **{KEY: recipe.key, "method": recipe.merge.method})
+        self._under_way[asked.number] = asked
+        return Job(trial=asked.number, recipe=recipe)
+
+    def _violations(self, scored: Scored) -> dict[str, float]:
+        """Return by how much each constraint is missed; at most 0 where it is met."""
+        asked: Sequence[Constraint] = self._record.space.constraints
+        return {
+            measure.name: max(
+                constraint.min - scored.scores[measure.name] if constraint.min is not None else float("-inf"),
+                scored.scores[measure.name] - constraint.max if constraint.max is not None else float("-inf"),
+            )
+            for constraint, measure in zip(asked, self._record.constraints, strict=True)
+        }
+
+    def _count_earlier_sittings(self) -> None:
+        for trial in self._study.trials(TrialState.COMPLETE, TrialState.FAIL):
+            if trial.state == TrialState.FAIL:
+                self._tally.add_failed(trial.user_attrs.get("failure", ""))
+            else:
+                self._tally.add_scored(
+                    trial.number,
+                    trial.user_attrs["scores"],
+                    baseline=LABEL in trial.user_attrs,
+                    feasible=feasible(trial),
+                )
+        self._tally.begin()
+
+    def _write_front(self) -> None:
+        names = [measure.name for measure in self._record.objectives]
+        archive = self._tally.archive
+        rows = [
+            {"trial": member.trial, **dict(zip(names, self._raw(member.scores), strict=True))}
+            for member in archive.front
+        ]
+        content = {"hypervolume": self._tally.hypervolume(), "front": rows}
+        write_json(self._folder.front, content)
+
+    def _raw(self, oriented: Sequence[float]) -> list[float]:
+        pairs = zip(self._record.objectives, oriented, strict=True)
+        return [measure.oriented(score) for measure, score in pairs]

@@ -1,0 +1,40 @@
+"""The loop: ask, submit, collect, record; a free worker never waits for another."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeAlias
+
+from evomerge.controller.live import LiveRun
+from evomerge.controller.tally import Snapshot
+from evomerge.dispatch.job import Dispatcher
+
+Observer: TypeAlias = Callable[[Snapshot], None]
+
+
+def run_loop(
+    run: LiveRun, dispatcher: Dispatcher, observe: Observer, *, deadline: float | None = None
+) -> None:
+    """Evaluate candidates until the budget is spent or the deadline (`time.monotonic`) has passed.
+
+    Candidates under way at the deadline are finished.
+    """
+    flying = 0
+    while True:
+        while flying < dispatcher.capacity and not _past(deadline):
+            job = run.next_job()
+            if job is None:
+                break
+            dispatcher.submit(job)
+            flying += 1
+        observe(run.snapshot())
+        if flying == 0:
+            return
+        for job, evaluation in dispatcher.collect():
+            run.finish(job.trial, evaluation)
+            flying -= 1
+
+
+def _past(deadline: float | None) -> bool:
+    return deadline is not None and time.monotonic() >= deadline

@@ -1,0 +1,203 @@
+"""CMA-ES, asynchronous: free workers never wait for a generation.
+
+Hansen 2016, https://arxiv.org/abs/1604.00772, by pycma. Every result is told, in the order of completion,
+once enough for a generation are there; results older than one generation are dropped. The population is at
+least the number of workers. pycma draws from numpy's global stream unless given one of its own.
+
+Nothing is pickled. Each trial records what was drawn for it, and after how many tells; a resumed search
+replays them into a fresh strategy, which then stands where the old one stood.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from evomerge.archive.study import distributions
+from evomerge.controller.sampling import SamplerContext
+from evomerge.controller.unit_cube import UnitCube
+from evomerge.seeds import derive
+from evomerge.types import Value
+
+with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", message="Could not import matplotlib")
+    import cma
+
+Vector: TypeAlias = NDArray[np.float64]
+
+_DRAWN = "cma:drawn"
+_TOLD = "cma:told"
+_STALE = 1
+_DIAGONAL_ABOVE = 500
+_DEGENERATE = ("tolx", "tolfacupx", "tolupsigma", "conditioncov", "noeffectaxis", "noeffectcoord")
+"""Stops that mean the strategy cannot move; flat fitness is normal with accuracies and is no stop."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Result:
+    x: Vector
+    feasible: bool
+    loss: float
+    violation: float
+
+
+class CmaSampler(BaseSampler):
+    """pycma's CMA-ES over the unit cube of the genes; maximises the one objective."""
+
+    def __init__(self, context: SamplerContext) -> None:
+        if len(context.objectives) != 1:
+            raise ValueError(
+                f"it searches for one objective, found {len(context.objectives)}; use `nsgaii` or `tpe`"
+            )
+        options = dict(context.options)
+        self._cube = UnitCube(context.genes)
+        self._space = distributions(context.genes)
+        self._higher = context.objectives[0].higher_is_better
+        self._seed = context.seed
+        dimension = max(self._cube.size, 2)
+        self._sigma = _sigma(options.pop("sigma", 1 / 6))
+        self._popsize = _popsize(
+            options.pop("popsize", max(4 + int(3 * math.log(dimension)), context.workers))
+        )
+        if options:
+            raise ValueError(f"it knows `sigma` and `popsize`, not `{next(iter(options))}`")
+        self._restarts = 0
+        self._es = self._strategy(self._cube.start)
+        self._queue: list[Vector] = []
+        self._results: list[_Result] = []
+        self._tells = 0
+        self._restored = False
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return self._space
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        self._restore(study)
+        drawn = trial.system_attrs.get(_DRAWN)
+        if drawn is None:
+            drawn = {"generation": self._es.countiter, "after": self._tells, "x": list(self._draw())}
+            study._storage.set_trial_system_attr(trial._trial_id, _DRAWN, drawn)
+        return self._cube.decode(np.asarray(drawn["x"]))
+
+    def sample_independent(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        raise AssertionError(f"the gene {param_name} is not in the space")
+
+    def after_trial(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        state: TrialState,
+        values: Sequence[float] | None,
+    ) -> None:
+        self._restore(study)
+        if _DRAWN not in trial.system_attrs:
+            return  # a baseline
+        self._tells += 1
+        study._storage.set_trial_system_attr(trial._trial_id, _TOLD, self._tells)
+        if state == TrialState.COMPLETE and values is not None:
+            self._tell(trial, values[0])
+
+    def _restore(self, study: Study) -> None:
+        """Replay what earlier controllers of this study drew and told, in their order."""
+        if self._restored:
+            return
+        self._restored = True
+        trials = [t for t in study.get_trials(deepcopy=False) if _DRAWN in t.system_attrs]
+        told = sorted(
+            (t for t in trials if t.state.is_finished() and _TOLD in t.system_attrs),
+            key=lambda trial: int(trial.system_attrs[_TOLD]),
+        )
+        for trial in sorted(trials, key=lambda trial: trial.number):
+            self._replay_tells(told, until=int(trial.system_attrs[_DRAWN]["after"]))
+            self._draw()
+        self._replay_tells(told, until=None)
+
+    def _replay_tells(self, told: list[FrozenTrial], *, until: int | None) -> None:
+        while told and (until is None or self._tells < until):
+            trial = told.pop(0)
+            self._tells = int(trial.system_attrs[_TOLD])
+            if trial.state == TrialState.COMPLETE and trial.values:
+                self._tell(trial, trial.values[0])
+
+    def _draw(self) -> Vector:
+        if not self._queue:
+            self._queue = list(self._es.ask())
+        return np.asarray(self._queue.pop(0), dtype=np.float64)
+
+    def _tell(self, trial: FrozenTrial, value: float) -> None:
+        drawn = trial.system_attrs[_DRAWN]
+        if self._es.countiter - drawn["generation"] > _STALE:
+            return
+        violations = trial.constraints.values()
+        self._results.append(
+            _Result(
+                x=np.asarray(drawn["x"]),
+                feasible=all(violation <= 0 for violation in violations),
+                loss=-value if self._higher else value,
+                violation=sum(max(0.0, violation) for violation in violations),
+            )
+        )
+        if len(self._results) >= self._popsize:
+            self._next_generation()
+
+    def _next_generation(self) -> None:
+        if self._es._flgtelldone:  # pycma wants an ask between two tells
+            self._es.ask()
+        self._es.tell([result.x for result in self._results], _losses(self._results))
+        self._results, self._queue = [], []
+        if set(self._es.stop()) & set(_DEGENERATE):
+            self._restarts += 1
+            self._es = self._strategy(list(self._es.result.xfavorite))
+
+    def _strategy(self, start: Sequence[float]) -> Any:
+        rng = np.random.default_rng(derive(self._seed, "cma", self._restarts))
+        start = [*start, 0.5] if len(start) == 1 else start  # pycma 4.5 crashes in one dimension
+        inside = np.clip(start, 0.01, 0.99)  # a start on the bound has a zero gradient there
+        options = {
+            "bounds": [0, 1],
+            "seed": np.nan,  # leave numpy's global stream alone
+            "randn": lambda *shape: rng.standard_normal(shape),
+            "popsize": self._popsize,
+            "verbose": -9,
+            "CMA_diagonal": len(inside) > _DIAGONAL_ABOVE,
+        }
+        return cma.CMAEvolutionStrategy(inside, self._sigma, options)
+
+
+def _sigma(value: Value) -> float:
+    if isinstance(value, bool | str) or not 0 < value <= 1:
+        raise ValueError(f"`sigma` is a share of each gene's range, above 0 and at most 1, found {value}")
+    return float(value)
+
+
+def _popsize(value: Value) -> int:
+    if type(value) is not int or value < 2:
+        raise ValueError(f"`popsize` is a whole number of at least 2, found {value}")
+    return value
+
+
+def _losses(results: Sequence[_Result]) -> list[float]:
+    """Return what CMA-ES ranks by: feasible candidates by loss, the others behind them by violation."""
+    worst = max((result.loss for result in results if result.feasible), default=0.0)
+    return [r.loss if r.feasible else worst + 1.0 + r.violation for r in results]
+
+
+SAMPLER = CmaSampler

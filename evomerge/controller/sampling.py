@@ -1,0 +1,152 @@
+"""From a sampler's name to an Optuna sampler for one search.
+
+Our own samplers live in `samplers/`, one file each, as does one file for each of Optuna's that evomerge
+knows; others come by entry point or as `optunahub:PACKAGE`, and get the same treatment.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from evomerge import plugins
+from evomerge.errors import RequestError
+from evomerge.seeds import derive
+from evomerge.space.genome import GeneSpec
+from evomerge.types import Measure, Value
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplerContext:
+    """What a sampler may know of the search it serves."""
+
+    genes: tuple[GeneSpec, ...]
+    objectives: tuple[Measure, ...]
+    seed: int
+    workers: int
+    trials_before: int
+    options: Mapping[str, Value]
+
+    @property
+    def stream_seed(self) -> int:
+        """A seed for samplers that cannot continue a random stream: a new one for each resume."""
+        return derive(self.seed, "sampler", self.trials_before) & 0xFFFFFFFF
+
+
+def make_sampler(name: str, context: SamplerContext) -> BaseSampler:
+    """Return the sampler. Raises `RequestError` for an unknown name, option or number of objectives."""
+    try:
+        if name.startswith("optunahub:"):
+            sampler = _from_hub(name.removeprefix("optunahub:"), context)
+        else:
+            sampler = plugins.load("samplers", name)(context)
+    except (TypeError, ValueError) as error:
+        raise RequestError(f"sampler `{name}` does not take {dict(context.options)}: {error}") from error
+    return GenesOnly(sampler)
+
+
+class GenesOnly(BaseSampler):
+    """Shows a sampler only the trials that have genes.
+
+    Some baselines (a parent, in a space of TIES merges) are no point of the space. Optuna's samplers
+    work on what all trials have in common, so one trial without genes would blind them.
+    """
+
+    def __init__(self, inner: BaseSampler) -> None:
+        self.inner = inner
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        self.inner.before_trial(_GenesOnlyStudy(study), trial)  # type: ignore[arg-type]
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return self.inner.infer_relative_search_space(_GenesOnlyStudy(study), trial)  # type: ignore[arg-type]
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        return self.inner.sample_relative(_GenesOnlyStudy(study), trial, search_space)  # type: ignore[arg-type]
+
+    def sample_independent(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        return self.inner.sample_independent(
+            _GenesOnlyStudy(study),  # type: ignore[arg-type]
+            trial,
+            param_name,
+            param_distribution,
+        )
+
+    def after_trial(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        state: TrialState,
+        values: Sequence[float] | None,
+    ) -> None:
+        if _has_genes(trial):
+            self.inner.after_trial(_GenesOnlyStudy(study), trial, state, values)  # type: ignore[arg-type]
+
+    def reseed_rng(self) -> None:
+        self.inner.reseed_rng()
+
+
+class _GenesOnlyStudy:
+    """A study seen through `GenesOnly`. Samplers of Optuna 5.0 read trials by these three names."""
+
+    def __init__(self, study: Study) -> None:
+        self._seen = study
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._seen, name)
+
+    @property
+    def trials(self) -> list[FrozenTrial]:
+        return self.get_trials()
+
+    def get_trials(self, *args: Any, **kwargs: Any) -> list[FrozenTrial]:
+        return [trial for trial in self._seen.get_trials(*args, **kwargs) if _has_genes(trial)]
+
+    def _get_trials(self, *args: Any, **kwargs: Any) -> list[FrozenTrial]:
+        return [trial for trial in self._seen._get_trials(*args, **kwargs) if _has_genes(trial)]
+
+
+def _has_genes(trial: FrozenTrial) -> bool:
+    return bool(trial.user_attrs.get("genes", True))
+
+
+def _from_hub(package: str, context: SamplerContext) -> BaseSampler:
+    """Return the one sampler an OptunaHub package offers. Loading it runs the package's code."""
+    try:
+        import optunahub
+    except ImportError as error:
+        raise RequestError("`optunahub:` samplers need `pip install optunahub`") from error
+    try:
+        module = optunahub.load_module(package)
+    except Exception as error:  # the hub client raises whatever git or the network raises
+        raise RequestError(f"OptunaHub has no `{package}` that can be loaded: {error}") from error
+    kinds = [value for name, value in vars(module).items() if _is_sampler(value) and name in _public(module)]
+    if len(kinds) != 1:
+        raise RequestError(f"OptunaHub package `{package}` offers {len(kinds)} samplers, not one")
+    accepted = inspect.signature(kinds[0]).parameters
+    seed = {"seed": context.stream_seed} if "seed" in accepted else {}
+    sampler: BaseSampler = kinds[0](**seed, **context.options)
+    return sampler
+
+
+def _is_sampler(value: Any) -> bool:
+    return inspect.isclass(value) and issubclass(value, BaseSampler) and value is not BaseSampler
+
+
+def _public(module: Any) -> set[str]:
+    return set(getattr(module, "__all__", dir(module)))

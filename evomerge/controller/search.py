@@ -1,0 +1,151 @@
+"""A whole search, from a space to a finished run folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from evomerge.archive.folder import RunFolder
+from evomerge.archive.record import RunRecord, differences
+from evomerge.archive.run import Run
+from evomerge.archive.study import StudyRecord, open_storage, repair_journal, study_exists
+from evomerge.controller.closing import ClosingReport, close_search
+from evomerge.controller.live import LiveRun
+from evomerge.controller.loop import Observer, run_loop
+from evomerge.controller.sampling import SamplerContext, make_sampler
+from evomerge.controller.setup import resolve
+from evomerge.controller.tally import Snapshot
+from evomerge.dispatch.job import Dispatcher
+from evomerge.dispatch.ray import ray_dispatcher
+from evomerge.dispatch.serial import SerialDispatcher
+from evomerge.errors import RunError, WorkError
+from evomerge.evaluate.brief import Brief
+from evomerge.space import Space
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How to run a search; what to search for is the space's business."""
+
+    workers: int | None = None
+    ray_address: str | None = None
+    serial: bool = False
+    storage: str | None = None
+    time_limit: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A search that has been checked and may begin.
+
+    `text` is the space as its author wrote it, for a run folder yet to be made; None continues a run.
+    """
+
+    record: RunRecord
+    folder: RunFolder
+    budget: int
+    text: str | None
+
+
+def start(space: Space, text: str, folder: RunFolder, *, near: Path, options: Options) -> Prepared:
+    """Return a new search, checked: whatever is wrong with the request is a `RequestError` here."""
+    folder.check_free()
+    record = resolve(space, near=near, storage=options.storage)
+    _check_sampler(record)
+    if options.storage is not None and study_exists(options.storage, folder.name):
+        raise RunError(f"the storage already holds a study named `{folder.name}`; choose another `--run`")
+    return Prepared(record=record, folder=folder, budget=space.budget, text=text)
+
+
+def resume(space: Space, folder: RunFolder, *, near: Path, options: Options) -> Prepared:
+    """Return a search to continue. Raises `RunError` if it is running, or naming what has changed."""
+    record = folder.read_record()
+    with folder.writing():
+        now = resolve(space, near=near, storage=options.storage or record.storage)
+    if changed := differences(record, now):
+        raise RunError(
+            f"{folder.path} cannot be continued: {', '.join(changed)} changed since it was started; "
+            "undo that, or start a new run"
+        )
+    return Prepared(record=record, folder=folder, budget=space.budget, text=None)
+
+
+def execute(
+    prepared: Prepared, *, options: Options, observe: Observer, opened: Callable[[], None] | None = None
+) -> ClosingReport:
+    """Search until the budget is spent, then score the winners on the report items.
+
+    The run folder is made once the workers are there; `opened` is called when it is. Raises
+    `RequestError` if there is no room for the workers, `WorkError` if nothing could be scored.
+    """
+    record, folder = prepared.record, prepared.folder
+    with dispatcher_for(record.brief(), options) as dispatcher:
+        if prepared.text is not None:
+            folder.create(record, prepared.text)
+        with folder.writing():
+            if opened is not None:
+                opened()
+            return _search(prepared, dispatcher, options, observe)
+
+
+def _search(prepared: Prepared, dispatcher: Dispatcher, options: Options, observe: Observer) -> ClosingReport:
+    record, folder = prepared.record, prepared.folder
+    run = Run(folder, record, options.storage)
+    if run.storage == folder.journal:
+        repair_journal(folder.journal)
+    study = StudyRecord(
+        open_storage(run.storage),
+        folder.name,
+        objectives=record.objectives,
+        genes=record.genome.genes,
+        sampler=None,
+    )
+    context = _context(record, workers=dispatcher.capacity, before=len(study.trials()))
+    study.study.sampler = make_sampler(record.space.sampler_choice.name, context)
+    live = LiveRun(folder, record, study, budget=prepared.budget)
+    deadline = time.monotonic() + options.time_limit if options.time_limit else None
+    run_loop(live, dispatcher, observe, deadline=deadline)
+    _check_scored(live.snapshot())
+    return close_search(folder, run, live, dispatcher)
+
+
+def _check_scored(end: Snapshot) -> None:
+    if end.failed and not end.scored:
+        raise WorkError(f"all {end.failed} candidates failed, the last because: {end.last_failure}")
+    if not end.scored:
+        raise WorkError("no candidate was scored before the time limit; continue with `--resume`")
+
+
+@contextmanager
+def _serial(brief: Brief) -> Iterator[Dispatcher]:
+    dispatcher = SerialDispatcher(brief)
+    try:
+        yield dispatcher
+    finally:
+        dispatcher.close()
+
+
+def dispatcher_for(brief: Brief, options: Options) -> AbstractContextManager[Dispatcher]:
+    """Return evaluators as the options ask: in this process, on this machine, on a cluster."""
+    if options.serial:
+        return _serial(brief)
+    return ray_dispatcher(brief, workers=options.workers, address=options.ray_address)
+
+
+def _context(record: RunRecord, *, workers: int, before: int) -> SamplerContext:
+    return SamplerContext(
+        genes=record.genome.genes,
+        objectives=record.objectives,
+        seed=record.space.seed,
+        workers=workers,
+        trials_before=before,
+        options=record.space.sampler_choice.options,
+    )
+
+
+def _check_sampler(record: RunRecord) -> None:
+    """Make the sampler once, so that a wrong name or option is found before the folder is."""
+    make_sampler(record.space.sampler_choice.name, _context(record, workers=1, before=0))

@@ -1,0 +1,124 @@
+"""What a search has found so far: counts, the best, the baselines, the front."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from evomerge.archive.front import Member, ParetoArchive
+from evomerge.archive.record import RunRecord
+from evomerge.types import Measure
+
+
+@dataclass(frozen=True, kw_only=True)
+class Best:
+    """The best of one objective: among all feasible candidates, and among the baselines."""
+
+    objective: Measure
+    score: float
+    trial: int
+    baseline: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """How far a search is, for people to look at."""
+
+    budget: int
+    scored: int
+    failed: int
+    running: int
+    finished_now: int
+    seconds: float
+    best: tuple[Best, ...]
+    front: int
+    hypervolume: float | None
+    last_failure: str | None
+
+    @property
+    def finished(self) -> int:
+        """Trials scored or failed, in this and earlier sittings."""
+        return self.scored + self.failed
+
+    @property
+    def per_minute(self) -> float:
+        """Candidates finished per minute in this sitting."""
+        return 60 * self.finished_now / self.seconds if self.seconds > 0 else 0.0
+
+
+@dataclass
+class Tally:
+    """Counts results as they come in, whether from this sitting or an earlier one."""
+
+    record: RunRecord
+    scored: int = 0
+    failed: int = 0
+    archive: ParetoArchive = field(default_factory=ParetoArchive)
+    last_failure: str | None = None
+    _baselines: dict[int, tuple[float, ...]] = field(default_factory=dict)
+    _started: float = field(default_factory=time.monotonic)
+    _finished_before: int = 0
+
+    @property
+    def finished(self) -> int:
+        """Trials scored or failed."""
+        return self.scored + self.failed
+
+    def begin(self) -> None:
+        """Start this sitting's clock; what was counted so far belongs to earlier ones."""
+        self._finished_before, self._started = self.finished, time.monotonic()
+
+    def add_scored(self, trial: int, scores: Mapping[str, float], *, baseline: bool, feasible: bool) -> bool:
+        """Count a scored trial; return whether the front changed."""
+        self.scored += 1
+        oriented = tuple(m.oriented(scores[m.name]) for m in self.record.objectives)
+        if baseline:
+            self._baselines[trial] = oriented
+        before = self.archive
+        if feasible:
+            self.archive = before.add(Member(trial=trial, scores=oriented))
+        return self.archive is not before
+
+    def add_failed(self, reason: str) -> None:
+        """Count a failed trial."""
+        self.failed += 1
+        self.last_failure = reason
+
+    def hypervolume(self) -> float | None:
+        """Return what the front dominates beyond the worst baselines; None before any is scored.
+
+        The reference point takes each objective from the baseline that is worst in it.
+        """
+        if not self._baselines:
+            return None
+        worst = [min(column) for column in zip(*self._baselines.values(), strict=True)]
+        return self.archive.hypervolume(worst)
+
+    def snapshot(self, *, budget: int, running: int) -> Snapshot:
+        """Return how far the search is."""
+        return Snapshot(
+            budget=budget,
+            scored=self.scored,
+            failed=self.failed,
+            running=running,
+            finished_now=self.finished - self._finished_before,
+            seconds=time.monotonic() - self._started,
+            best=tuple(self._best(i) for i in range(len(self.record.objectives)))
+            if self.archive.front
+            else (),
+            front=len(self.archive.front),
+            hypervolume=self.hypervolume(),
+            last_failure=self.last_failure,
+        )
+
+    def _best(self, index: int) -> Best:
+        objective = self.record.objectives[index]
+        top = max(self.archive.front, key=lambda member: (member.scores[index], -member.trial))
+        baselines = [scores[index] for scores in self._baselines.values()]
+        return Best(
+            objective=objective,
+            score=objective.oriented(top.scores[index]),
+            trial=top.trial,
+            baseline=objective.oriented(max(baselines)) if baselines else None,
+        )

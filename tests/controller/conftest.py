@@ -1,0 +1,43 @@
+"""Small real searches of the zoo, shared by the tests that look at what they leave behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+SPACE = """
+sources: {base: zoo:base, math: zoo:math, lang: zoo:lang}
+merge:
+  base: base
+  method: task_arithmetic
+  layers: 2
+  genes: {weight: {low: -0.3, high: 2.0}}
+objectives:
+  - {task: math_b, metric: acc}
+tasks: zoo:tasks
+items: {search: 40, report: 60}
+sampler: cma
+budget: 24
+dtype: float32
+batch_size: 40
+"""
+
+TWO_OBJECTIVES = SPACE.replace(
+    "  - {task: math_b, metric: acc}\n",
+    "  - {task: math_b, metric: acc}\n  - {task: lang_b, metric: acc}\n",
+).replace("sampler: cma", "sampler: nsgaii")
+
+
+@pytest.fixture(scope="session")
+def space_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("spaces") / "small.yaml"
+    path.write_text(SPACE)
+    return path
+
+
+@pytest.fixture(scope="session")
+def two_objectives_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("spaces") / "two.yaml"
+    path.write_text(TWO_OBJECTIVES)
+    return path

@@ -1,0 +1,182 @@
+"""Every sampler there is keeps the contract, with one objective and with two."""
+
+import types
+from pathlib import Path
+from typing import Any
+
+import optunahub
+import pytest
+from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler
+
+from evomerge import plugins
+from evomerge.controller.sampling import GenesOnly, SamplerContext, make_sampler
+from evomerge.errors import PluginError, RequestError
+from evomerge.testing.samplers import (
+    CHECKS,
+    MIXED,
+    SPACES,
+    Case,
+    Check,
+    _Search,
+    resumes_as_if_never_stopped,
+)
+from evomerge.types import Measure, Value
+
+SETTINGS: dict[str, dict[str, Value]] = {
+    "gp": {"n_startup_trials": 9},  # a fit takes up to a second
+    "tpe": {"n_startup_trials": 5},
+    "nsgaii": {"population_size": 6},
+    "nsgaiii": {"population_size": 6},
+}
+TRIALS = {"gp": 10}
+SINGLE = ("cma",)
+"""Samplers that search for one objective only."""
+
+NAMES = plugins.names("samplers")
+CASES = [(name, count) for name in NAMES for count in (1, 2) if (name, count) != ("cma", 2)]
+
+
+def case(name: str, objectives: int) -> Case:
+    return Case(name=name, objectives=objectives, trials=TRIALS.get(name, 24), options=SETTINGS.get(name, {}))
+
+
+def context(*, objectives: int = 1, **options: Value) -> SamplerContext:
+    measures = [
+        Measure(name=f"o{i}", task="t", metric="m", filter="none", higher_is_better=True)
+        for i in range(objectives)
+    ]
+    return SamplerContext(
+        genes=MIXED, objectives=tuple(measures), seed=7, workers=2, trials_before=0, options=options
+    )
+
+
+@pytest.mark.parametrize("check", CHECKS.values(), ids=CHECKS)
+@pytest.mark.parametrize(("name", "objectives"), CASES)
+def test_contract(name: str, objectives: int, check: Check) -> None:
+    check(case(name, objectives))
+
+
+@pytest.mark.parametrize("name", ["cma", "random"])
+def test_a_resumed_search_is_the_uninterrupted_one(name: str) -> None:
+    resumes_as_if_never_stopped(Case(name=name, trials=60))
+
+
+def test_cma_resumes_a_restarted_strategy() -> None:
+    resumes_as_if_never_stopped(Case(name="cma", trials=60, options={"popsize": 4, "sigma": 1e-9}))
+
+
+@pytest.mark.parametrize("name", ["gp", "nsgaii", "nsgaiii"])
+def test_a_baseline_without_genes_does_not_hide_the_genes_of_the_others(name: str) -> None:
+    search = _Search(case(name, 1))
+    search.record.enqueue("parent", None)
+    search.run(3)
+    study = search.record.study
+    found = study.sampler.infer_relative_search_space(study, study.get_trials()[-1])
+    assert set(found) == {gene.name for gene in MIXED}
+
+
+def test_every_file_is_covered() -> None:
+    folder = Path(plugins.__file__).parent / "search" / "samplers"
+    files = {file.stem for file in folder.glob("*.py")} - {"__init__"}
+    assert {name for name, _ in CASES} >= files
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_a_sampler_for_one_objective_refuses_two(name: str) -> None:
+    with pytest.raises(RequestError, match=r"one objective, found 2; use `nsgaii` or `tpe`"):
+        make_sampler(name, context(objectives=2))
+
+
+def test_an_unknown_sampler_is_refused_with_the_one_meant() -> None:
+    with pytest.raises(PluginError, match=r"^no sampler named `nsgai2`. Did you mean `nsgaii`\?"):
+        make_sampler("nsgai2", context())
+
+
+@pytest.mark.parametrize("value", ["wide", True])
+def test_an_option_of_the_wrong_kind_is_refused(value: Value) -> None:
+    with pytest.raises(RequestError, match=r"sampler `cma`"):
+        make_sampler("cma", context(sigma=value))
+
+
+@pytest.mark.parametrize("sigma", [0, -1.0, float("nan")])
+def test_cma_needs_a_step(sigma: float) -> None:
+    with pytest.raises(RequestError, match=r"sigma"):
+        make_sampler("cma", context(sigma=sigma))
+
+
+@pytest.mark.parametrize("popsize", [0, 1, 2.5])
+def test_cma_needs_a_population(popsize: float) -> None:
+    with pytest.raises(RequestError, match=r"popsize"):
+        make_sampler("cma", context(popsize=popsize))
+
+
+def test_cma_finds_the_optimum_of_a_bowl() -> None:
+    search = _Search(Case(name="cma"), SPACES["many numbers"])
+    search.run(600)
+    values = [trial.values[0] for trial in search.record.trials()]
+    assert max(values) > max(values[:30]) / 10
+
+
+class Hub(types.ModuleType):
+    """A stand-in for a package of OptunaHub."""
+
+    Mine: type[BaseSampler]
+    BaseSampler: Any
+    __all__: list[str]
+
+
+@pytest.fixture
+def package(monkeypatch: pytest.MonkeyPatch) -> Hub:
+    module = Hub("package")
+
+    def load_module(name: str) -> Hub:
+        if name != "samplers/mine":
+            raise ModuleNotFoundError(f"no package {name}")
+        return module
+
+    monkeypatch.setattr(optunahub, "load_module", load_module)
+    return module
+
+
+def inner(sampler: BaseSampler) -> BaseSampler:
+    assert isinstance(sampler, GenesOnly)
+    return sampler.inner
+
+
+def test_a_package_of_optunahub_offers_its_sampler(package: Hub) -> None:
+    package.Mine = NSGAIISampler
+    package.BaseSampler = BaseSampler
+    package.__all__ = ["Mine"]
+    sampler = inner(make_sampler("optunahub:samplers/mine", context(population_size=4)))
+    assert isinstance(sampler, NSGAIISampler)
+    assert sampler._population_size == 4
+
+
+def test_what_a_package_only_imports_is_not_its_sampler(package: Hub) -> None:
+    package.BaseSampler = BaseSampler  # as `from optuna.samplers import BaseSampler` leaves it
+    package.Mine = RandomSampler
+    assert isinstance(inner(make_sampler("optunahub:samplers/mine", context())), RandomSampler)
+
+
+@pytest.mark.parametrize("check", CHECKS.values(), ids=CHECKS)
+def test_a_sampler_of_optunahub_keeps_the_contract(package: Hub, check: Check) -> None:
+    package.Mine = RandomSampler
+    check(Case(name="optunahub:samplers/mine"))
+
+
+def test_an_unknown_option_of_a_package_is_refused(package: Hub) -> None:
+    package.Mine = RandomSampler
+    with pytest.raises(RequestError, match=r"sampler `optunahub:samplers/mine` does not take .*colour"):
+        make_sampler("optunahub:samplers/mine", context(colour="red"))
+
+
+def test_a_package_without_a_sampler_is_refused(package: Hub) -> None:
+    with pytest.raises(RequestError, match=r"^OptunaHub package `samplers/mine` offers 0 samplers, not one$"):
+        make_sampler("optunahub:samplers/mine", context())
+
+
+def test_a_package_that_is_not_there_is_refused(package: Hub) -> None:
+    with pytest.raises(
+        RequestError, match=r"^OptunaHub has no `samplers/other` that can be loaded: no package"
+    ):
+        make_sampler("optunahub:samplers/other", context())

@@ -1,0 +1,244 @@
+"""Whole searches: real Ray, real lm-eval, real Optuna storage, the zoo's checkpoints."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import evomerge
+from evomerge.archive.run import Run
+from evomerge.controller.public import search
+from evomerge.controller.search import Options
+from evomerge.errors import RequestError, RunError, WorkError
+from evomerge.space.baselines import baselines
+
+SERIAL = Options(serial=True)
+GENES = "/"
+COMMAND = [sys.executable, "-m", "evomerge.cli.main", "search"]
+
+
+def genes(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame[[name for name in frame.columns if GENES in name]]
+
+
+@pytest.fixture(scope="module")
+def serial(space_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return search(space_file, run=tmp_path_factory.mktemp("runs") / "serial", options=SERIAL)
+
+
+@pytest.fixture(scope="module")
+def one_worker(space_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return search(space_file, run=tmp_path_factory.mktemp("runs") / "ray1", options=Options(workers=1))
+
+
+@pytest.fixture(scope="module")
+def two_workers(space_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return search(space_file, run=tmp_path_factory.mktemp("runs") / "ray2", options=Options(workers=2))
+
+
+def test_budget_is_exact(serial: Run, one_worker: Run, two_workers: Run) -> None:
+    for run in (serial, one_worker, two_workers):
+        assert list(run.trials()["trial"]) == list(range(24))
+        assert set(run.trials()["state"]) == {"scored"}
+
+
+def test_baselines_are_the_first_trials(two_workers: Run) -> None:
+    first = two_workers.trials().head(5)
+    assert list(first["baseline"]) == [
+        "base",
+        "parent math",
+        "parent lang",
+        "uniform average",
+        "task arithmetic",
+    ]
+    assert two_workers.trials()["baseline"].notna().sum() == 5
+
+
+def test_ray_with_one_worker_gives_what_serial_gives(serial: Run, one_worker: Run) -> None:
+    pd.testing.assert_frame_equal(genes(serial.trials()), genes(one_worker.trials()))
+    pd.testing.assert_frame_equal(serial.items(), one_worker.items())
+    assert serial.archive == one_worker.archive
+    assert serial.report() == one_worker.report()
+
+
+def test_workers_agree_on_every_recipe_they_share(serial: Run, two_workers: Run) -> None:
+    shared = pd.merge(serial.trials(), two_workers.trials(), on="recipe", suffixes=("", "_other"))
+    assert len(shared) >= 5  # at least the baselines
+    assert (shared["math_b"] == shared["math_b_other"]).all()
+
+
+def test_search_beats_parents_and_average_on_items_it_never_saw(serial: Run) -> None:
+    report = serial.report()
+    assert report is not None
+    scores = {row["label"]: row["report"]["math_b"] for row in report["rows"]}
+    best = next(score for label, score in scores.items() if "best math_b" in label)
+    others = [scores[label] for label in ("base", "parent math", "parent lang", "uniform average")]
+    assert best > max(others) + 0.1
+    assert report["gains"][0]["low"] > 0
+
+
+def test_item_scores_average_to_the_recorded_score(serial: Run) -> None:
+    items = serial.items()
+    searched = items[items["split"] == "search"]
+    assert set(searched.groupby("trial").size()) == {40}
+    means = searched.groupby("trial")["score"].mean()
+    assert means.tolist() == pytest.approx(serial.trials()["math_b"].tolist(), abs=1e-12)
+
+
+def test_search_and_report_items_never_meet(serial: Run) -> None:
+    items = serial.items()
+    by_split = {split: set(part["item"]) for split, part in items.groupby("split")}
+    assert len(by_split["report"]) == 60
+    assert not by_split["search"] & by_split["report"]
+
+
+def test_front_file_agrees_with_the_study(serial: Run) -> None:
+    written = json.loads(serial.folder.front.read_text())
+    assert {row["trial"] for row in written["front"]} == set(serial.front()["trial"])
+
+
+def test_recipes_are_rebuilt_from_the_record(serial: Run) -> None:
+    reopened = evomerge.open_run(serial.folder.path)
+    by_label = {each.label: each.recipe for each in baselines(reopened.record.genome)}
+    assert reopened.recipe(1) == by_label["parent math"]
+    assert [reopened.recipe(n).key for n in range(24)] == list(reopened.trials()["recipe"])
+
+
+def test_record_pins_versions_digests_and_items(serial: Run) -> None:
+    record = json.loads((serial.folder.path / "run.json").read_text())
+    assert record["provenance"]["versions"]["torch"]
+    assert all(ref["digest"].startswith("blake2b:") for ref in record["models"].values())
+    assert len(record["items"]["math_b"]["search"]) == 40
+
+
+def test_same_seed_same_run_and_another_seed_another(space_file: Path, tmp_path: Path, serial: Run) -> None:
+    again = search(space_file, run=tmp_path / "again", options=SERIAL, budget=8)
+    pd.testing.assert_frame_equal(genes(again.trials()), genes(serial.trials().head(8)))
+    other = search(space_file, run=tmp_path / "other", options=SERIAL, budget=8, seed=1)
+    assert not genes(other.trials()).tail(3).equals(genes(again.trials()).tail(3))
+
+
+def test_two_objectives_end_in_a_front(two_objectives_file: Path, tmp_path: Path) -> None:
+    run = search(two_objectives_file, run=tmp_path / "two", options=SERIAL, budget=30)
+    front = run.front()
+    assert len(front) >= 3
+    assert front["math_b"].is_monotonic_decreasing
+    assert front["lang_b"].is_monotonic_increasing
+    assert json.loads(run.folder.front.read_text())["hypervolume"] > 0
+
+
+def test_time_limit_stops_the_asking(space_file: Path, tmp_path: Path) -> None:
+    limited = Options(serial=True, time_limit=1e-9)
+    with pytest.raises(WorkError, match="no candidate"):
+        search(space_file, run=tmp_path / "late", options=limited)
+
+
+def started(space: Path, run: Path, *arguments: str) -> subprocess.Popen[str]:
+    """Start a search of 24 candidates in a process of its own."""
+    return subprocess.Popen(
+        [*COMMAND, str(space), "--run", str(run), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    )
+
+
+def wait_for_items(run: Path, count: int, process: subprocess.Popen[str]) -> None:
+    """Wait until `count` candidates have left their item scores."""
+    file = run / "items.jsonl"
+    while process.poll() is None:
+        if file.exists() and len(file.read_bytes().splitlines()) >= count:
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"the search ended by itself: {process.communicate()}")
+
+
+@pytest.mark.parametrize("workers", [["--workers", "1"], ["--workers", "2"]])
+def test_kill_dash_nine_and_resume(
+    space_file: Path, tmp_path: Path, one_worker: Run, workers: Sequence[str]
+) -> None:
+    run = tmp_path / "killed"
+    process = started(space_file, run, *workers)
+    wait_for_items(run, 12, process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    killed = evomerge.open_run(run)
+    assert 0 < (killed.trials()["state"] == "scored").sum() < 24
+    resumed = subprocess.run(
+        [*COMMAND, str(space_file), "--run", str(run), "--resume", *workers],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert resumed.returncode == 0, resumed.stderr
+    after = evomerge.open_run(run)
+    assert list(after.trials()["trial"]) == list(range(24))
+    assert set(after.trials()["state"]) == {"scored"}
+    searched = after.items()[after.items()["split"] == "search"]
+    assert set(searched.groupby("trial").size()) == {40}
+    if workers[-1] == "1":
+        pd.testing.assert_frame_equal(genes(after.trials()), genes(one_worker.trials()))
+        assert after.archive == one_worker.archive
+
+
+def test_interrupt_stops_cleanly_and_says_how_to_resume(space_file: Path, tmp_path: Path) -> None:
+    run = tmp_path / "interrupted"
+    process = started(space_file, run, "--workers", "1")
+    wait_for_items(run, 7, process)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert out == ""
+    assert "--resume" in err
+    assert "Traceback" not in err
+
+
+def test_resume_refuses_another_space(space_file: Path, tmp_path: Path, serial: Run) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text(space_file.read_text().replace("high: 2.0", "high: 1.5"))
+    with pytest.raises(RunError, match=r"`name` of the space.*`merge` of the space"):
+        search(other, run=serial.folder.path, resume=True, options=SERIAL)
+
+
+def test_a_larger_budget_extends_a_finished_run(space_file: Path, tmp_path: Path) -> None:
+    run = tmp_path / "longer"
+    search(space_file, run=run, options=SERIAL, budget=7)
+    longer = search(space_file, run=run, options=SERIAL, budget=9, resume=True)
+    assert list(longer.trials()["trial"]) == list(range(9))
+
+
+def test_every_candidate_failing_is_said(space_file: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "overflow.yaml"
+    text = space_file.read_text().replace("dtype: float32", "dtype: float16")
+    broken.write_text(text.replace("{low: -0.3, high: 2.0}", "{low: 1.0e+8, high: 1.0e+9}"))
+    run = search(broken, run=tmp_path / "overflow", options=SERIAL, budget=8)
+    states = run.trials()["state"].tolist()
+    assert states == ["scored"] * 5 + ["failed"] * 3
+    assert "cannot hold" in run.trials()["failure"].iloc[-1]
+
+
+def test_no_room_for_the_workers_leaves_nothing(space_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="use `--workers"):
+        search(space_file, run=tmp_path / "crowded", options=Options(workers=10_000))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sqlite_serves_as_storage_and_keeps_one_study_per_name(space_file: Path, tmp_path: Path) -> None:
+    database = Options(serial=True, storage=f"sqlite:///{tmp_path}/study.db")
+    run = search(space_file, run=tmp_path / "one", options=database, budget=6)
+    assert list(run.trials()["trial"]) == list(range(6))
+    assert not run.folder.journal.exists()
+    more = search(space_file, run=tmp_path / "one", options=database, budget=7, resume=True)
+    assert len(more.trials()) == 7
+    with pytest.raises(RunError, match="already holds a study named `one`"):
+        search(space_file, run=tmp_path / "elsewhere" / "one", options=database)
