@@ -1,0 +1,1 @@
+"""Export: a recipe as a stock checkpoint, verified against its score."""

@@ -1,0 +1,116 @@
+"""The model card: what was merged, how, how well it scored, and how to get it again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import yaml
+
+from evomerge.recipe import Recipe, to_yaml
+from evomerge.types import Measure
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """How a run found the recipe: scores by label, on the items searched and on those reported."""
+
+    run: str
+    trial: int
+    measures: tuple[Measure, ...]
+    search: Mapping[str, float]
+    reported: Sequence[tuple[str, Mapping[str, float]]]
+    item_counts: Mapping[str, Mapping[str, int]]
+    provenance: Mapping[str, Any]
+
+
+def model_card(recipe: Recipe, found: Found | None = None) -> str:
+    """Return a Markdown card with the hub's metadata; `found` adds scores and provenance."""
+    sections = [_front_matter(recipe), "# Merged model\n", _made_of(recipe)]
+    if found is not None:
+        sections += [_scores(found), _provenance(found)]
+    sections += ["## Recipe\n", f"```yaml\n{to_yaml(published(recipe))}```\n", _again()]
+    return "\n".join(sections)
+
+
+def _front_matter(recipe: Recipe) -> str:
+    used = [name for name in (recipe.merge.base, *recipe.merge.sources) if name is not None]
+    sources = dict.fromkeys(recipe.models[name].source for name in used)
+    on_hub = [source for source in sources if re.fullmatch(r"[\w.\-]+/[\w.\-]+", source)]
+    content: dict[str, Any] = {"library_name": "transformers", "tags": ["merge", "evomerge"]}
+    if on_hub:
+        content["base_model"] = on_hub
+        content["base_model_relation"] = "merge"
+    return f"---\n{yaml.safe_dump(content, sort_keys=False)}---\n"
+
+
+def _made_of(recipe: Recipe) -> str:
+    lines = [f"Made with evomerge by `{recipe.merge.method}` from:\n"]
+    for name, ref in recipe.models.items():
+        role = "base" if name == recipe.merge.base else "source"
+        pinned = f", content `{ref.digest}`" if ref.digest else ""
+        lines.append(f"- **{name}** ({role}): `{_shown(ref.source)}`{pinned}")
+    return "\n".join(lines) + "\n"
+
+
+def _scores(found: Found) -> str:
+    names = [measure.name for measure in found.measures]
+    rows = list(found.reported)
+    counts = ", ".join(
+        f"{task}: {split['search']} searched, {split['report']} reported"
+        for task, split in found.item_counts.items()
+    )
+    lines = [
+        "## Scores\n",
+        f"On items the search never used (items per task: {counts}).\n",
+        f"| model | {' | '.join(map(_headed, found.measures))} |",
+        f"|---|{'---|' * len(names)}",
+        *_table_rows(rows, names),
+    ]
+    own = ", ".join(f"{name} {found.search[name]:.4f}" for name in names)
+    lines.append(f"\nOn the searched items, which flatter it, this model scored {own}.\n")
+    return "\n".join(lines)
+
+
+def _table_rows(rows: Sequence[tuple[str, Mapping[str, float]]], names: list[str]) -> Iterator[str]:
+    for label, scores in rows:
+        yield f"| {label} | {' | '.join(f'{scores[name]:.4f}' for name in names)} |"
+
+
+def _headed(measure: Measure) -> str:
+    arrow = "↑" if measure.higher_is_better else "↓"
+    return f"{measure.name} ({measure.metric} {arrow})"
+
+
+def _provenance(found: Found) -> str:
+    versions = {name: v for name, v in found.provenance["versions"].items() if v}
+    return "\n".join(
+        [
+            "## Provenance\n",
+            f"- run `{found.run}`, trial {found.trial}, started {found.provenance['started']}",
+            f"- evomerge commit {found.provenance['commit'] or 'not recorded'}",
+            f"- {', '.join(f'{name} {version}' for name, version in versions.items())}",
+            "",
+        ]
+    )
+
+
+def _again() -> str:
+    return (
+        "## Make it again\n\n`evomerge export recipe.yaml TARGET` writes the same tensors: the recipe pins "
+        "every parameter, the content of every source and the seed of every random mask. Sources that are "
+        "neither on the hub nor in the zoo are given as `--source NAME=FOLDER`.\n"
+    )
+
+
+def published(recipe: Recipe) -> Recipe:
+    """Return the recipe without this machine's paths; digests still say which weights."""
+    models = {name: replace(ref, source=_shown(ref.source)) for name, ref in recipe.models.items()}
+    return replace(recipe, models=models)
+
+
+def _shown(source: str) -> str:
+    """Return a source as others may read it: a local folder by its last name only."""
+    return source.rstrip("/").rpartition("/")[2] if source.startswith(("/", ".", "~")) else source

@@ -1,0 +1,40 @@
+"""Holding a written checkpoint to its recorded score, through plain `from_pretrained`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import transformers
+
+from evomerge.checkpoints.folder import open_checkpoint
+from evomerge.errors import ExportError
+from evomerge.evaluate.brief import Brief
+from evomerge.evaluate.evaluator import ItemScoring, device_named, only_compute
+
+
+def scores_like(recorded: Mapping[str, float], brief: Brief) -> Callable[[Path], None]:
+    """Return a check that a checkpoint scores exactly `recorded` on the brief's search items."""
+
+    def verify(folder: Path) -> None:
+        found = score_folder(folder, brief)
+        for name, score in recorded.items():
+            if found[name] != score:
+                raise ExportError(
+                    f"the written checkpoint scores {found[name]!r} on `{name}`, but the search recorded "
+                    f"{score!r}; it was not kept"
+                )
+
+    return verify
+
+
+def score_folder(folder: Path, brief: Brief) -> dict[str, float]:
+    """Return the scores of the checkpoint in `folder`, loaded as anyone would load it."""
+    only_compute(brief.threads)  # as when it was scored: sums depend on how they are split
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(
+        folder, dtype="auto", local_files_only=True, trust_remote_code=False
+    )
+    model.to(device_named(brief.device)).eval()
+    scores, _ = ItemScoring(brief).score(model, open_checkpoint(folder), "search")
+    return scores
