@@ -1,0 +1,62 @@
+"""The `evomerge` command: its subcommands, its exit codes, its log.
+
+Exit codes: 0 done, 1 the work failed, 2 the request is wrong, 130 interrupted (and resumable).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+import typer
+from rich.logging import RichHandler
+
+from evomerge.cli import dashboard, export, front, search, zoo
+from evomerge.cli.screen import stderr
+from evomerge.errors import EvomergeError, RequestError
+
+app = typer.Typer(
+    name="evomerge",
+    help="Find how to merge language models: search merge recipes, export the best.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("search")(search.command)
+app.command("front")(front.command)
+app.command("export")(export.command)
+app.command("dashboard")(dashboard.command)
+app.add_typer(zoo.app, name="zoo")
+
+
+def main() -> None:
+    """Run the command line; every error evomerge can explain is one sentence on stderr."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TQDM_DISABLE", "1")  # lm-eval's bars; tqdm reads it when first imported
+    logging.basicConfig(
+        format="%(message)s",
+        handlers=[RichHandler(logging.WARNING, console=stderr, show_time=False, show_path=False)],
+    )
+    try:
+        app(standalone_mode=True)
+    except RequestError as error:
+        _say(str(error))
+        sys.exit(2)
+    except EvomergeError as error:
+        _say(str(error))
+        sys.exit(1)
+
+
+def _say(message: str) -> None:
+    stderr.print(f"[bold red]error:[/] {_escaped(message)}", highlight=False, soft_wrap=True)
+
+
+def _escaped(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""The live line of a search: done, best, rate, time left; plain lines where stderr is no terminal."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from evomerge.controller.tally import Best, Snapshot
+
+_PLAIN_EVERY = 10.0
+
+
+class ProgressLine:
+    """Shows snapshots of a search on `console` while the `with` lasts."""
+
+    def __init__(self, console: Console, *, quiet: bool = False) -> None:
+        self._console = console
+        self._quiet = quiet
+        self._live = Live(console=console, refresh_per_second=4, transient=True)
+        self._said = ("", 0.0)
+        self._last: Snapshot | None = None
+
+    def __enter__(self) -> ProgressLine:
+        if self._console.is_terminal and not self._quiet:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._console.is_terminal and not self._quiet:
+            self._live.stop()
+        if self._last is not None and not self._quiet:
+            self._console.print(line(self._last), highlight=False, soft_wrap=True)
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Show how far the search is."""
+        self._last = snapshot
+        if self._quiet:
+            return
+        if self._console.is_terminal:
+            self._live.update(line(snapshot))
+        else:
+            self._say(snapshot)
+
+    def _say(self, snapshot: Snapshot) -> None:
+        """Print a line when the best changes, at most every few seconds, and at the end."""
+        best = _bests(snapshot)
+        said, when = self._said
+        now = time.monotonic()
+        if (best != said and now - when >= 1.0) or now - when >= _PLAIN_EVERY:
+            self._console.print(line(snapshot), highlight=False, soft_wrap=True)
+            self._said = (best, now)
+
+
+def line(snapshot: Snapshot) -> Text:
+    """Return the state of a search as one line."""
+    parts = [f"{snapshot.finished}/{snapshot.budget} done"]
+    if snapshot.failed:
+        parts.append(f"{snapshot.failed} failed")
+    if best := _bests(snapshot):
+        parts.append(best)
+    if len(snapshot.best) > 1 and snapshot.hypervolume is not None:
+        parts.append(f"front {snapshot.front}, hypervolume {snapshot.hypervolume:.4f}")
+    if snapshot.finished_now:
+        parts.append(f"{snapshot.per_minute:.0f}/min")
+        left = snapshot.budget - snapshot.finished
+        if left > 0:
+            parts.append(f"{duration(60 * left / snapshot.per_minute)} left")
+        else:
+            parts.append(f"took {duration(snapshot.seconds)}")
+    text = Text("  ".join(parts))
+    if snapshot.failed and snapshot.last_failure:
+        text.append(f"\nlast failure: {snapshot.last_failure.splitlines()[0][:200]}", style="yellow")
+    return text
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as people say them: `45 s`, `12 min`, `3 h 20 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _bests(snapshot: Snapshot) -> str:
+    return ", ".join(_best(best) for best in snapshot.best)
+
+
+def _best(best: Best) -> str:
+    against = f" (baselines {best.baseline:.3f})" if best.baseline is not None else ""
+    return f"{best.objective.name} {best.score:.3f}{against}"

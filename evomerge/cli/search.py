@@ -1,0 +1,130 @@
+"""`evomerge search SPACE`: search a space for the best merge recipe."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from evomerge.cli.screen import stderr, stdout
+
+if TYPE_CHECKING:
+    from evomerge.archive.folder import RunFolder
+    from evomerge.controller.search import Prepared
+
+
+_log = logging.getLogger(__name__)
+
+
+def command(
+    space: Annotated[Path, typer.Argument(help="The space file (YAML).", show_default=False)],
+    budget: Annotated[
+        int | None, typer.Option(min=1, help="Candidates in all; default: the space's.")
+    ] = None,
+    run: Annotated[Path | None, typer.Option(help="The run folder; default: a new one in runs/.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the run (the latest without --run).")
+    ] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Evaluators; default: one per GPU, else per CPU.")
+    ] = None,
+    ray_address: Annotated[str | None, typer.Option(help="Join this Ray cluster.")] = None,
+    serial: Annotated[bool, typer.Option("--serial", help="Evaluate in this process, without Ray.")] = False,
+    sampler: Annotated[
+        str | None, typer.Option(help="cma, tpe, nsgaii, nsgaiii, gp, qmc, random, optunahub:NAME.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed; default: the space's.")] = None,
+    storage: Annotated[str | None, typer.Option(help="A database URL instead of the run's journal.")] = None,
+    time_limit: Annotated[
+        float | None, typer.Option(min=0, help="Stop asking for candidates after so many seconds.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False,
+) -> None:
+    """Search a space: merge, score, archive, until the budget is spent."""
+    from evomerge.cli.progress import ProgressLine
+    from evomerge.controller.public import prepare
+    from evomerge.controller.search import Options, execute
+    from evomerge.report.closing import closing_table, gain_sentence
+
+    options = Options(
+        workers=workers,
+        ray_address=ray_address,
+        serial=serial,
+        storage=storage,
+        time_limit=time_limit,
+    )
+    asked = {"sampler": sampler, "seed": seed, "budget": budget}
+    changes = {key: value for key, value in asked.items() if value is not None}
+    prepared = prepare(space, run=run, resuming=resume, changes=changes, options=options)
+    folder, record = prepared.folder, prepared.record
+    signal.signal(signal.SIGTERM, _as_interrupt)
+    if not quiet:
+        _announce(prepared)
+    try:
+        with ProgressLine(stderr, quiet=quiet) as progress:
+            report = execute(prepared, options=options, observe=progress.show, opened=lambda: _log_to(folder))
+    except KeyboardInterrupt:
+        if not folder.path.exists():
+            stderr.print("Interrupted before anything ran.")
+            raise typer.Exit(130) from None
+        again = f"evomerge search {space} --run {_shown(folder)} --resume"
+        stderr.print(f"Interrupted. What is finished is kept; continue with:\n  {again}", soft_wrap=True)
+        raise typer.Exit(130) from None
+    _log.info("done: %s", report.to_json()["gains"])
+    stdout.print(closing_table(report, record.measures))
+    for gain in report.gains:
+        stdout.print(gain_sentence(gain), highlight=False)
+    if not quiet:
+        _next_steps(_shown(folder))
+
+
+def _announce(prepared: Prepared) -> None:
+    record = prepared.record
+    space = record.space
+    base = f" over {space.merge.base}" if space.merge.base else ""
+    goals = ", ".join(
+        f"{each.name} ({each.metric} {'↑' if each.higher_is_better else '↓'})" for each in record.objectives
+    )
+    counts = ", ".join(f"{len(split['search'])} items of {task}" for task, split in record.items.items())
+    for text in (
+        f"Searching {space.name}: {', '.join(space.merged)}{base} by {', '.join(space.merge.methods)}",
+        f"  {len(record.genome.genes)} genes, sampler {space.sampler_choice.name}, seed {space.seed}, "
+        f"budget {prepared.budget}",
+        f"  for {goals}; on {counts}",
+        f"  into {_shown(prepared.folder)}; starting workers …",
+    ):
+        stderr.print(text, highlight=False, soft_wrap=True)
+
+
+def _next_steps(run: str) -> None:
+    for text in (
+        "Next:",
+        f"  evomerge front {run}",
+        f"  evomerge dashboard {run}",
+        f"  evomerge export {run} merged-model",
+    ):
+        stderr.print(text, highlight=False, soft_wrap=True)
+
+
+def _shown(folder: RunFolder) -> str:
+    """Return the folder as people would type it here."""
+    here = Path.cwd()
+    return str(folder.path.relative_to(here) if folder.path.is_relative_to(here) else folder.path)
+
+
+def _log_to(folder: RunFolder) -> None:
+    handler = logging.FileHandler(folder.log, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logger = logging.getLogger("evomerge")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    logger.info("evomerge %s searches into %s", importlib.metadata.version("evomerge"), folder.path)
+
+
+def _as_interrupt(signum: int, frame: object) -> None:
+    del signum, frame
+    raise KeyboardInterrupt

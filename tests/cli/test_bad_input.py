@@ -1,0 +1,230 @@
+"""A wrong request: exit code 2, one sentence on stderr, and nothing written anywhere."""
+# ruff: noqa: E501 - messages stand as users see them
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from evomerge.cli.main import main
+from tests.cli.conftest import SPACE, Workplace
+
+Complaint = Callable[..., str]
+
+
+@pytest.fixture
+def complaint(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Complaint:
+    """Run a command that must be refused, and return the one sentence it says."""
+
+    def run(*arguments: str | Path) -> str:
+        monkeypatch.setattr(sys, "argv", ["evomerge", *map(str, arguments)])
+        before = workplace.listing()
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capfd.readouterr()
+        assert ended.value.code == 2, said.err
+        assert said.out == ""
+        assert workplace.listing() == before
+        assert "Traceback" not in said.err
+        assert said.err.startswith("error: ")
+        assert said.err.count("\n") == 1, said.err
+        return said.err.removeprefix("error: ").rstrip("\n")
+
+    return run
+
+
+def edited(old: str, new: str) -> str:
+    assert SPACE.count(old) == 1
+    return SPACE.replace(old, new)
+
+
+def as_pattern(text: str) -> str:
+    """Return a pattern in which `…` stands for anything."""
+    return ".*".join(map(re.escape, text.split("…")))
+
+
+def test_the_request_that_the_others_spoil_is_good(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    search_well(monkeypatch, capfd)
+    record = json.loads((workplace.path / "runs" / "space" / "run.json").read_text())
+    assert [len(record["items"]["tiny"][split]) for split in ("search", "report")] == [4, 4]
+
+
+def search_well(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["evomerge", "search", "space.yaml", "--serial", "--quiet"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0, capfd.readouterr().err
+
+
+def test_a_missing_space_file(complaint: Complaint) -> None:
+    assert complaint("search", "none.yaml") == "no space file at none.yaml"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (SPACE + "seed: [1\n", "space.yaml:9: not YAML: expected ',' or ']', but got '<stream end>'"),
+        (SPACE + "budgett: 3\n", "space.yaml:8: `budgett` is not a key here; did you mean `budget`? (known: …)"),
+        (edited("models/math", "./models/none"), "no model folder `./models/none` (looked at …)"),
+        (edited("models/math", "models/none"), "`models/none` is neither a folder here nor in the hub's cache, …"),
+        (edited("models/math", "zoo:none"), "no zoo model named `none`. Known: …"),
+        (edited("models/math", "models/empty"), "…/models/empty is not a checkpoint: it has no config.json"),
+        (edited("models/math", "models/torn"), "…/models/torn/model.safetensors is not a whole safetensors file: …"),
+        (edited("models/math", "models/gpt2"), "`math` cannot be merged with `base`: its architecture is gpt2, not llama"),
+        (edited("models/math", "models/taller"), "`math` cannot be merged with `base`: its number of layers is 3, not 2"),
+        (edited("models/math", "models/words"), "`math` cannot be merged with `base`: the vocabularies differ (2 tokens missing, 2 extra, …"),
+        (edited("layers: 1", "layers: 3"), "`merge.layers` asks for 3 runs, but there are 2 layers"),
+        (edited("layers: 1", "genes: {weight: 1}"), "nothing to search: every parameter is fixed; …"),
+        (edited("tasks: tasks", "tasks: nowhere"), "no task folder `nowhere` (looked at …)"),
+        (edited("task: tiny", "task: tinny"), "no task named `tinny`. Did you mean `tiny`? Known: tiny (looked in …/tasks)"),
+        (edited("task: tiny", "task: tiny, metric: acc_nrm"), "task `tiny`: no metric named `acc_nrm`. …Known: acc"),
+        (edited("task: tiny", "task: tiny, filter: strict"), "task `tiny`: no filter named `strict`. Known: none"),
+        (edited("search: 4", "search: 400"), "task `tiny` has 12 items, too few for 400 to search on and 4 others to report on; lower `items`"),
+        (edited("sampler: random", "sampler: randm"), "no sampler named `randm`. Did you mean `random`? Known: …"),
+        (edited("sampler: random", "sampler: {name: cma, options: {sigmma: 1}}"), "sampler `cma` does not take {'sigmma': 1}: it knows `sigma` and `popsize`, not `sigmma`"),
+    ],
+)  # fmt: skip
+def test_a_space_that_cannot_be_searched(
+    workplace: Workplace, complaint: Complaint, text: str, message: str
+) -> None:
+    workplace.write_space(text)
+    assert re.fullmatch(as_pattern(message), said := complaint("search", "space.yaml", "--serial")), said
+
+
+def test_an_unknown_sampler_on_the_command_line(complaint: Complaint) -> None:
+    assert complaint("search", "space.yaml", "--sampler", "tp").startswith("no sampler named `tp`.")
+
+
+def test_a_run_folder_that_exists(workplace: Workplace, complaint: Complaint) -> None:
+    taken = workplace.path / "taken"
+    taken.mkdir()
+    (taken / "precious.txt").write_text("mine")
+    said = complaint("search", "space.yaml", "--run", "taken")
+    assert said == f"the run folder {taken} exists; continue it with `--resume`, or choose another `--run`"
+
+
+def test_a_run_folder_that_is_a_file(complaint: Complaint) -> None:
+    assert "space.yaml exists" in complaint("search", "space.yaml", "--run", "space.yaml")
+
+
+@pytest.mark.parametrize("where", [[], ["--run", "runs/none"]])
+def test_nothing_to_resume(complaint: Complaint, where: list[str]) -> None:
+    said = complaint("search", "space.yaml", "--resume", *where)
+    assert "nothing to resume" in said or "is not a run folder" in said
+
+
+@pytest.mark.parametrize("command", [["front"], ["dashboard"], ["export", "--trial", "0"]])
+@pytest.mark.parametrize("folder", ["models", "none"])
+def test_a_folder_that_is_no_run(
+    workplace: Workplace, complaint: Complaint, command: list[str], folder: str
+) -> None:
+    target = ["out"] if command[0] == "export" else []
+    said = complaint(command[0], folder, *target, *command[1:])
+    if folder == "models":
+        assert said == f"{workplace.path / 'models'} is not a run folder: it has no run.json"
+    else:
+        assert said in (
+            f"no run folder at {workplace.path / 'none'}",
+            "none is neither a run folder nor a recipe file",
+        )
+
+
+@pytest.mark.parametrize("content", ["[]", "models: 3", "word"])
+def test_a_recipe_that_is_none(workplace: Workplace, complaint: Complaint, content: str) -> None:
+    (workplace.path / "recipe.yaml").write_text(content)
+    complaint("export", "recipe.yaml", "out")
+
+
+RECIPE = """\
+models: {math: {source: models/math}, lang: {source: models/lang}}
+merges: {m: {method: linear, sources: [math, lang]}}
+"""
+
+
+@pytest.mark.parametrize("target", ["models/math", "space.yaml"])
+def test_an_export_target_that_exists(workplace: Workplace, complaint: Complaint, target: str) -> None:
+    (workplace.path / "recipe.yaml").write_text(RECIPE)
+    said = complaint("export", "recipe.yaml", target)
+    assert said.startswith(f"{workplace.path / target} exists")
+
+
+def test_an_export_target_that_is_no_checkpoint_is_not_overwritten(
+    workplace: Workplace, complaint: Complaint
+) -> None:
+    (workplace.path / "recipe.yaml").write_text(RECIPE)
+    said = complaint("export", "recipe.yaml", "tasks", "--overwrite")
+    assert said == f"{workplace.path / 'tasks'} is not a checkpoint, so it is not overwritten"
+
+
+def test_an_export_into_nowhere(workplace: Workplace, complaint: Complaint) -> None:
+    (workplace.path / "recipe.yaml").write_text(RECIPE)
+    said = complaint("export", "recipe.yaml", "no/where")
+    assert said == f"{workplace.path / 'no'} does not exist; make it first"
+
+
+def test_contradicting_choices_of_a_trial(complaint: Complaint) -> None:
+    said = complaint("export", "models", "out", "--trial", "1", "--knee")
+    assert said == "choose one of `--trial`, `--best` and `--knee`"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "culprit"),
+    [
+        (["dashboard", "runs/none", "--port", "70000"], "'--port'"),
+        (["dashboard", "runs/none", "--port", "web"], "'--port'"),
+        (["search"], "Missing argument"),
+        (["search", "space.yaml", "--budget", "0"], "'--budget'"),
+        (["search", "space.yaml", "--bugdet", "3"], "--bugdet"),
+        (["serach", "space.yaml"], "'serach'"),
+        (["front", "runs/none", "--format", "xml"], "'--format'"),
+    ],
+    ids=str,
+)
+def test_arguments_that_cannot_be_meant(
+    workplace: Workplace,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    arguments: list[str],
+    culprit: str,
+) -> None:
+    """Typer shows how the command is used and, framed, what was wrong with it."""
+    monkeypatch.setattr(sys, "argv", ["evomerge", *arguments])
+    before = workplace.listing()
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capfd.readouterr()
+    assert (ended.value.code, said.out) == (2, "")
+    assert "Traceback" not in said.err
+    assert said.err.startswith("Usage: ")
+    assert culprit in said.err
+    assert workplace.listing() == before
+
+
+def test_what_a_finished_run_does_not_have(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], complaint: Complaint
+) -> None:
+    search_well(monkeypatch, capfd)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        said = complaint("dashboard", "runs/space", "--port", str(port))
+    assert (
+        said == f"port {port} on 127.0.0.1 cannot be used (Address already in use); choose another `--port`"
+    )
+    assert complaint("export", "runs/space", "out", "--trial", "99") == "no trial 99: the run has 6 trials"
+    assert (
+        complaint("export", "runs/space", "out", "--best", "acc")
+        == "no objective named `acc`; the run has tiny"
+    )

@@ -1,0 +1,113 @@
+"""What the commands print and serve for a finished two-objective run of the zoo."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import evomerge
+from tests.controller.conftest import TWO_OBJECTIVES
+
+
+def evomerge_command(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "evomerge.cli.main", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder in which a search has run, as a user would run it."""
+    folder = tmp_path_factory.mktemp("place")
+    (folder / "two.yaml").write_text(TWO_OBJECTIVES)
+    done = evomerge_command("search", "two.yaml", "--budget", "30", "--serial", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    (folder / "stdout.txt").write_text(done.stdout)
+    (folder / "stderr.txt").write_text(done.stderr)
+    return folder
+
+
+def test_closing_table_is_data_and_progress_is_talk(place: Path) -> None:
+    out, err = (place / "stdout.txt").read_text(), (place / "stderr.txt").read_text()
+    assert "parent math" in out
+    assert "best math_b" in out
+    assert "report items" in out
+    assert "30/30 done" in err
+    assert "evomerge export runs/two" in err
+    assert "30/30" not in out
+
+
+def test_a_second_run_gets_a_folder_of_its_own(place: Path) -> None:
+    done = evomerge_command("search", "two.yaml", "--budget", "6", "--serial", cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in (place / "runs").iterdir()} == {"two", "two-2"}
+
+
+@pytest.mark.parametrize("kind", ["table", "csv", "json", "md"])
+def test_front_in_every_format(place: Path, kind: str) -> None:
+    done = evomerge_command("front", "runs/two", "--format", kind, cwd=place)
+    assert done.returncode == 0, done.stderr
+    members = front_of(place)
+    assert len(members) >= 3
+    if kind == "csv":
+        assert [int(row["trial"]) for row in csv.DictReader(io.StringIO(done.stdout))] == members
+    elif kind == "json":
+        assert [row["trial"] for row in json.loads(done.stdout)] == members
+    else:
+        lines = [line for line in done.stdout.splitlines() if re.match(r"^[│|]\s+\d+ ", line)]
+        assert [int(re.findall(r"\d+", line)[0]) for line in lines] == members
+
+
+@pytest.mark.parametrize("choice", [["--knee"], ["--trial", "1"], ["--best", "lang_b"]])
+def test_export_of_a_chosen_trial(place: Path, tmp_path: Path, choice: list[str]) -> None:
+    done = evomerge_command("export", "runs/two", tmp_path / "out", *choice, cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(tmp_path / "out")
+    assert "scores as recorded" in done.stderr
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+
+
+def front_of(place: Path) -> list[int]:
+    """Return the trials on the front."""
+    return list(evomerge.open_run(place / "runs" / "two").front()["trial"])
+
+
+def fetched(url: str) -> bytes:
+    with urllib.request.urlopen(url, timeout=30) as answer:
+        content: bytes = answer.read()
+        return content
+
+
+def test_dashboard_shows_the_study_on_loopback(place: Path) -> None:
+    command = [sys.executable, "-m", "evomerge.cli.main", "dashboard", "runs/two", "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=place) as process:
+        try:
+            assert process.stderr is not None
+            found = re.search(r"(http://127\.0\.0\.1:\d+)(/\S+)", process.stderr.readline())
+            assert found
+            check_dashboard(*found.groups(), members=set(front_of(place)))
+        finally:
+            process.terminate()
+
+
+def check_dashboard(host: str, page: str, *, members: set[int]) -> None:
+    """Hold what the dashboard serves to what the run holds."""
+    assert b"<title>Optuna Dashboard" in fetched(host + page)
+    summary = json.loads(fetched(f"{host}/api/studies"))["study_summaries"][0]
+    assert summary["study_name"] == "two"
+    detail: dict[str, Any] = json.loads(fetched(f"{host}/api/studies/{summary['study_id']}?after=0"))
+    assert page.endswith(f"/{summary['study_id']}")
+    assert detail["objective_names"] == ["math_b", "lang_b"]
+    assert detail["directions"] == ["maximize", "maximize"]
+    assert len(detail["trials"]) == 30
+    attributes = {attribute["key"] for attribute in detail["trials"][-1]["user_attrs"]}
+    assert {"method", "recipe", "scores", "hypervolume"} <= attributes
+    assert {trial["number"] for trial in detail["best_trials"]} == members
