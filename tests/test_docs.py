@@ -1,0 +1,75 @@
+"""What the documents say is so: the example works, commands exist, links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer.main
+
+import evomerge.merge.methods
+from evomerge import plugins
+from evomerge.cli.main import app
+from evomerge.space import load_space
+from evomerge.testing.methods import check_method
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = sorted(
+    path
+    for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "runs" / "README.md"]
+    if path.is_file()
+)
+
+
+@pytest.fixture
+def method_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Give a folder whose files are methods as if they lay in `evomerge/merge/methods/`."""
+    monkeypatch.setattr(evomerge.merge.methods, "__path__", [*evomerge.merge.methods.__path__, str(tmp_path)])
+    for cached in (plugins.names, plugins.load):
+        cached.cache_clear()
+    yield tmp_path
+    for cached in (plugins.names, plugins.load):
+        cached.cache_clear()
+
+
+def test_the_method_in_contributing_is_a_method(method_folder: Path) -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    code = re.search(r"```python\n(.*?)```", text, re.DOTALL)
+    assert code is not None
+    (method_folder / "max.py").write_text(code[1])
+    assert "max" in plugins.names("methods")
+    check_method("max")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "search_spaces").glob("*.yaml")), ids=lambda p: p.stem)
+def test_shipped_spaces_are_valid(path: Path) -> None:
+    assert load_space(path).name == path.stem
+
+
+def test_the_space_in_the_readme_is_valid(tmp_path: Path) -> None:
+    code = re.search(r"```yaml\n(sources:.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert code is not None
+    (tmp_path / "space.yaml").write_text(code[1])
+    assert load_space(tmp_path / "space.yaml").merge.methods == ("task_arithmetic", "ties")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_commands_and_options_in_the_documents_exist(document: Path) -> None:
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    blocks = "".join(re.findall(r"```\n(.*?)```", document.read_text(), re.DOTALL))
+    for line in re.findall(r"^\s*evomerge (.*)$", blocks, re.MULTILINE):
+        name, *rest = line.split("#")[0].split()
+        assert name in commands, line
+        command = commands[name]
+        if hasattr(command, "commands"):
+            command = command.commands[rest[0]]
+        known = {option for parameter in command.params for option in parameter.opts}
+        assert {word for word in rest if word.startswith("--")} <= known, line
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_in_the_documents_lead_somewhere(document: Path) -> None:
+    for link in re.findall(r"\]\((?!http)([^)#]+)", document.read_text()):
+        assert (document.parent / link).exists(), link
