@@ -61,10 +61,15 @@ class RunFolder:
     def log(self) -> Path:
         return self.path / "log.txt"
 
+    @property
+    def begun(self) -> bool:
+        """Whether there is a run to read or resume."""
+        return (self.path / _RECORD).is_file()
+
     def read_record(self) -> RunRecord:
         """Return the record. Raises `RunError` if this is no run folder, or one that cannot be read."""
         file = self.path / _RECORD
-        if not file.is_file():
+        if not self.begun:
             raise RunError(f"{self.path} is not a run folder: it has no {_RECORD}")
         try:
             content = json.loads(file.read_text(encoding="utf-8"))

@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,8 @@ _FREE_TO_CHANGE = {"budget"}
 class RunRecord:
     """Everything needed to continue or reread a run.
 
-    `items` gives content hashes by task and split; `paths` where the sources lay on the controller.
+    `items` gives content hashes by task and split; `paths` where the sources lay on the controller;
+    `changes` which keys of the space file were replaced from outside (`--seed 3`).
     """
 
     space: Space
@@ -47,6 +48,7 @@ class RunRecord:
     items: Mapping[str, Mapping[str, list[str]]]
     storage: str | None
     provenance: Mapping[str, Any]
+    changes: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def genome(self) -> Genome:
@@ -87,6 +89,7 @@ class RunRecord:
             "constraints": [asdict(measure) for measure in self.constraints],
             "items": {task: dict(splits) for task, splits in self.items.items()},
             "storage": self.storage,
+            "changes": dict(self.changes),
             "provenance": dict(self.provenance),
         }
 
@@ -117,6 +120,7 @@ def _record(content: Mapping[str, Any]) -> RunRecord:
         constraints=tuple(Measure(**measure) for measure in content["constraints"]),
         items=content["items"],
         storage=content["storage"],
+        changes=content["changes"],
         provenance=content["provenance"],
     )
 

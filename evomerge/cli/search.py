@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
+import shlex
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +15,8 @@ from evomerge.cli.screen import stderr, stdout
 
 if TYPE_CHECKING:
     from evomerge.archive.folder import RunFolder
-    from evomerge.controller.search import Prepared
+    from evomerge.controller.closing import ClosingReport
+    from evomerge.controller.search import Options, Prepared
 
 
 _log = logging.getLogger(__name__)
@@ -45,41 +47,44 @@ def command(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False,
 ) -> None:
     """Search a space: merge, score, archive, until the budget is spent."""
-    from evomerge.cli.progress import ProgressLine
-    from evomerge.controller.public import prepare
-    from evomerge.controller.search import Options, execute
-    from evomerge.report.closing import closing_table, gain_sentence
-
-    options = Options(
-        workers=workers,
-        ray_address=ray_address,
-        serial=serial,
-        storage=storage,
-        time_limit=time_limit,
-    )
-    asked = {"sampler": sampler, "seed": seed, "budget": budget}
-    changes = {key: value for key, value in asked.items() if value is not None}
-    prepared = prepare(space, run=run, resuming=resume, changes=changes, options=options)
-    folder, record = prepared.folder, prepared.record
     signal.signal(signal.SIGTERM, _as_interrupt)
+    prepared: Prepared | None = None
+    try:
+        from evomerge.controller.public import prepare
+        from evomerge.controller.search import Options
+
+        options = Options(
+            workers=workers,
+            ray_address=ray_address,
+            serial=serial,
+            storage=storage,
+            time_limit=time_limit,
+        )
+        asked = {"sampler": sampler, "seed": seed, "budget": budget}
+        changes = {key: value for key, value in asked.items() if value is not None}
+        prepared = prepare(space, run=run, resuming=resume, changes=changes, options=options)
+        report = _search(prepared, options, quiet=quiet)
+    except KeyboardInterrupt:
+        if prepared is None or not prepared.folder.begun:
+            stderr.print("Interrupted before anything ran.")
+        else:
+            again = _again(space, prepared, options)
+            stderr.print(f"Interrupted. What is finished is kept; continue with:\n  {again}", soft_wrap=True)
+        raise typer.Exit(130) from None
+    _conclude(prepared, report, quiet=quiet)
+
+
+def _search(prepared: Prepared, options: Options, *, quiet: bool) -> ClosingReport:
+    """Search, and show it."""
+    from evomerge.cli.progress import ProgressLine
+    from evomerge.controller.search import execute
+
     if not quiet:
         _announce(prepared)
-    try:
-        with ProgressLine(stderr, quiet=quiet) as progress:
-            report = execute(prepared, options=options, observe=progress.show, opened=lambda: _log_to(folder))
-    except KeyboardInterrupt:
-        if not folder.path.exists():
-            stderr.print("Interrupted before anything ran.")
-            raise typer.Exit(130) from None
-        again = f"evomerge search {space} --run {_shown(folder)} --resume"
-        stderr.print(f"Interrupted. What is finished is kept; continue with:\n  {again}", soft_wrap=True)
-        raise typer.Exit(130) from None
-    _log.info("done: %s", report.to_json()["gains"])
-    stdout.print(closing_table(report, record.measures))
-    for gain in report.gains:
-        stdout.print(gain_sentence(gain), highlight=False)
-    if not quiet:
-        _next_steps(_shown(folder))
+    with ProgressLine(stderr, quiet=quiet) as progress:
+        return execute(
+            prepared, options=options, observe=progress.show, opened=lambda: _log_to(prepared.folder)
+        )
 
 
 def _announce(prepared: Prepared) -> None:
@@ -100,13 +105,38 @@ def _announce(prepared: Prepared) -> None:
         stderr.print(text, highlight=False, soft_wrap=True)
 
 
-def _next_steps(run: str) -> None:
-    for text in (
+def _again(space: Path, prepared: Prepared, options: Options) -> str:
+    """Return the command that continues an interrupted search. Passwords are left for the user to give."""
+    words = ["evomerge", "search", str(space), "--run", _shown(prepared.folder), "--resume"]
+    if prepared.budget != prepared.record.space.budget:
+        words += ["--budget", str(prepared.budget)]
+    if options.workers is not None:
+        words += ["--workers", str(options.workers)]
+    if options.serial:
+        words += ["--serial"]
+    if options.ray_address is not None:
+        words += ["--ray-address", options.ray_address]
+    if "***" in (prepared.record.storage or ""):
+        words += ["--storage", "URL"]
+    return shlex.join(words)
+
+
+def _conclude(prepared: Prepared, report: ClosingReport, *, quiet: bool) -> None:
+    """Print what the search found, and what to type next."""
+    from evomerge.report.closing import closing_table, gain_sentence
+
+    _log.info("done: %s", report.to_json()["gains"])
+    stdout.print(closing_table(report, prepared.record.measures))
+    for gain in report.gains:
+        stdout.print(gain_sentence(gain), highlight=False)
+    run = shlex.quote(_shown(prepared.folder))
+    steps = (
         "Next:",
         f"  evomerge front {run}",
         f"  evomerge dashboard {run}",
         f"  evomerge export {run} merged-model",
-    ):
+    )
+    for text in () if quiet else steps:
         stderr.print(text, highlight=False, soft_wrap=True)
 
 

@@ -14,6 +14,7 @@ from evomerge.archive.run import Run
 from evomerge.archive.study import LABEL
 from evomerge.controller.live import LiveRun
 from evomerge.dispatch.job import Dispatcher, Job
+from evomerge.interrupts import held
 from evomerge.types import Evaluation, Failed, Measure, Scored
 
 _MOST_WINNERS = 10
@@ -68,9 +69,10 @@ def close_search(folder: RunFolder, run: Run, live: LiveRun, dispatcher: Dispatc
     """Score baselines and winners on the report items, write `report.json`, and return it."""
     chosen = _chosen(run)
     results = _evaluate(run, dispatcher, list(chosen))
-    for number, result in results.items():
-        if isinstance(result, Scored):
-            live.record_report(number, result)
+    with held():
+        for number, result in results.items():
+            if isinstance(result, Scored):
+                live.record_report(number, result)
     rows = tuple(
         ReportRow(
             trial=number,

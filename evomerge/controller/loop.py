@@ -9,6 +9,7 @@ from typing import TypeAlias
 from evomerge.controller.live import LiveRun
 from evomerge.controller.tally import Snapshot
 from evomerge.dispatch.job import Dispatcher
+from evomerge.interrupts import held
 
 Observer: TypeAlias = Callable[[Snapshot], None]
 
@@ -18,22 +19,25 @@ def run_loop(
 ) -> None:
     """Evaluate candidates until the budget is spent or the deadline (`time.monotonic`) has passed.
 
-    Candidates under way at the deadline are finished.
+    Candidates under way at the deadline are finished. An interrupt cuts the waiting short, never a record.
     """
     flying = 0
     while True:
-        while flying < dispatcher.capacity and not _past(deadline):
-            job = run.next_job()
-            if job is None:
-                break
-            dispatcher.submit(job)
-            flying += 1
+        with held():
+            while flying < dispatcher.capacity and not _past(deadline):
+                job = run.next_job()
+                if job is None:
+                    break
+                dispatcher.submit(job)
+                flying += 1
         observe(run.snapshot())
         if flying == 0:
             return
-        for job, evaluation in dispatcher.collect():
-            run.finish(job.trial, evaluation)
-            flying -= 1
+        finished = dispatcher.collect()
+        with held():
+            for job, evaluation in finished:
+                run.finish(job.trial, evaluation)
+        flying -= len(finished)
 
 
 def _past(deadline: float | None) -> bool:

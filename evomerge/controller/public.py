@@ -26,15 +26,18 @@ def prepare(
 ) -> Prepared:
     """Return a search ready to begin: a new one, or the one to resume.
 
-    `changes` replace keys of the space. Raises a `RequestError`; nothing is written yet.
+    `changes` replace keys of the space; a resumed run keeps those it was started with. Raises a
+    `RequestError`; nothing is written yet.
     """
     loaded = load_space(space, changes)
     near = space.absolute().parent
     if resuming:
         folder = RunFolder((run or latest(RUNS, loaded.name)).absolute())
+        loaded = load_space(space, {**folder.read_record().changes, **changes})
         return resume(loaded, folder, near=near, options=options)
     folder = RunFolder((run or next_free(RUNS, loaded.name)).absolute())
-    return start(loaded, space.read_text(encoding="utf-8"), folder, near=near, options=options)
+    text = space.read_text(encoding="utf-8")
+    return start(loaded, text, folder, near=near, options=options, changes=changes)
 
 
 def search(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from evomerge.archive.folder import RunFolder
 from evomerge.archive.record import RunRecord, differences
@@ -23,6 +24,7 @@ from evomerge.dispatch.ray import ray_dispatcher
 from evomerge.dispatch.serial import SerialDispatcher
 from evomerge.errors import RunError, WorkError
 from evomerge.evaluate.brief import Brief
+from evomerge.interrupts import held
 from evomerge.space import Space
 
 
@@ -50,10 +52,15 @@ class Prepared:
     text: str | None
 
 
-def start(space: Space, text: str, folder: RunFolder, *, near: Path, options: Options) -> Prepared:
-    """Return a new search, checked: whatever is wrong with the request is a `RequestError` here."""
+def start(
+    space: Space, text: str, folder: RunFolder, *, near: Path, options: Options, changes: Mapping[str, Any]
+) -> Prepared:
+    """Return a new search, checked: whatever is wrong with the request is a `RequestError` here.
+
+    `changes` are the keys of the space that are not as in its `text`.
+    """
     folder.check_free()
-    record = resolve(space, near=near, storage=options.storage)
+    record = replace(resolve(space, near=near, storage=options.storage), changes=changes)
     _check_sampler(record)
     if options.storage is not None and study_exists(options.storage, folder.name):
         raise RunError(f"the storage already holds a study named `{folder.name}`; choose another `--run`")
@@ -84,7 +91,8 @@ def execute(
     record, folder = prepared.record, prepared.folder
     with dispatcher_for(record.brief(), options) as dispatcher:
         if prepared.text is not None:
-            folder.create(record, prepared.text)
+            with held():
+                folder.create(record, prepared.text)
         with folder.writing():
             if opened is not None:
                 opened()
@@ -92,8 +100,18 @@ def execute(
 
 
 def _search(prepared: Prepared, dispatcher: Dispatcher, options: Options, observe: Observer) -> ClosingReport:
+    run = Run(prepared.folder, prepared.record, options.storage)
+    with held():
+        live = _opened(prepared, run, workers=dispatcher.capacity)
+    deadline = time.monotonic() + options.time_limit if options.time_limit else None
+    run_loop(live, dispatcher, observe, deadline=deadline)
+    _check_scored(live.snapshot())
+    return close_search(prepared.folder, run, live, dispatcher)
+
+
+def _opened(prepared: Prepared, run: Run, *, workers: int) -> LiveRun:
+    """Return the run ready to be written: its study opened, its sampler where it stood."""
     record, folder = prepared.record, prepared.folder
-    run = Run(folder, record, options.storage)
     if run.storage == folder.journal:
         repair_journal(folder.journal)
     study = StudyRecord(
@@ -103,13 +121,9 @@ def _search(prepared: Prepared, dispatcher: Dispatcher, options: Options, observ
         genes=record.genome.genes,
         sampler=None,
     )
-    context = _context(record, workers=dispatcher.capacity, before=len(study.trials()))
+    context = _context(record, workers=workers, before=len(study.trials()))
     study.study.sampler = make_sampler(record.space.sampler_choice.name, context)
-    live = LiveRun(folder, record, study, budget=prepared.budget)
-    deadline = time.monotonic() + options.time_limit if options.time_limit else None
-    run_loop(live, dispatcher, observe, deadline=deadline)
-    _check_scored(live.snapshot())
-    return close_search(folder, run, live, dispatcher)
+    return LiveRun(folder, record, study, budget=prepared.budget)
 
 
 def _check_scored(end: Snapshot) -> None:

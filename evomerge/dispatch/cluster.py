@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from evomerge.errors import RequestError
+from evomerge.interrupts import held
 
 _KNOCK_SECONDS = 10.0
 _PREFIX = "evm-"
@@ -43,7 +44,7 @@ def local_ray(*, cpus: int) -> Iterator[None]:
     import ray
 
     try:
-        with _home(folder):  # Ray looks for the bootstrap file there
+        with _home(folder), held():  # Ray looks for the bootstrap file at home
             ray.init(
                 address="local",
                 num_cpus=cpus,
@@ -55,8 +56,9 @@ def local_ray(*, cpus: int) -> Iterator[None]:
             )
         yield
     finally:
-        ray.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
+        with held():
+            ray.shutdown()
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _knock(address: str) -> None:
@@ -86,13 +88,15 @@ def joined_ray(address: str) -> Iterator[None]:
     import ray
 
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        with held():
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise RequestError(f"no Ray cluster answers at {address}: {error}") from error
     try:
         yield
     finally:
-        ray.shutdown()
+        with held():
+            ray.shutdown()
 
 
 @contextmanager

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +15,7 @@ from evomerge.dispatch.job import Job
 from evomerge.dispatch.worker import Worker
 from evomerge.errors import RequestError, WorkError
 from evomerge.evaluate.brief import Brief
+from evomerge.interrupts import held
 from evomerge.types import Evaluation, Failed
 
 _log = logging.getLogger(__name__)
@@ -49,15 +48,13 @@ def ray_dispatcher(brief: Brief, *, workers: int | None, address: str | None) ->
     Raises `RequestError` if the cluster cannot be reached or has no room for `workers`.
     """
     cluster = local_ray(cpus=_cpus()) if address is None else joined_ray(address)
-    on_terminate = signal.getsignal(signal.SIGTERM)
     with cluster:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, on_terminate)  # Ray's own would abort this process
         dispatcher = RayDispatcher(brief, shape_workers(workers, threads=brief.threads))
         try:
             yield dispatcher
         finally:
-            dispatcher.close()
+            with held():
+                dispatcher.close()
 
 
 def _cpus() -> int:
@@ -104,8 +101,9 @@ class RayDispatcher:
 
     def collect(self) -> list[tuple[Job, Evaluation]]:
         done, _ = self._ray.wait(list(self._flights), num_returns=1, timeout=_WAIT_SECONDS)
-        results = [(self._flights.pop(ref), ref) for ref in done]
-        return [found for flight, ref in results for found in self._land(flight, ref)]
+        with held():
+            results = [(self._flights.pop(ref), ref) for ref in done]
+            return [found for flight, ref in results for found in self._land(flight, ref)]
 
     def close(self) -> None:
         for actor in [*self._idle, *(flight.actor for flight in self._flights.values())]:

@@ -10,12 +10,14 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
 import evomerge
 from evomerge.archive.run import Run
+from evomerge.archive.study import StudyRecord
 from evomerge.controller.public import search
 from evomerge.controller.search import Options
 from evomerge.errors import RequestError, RunError, WorkError
@@ -201,6 +203,31 @@ def test_interrupt_stops_cleanly_and_says_how_to_resume(space_file: Path, tmp_pa
     assert out == ""
     assert "--resume" in err
     assert "Traceback" not in err
+
+
+def test_an_interrupt_in_the_middle_of_a_record_lets_it_finish(
+    space_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tell = StudyRecord.tell_scored
+
+    def interrupted(study: StudyRecord, number: int, *rest: Any) -> None:
+        if number == 6:
+            signal.raise_signal(signal.SIGINT)
+        tell(study, number, *rest)
+
+    monkeypatch.setattr(StudyRecord, "tell_scored", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        search(space_file, run=tmp_path / "cut", options=SERIAL, budget=9)
+    assert evomerge.open_run(tmp_path / "cut").trials()["state"].tolist() == ["scored"] * 7
+
+
+def test_a_resumed_run_keeps_what_was_asked_on_the_command_line(space_file: Path, tmp_path: Path) -> None:
+    first = search(space_file, run=tmp_path / "run", options=SERIAL, budget=7, seed=5, sampler="random")
+    again = search(space_file, run=tmp_path / "run", options=SERIAL, resume=True)
+    assert again.record.space.seed == 5
+    pd.testing.assert_frame_equal(again.trials(), first.trials())
+    with pytest.raises(RunError, match="`seed` of the space"):
+        search(space_file, run=tmp_path / "run", options=SERIAL, resume=True, seed=6)
 
 
 def test_resume_refuses_another_space(space_file: Path, tmp_path: Path, serial: Run) -> None:
