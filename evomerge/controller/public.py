@@ -10,7 +10,7 @@ from evomerge.archive.folder import RunFolder, latest, next_free
 from evomerge.archive.run import Run
 from evomerge.controller.search import Options, Prepared, execute, resume, start
 from evomerge.controller.tally import Snapshot
-from evomerge.space import load_space
+from evomerge.space import read_space
 
 RUNS = Path("runs")
 """Where runs go unless told otherwise, in the working directory."""
@@ -29,15 +29,12 @@ def prepare(
     `changes` replace keys of the space; a resumed run keeps those it was started with. Raises a
     `RequestError`; nothing is written yet.
     """
-    loaded = load_space(space, changes)
-    near = space.absolute().parent
+    file = read_space(space, changes)
     if resuming:
-        folder = RunFolder((run or latest(RUNS, loaded.name)).absolute())
-        loaded = load_space(space, {**folder.read_record().changes, **changes})
-        return resume(loaded, folder, near=near, options=options)
-    folder = RunFolder((run or next_free(RUNS, loaded.name)).absolute())
-    text = space.read_text(encoding="utf-8")
-    return start(loaded, text, folder, near=near, options=options, changes=changes)
+        folder = RunFolder((run or latest(RUNS, file.space.name)).absolute())
+        file = read_space(space, {**folder.read_record().changes, **changes})
+        return resume(file, folder, options=options)
+    return start(file, RunFolder((run or next_free(RUNS, file.space.name)).absolute()), options=options)
 
 
 def search(

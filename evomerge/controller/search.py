@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 from evomerge.archive.folder import RunFolder
 from evomerge.archive.record import RunRecord, differences
@@ -17,7 +15,7 @@ from evomerge.controller.closing import ClosingReport, close_search
 from evomerge.controller.live import LiveRun
 from evomerge.controller.loop import Observer, run_loop
 from evomerge.controller.sampling import SamplerContext, make_sampler
-from evomerge.controller.setup import resolve
+from evomerge.controller.setup import about, resolve
 from evomerge.controller.tally import Snapshot
 from evomerge.dispatch.job import Dispatcher
 from evomerge.dispatch.ray import ray_dispatcher
@@ -25,7 +23,7 @@ from evomerge.dispatch.serial import SerialDispatcher
 from evomerge.errors import RunError, WorkError
 from evomerge.evaluate.brief import Brief
 from evomerge.interrupts import held
-from evomerge.space import Space
+from evomerge.space import SpaceFile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,32 +50,28 @@ class Prepared:
     text: str | None
 
 
-def start(
-    space: Space, text: str, folder: RunFolder, *, near: Path, options: Options, changes: Mapping[str, Any]
-) -> Prepared:
-    """Return a new search, checked: whatever is wrong with the request is a `RequestError` here.
-
-    `changes` are the keys of the space that are not as in its `text`.
-    """
+def start(file: SpaceFile, folder: RunFolder, *, options: Options) -> Prepared:
+    """Return a new search, checked: whatever is wrong with the request is a `RequestError` here."""
     folder.check_free()
-    record = replace(resolve(space, near=near, storage=options.storage), changes=changes)
-    _check_sampler(record)
+    record = resolve(file, storage=options.storage)
+    with about(file.document.where(("sampler",))):
+        _check_sampler(record)
     if options.storage is not None and study_exists(options.storage, folder.name):
         raise RunError(f"the storage already holds a study named `{folder.name}`; choose another `--run`")
-    return Prepared(record=record, folder=folder, budget=space.budget, text=text)
+    return Prepared(record=record, folder=folder, budget=file.space.budget, text=file.text)
 
 
-def resume(space: Space, folder: RunFolder, *, near: Path, options: Options) -> Prepared:
+def resume(file: SpaceFile, folder: RunFolder, *, options: Options) -> Prepared:
     """Return a search to continue. Raises `RunError` if it is running, or naming what has changed."""
     record = folder.read_record()
     with folder.writing():
-        now = resolve(space, near=near, storage=options.storage or record.storage)
+        now = resolve(file, storage=options.storage or record.storage)
     if changed := differences(record, now):
         raise RunError(
             f"{folder.path} cannot be continued: {', '.join(changed)} changed since it was started; "
             "undo that, or start a new run"
         )
-    return Prepared(record=record, folder=folder, budget=space.budget, text=None)
+    return Prepared(record=record, folder=folder, budget=file.space.budget, text=None)
 
 
 def execute(

@@ -5,106 +5,152 @@ Everything that is wrong with a request is found here, before a folder is made o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from evomerge.archive.record import RunRecord, provenance, redacted
 from evomerge.checkpoints.compatible import check_compatible
 from evomerge.checkpoints.digest import digest
-from evomerge.checkpoints.folder import open_checkpoint
+from evomerge.checkpoints.folder import Checkpoint, open_checkpoint
 from evomerge.checkpoints.locate import canonical, locate, locate_tasks
-from evomerge.errors import SpaceError, TaskError, unknown
+from evomerge.errors import RequestError, SpaceError, TaskError, unknown
 from evomerge.evaluate.items import split_items
 from evomerge.recipe import ModelRef
-from evomerge.space import Genome, Space
+from evomerge.space import Genome, Space, SpaceFile
+from evomerge.space.document import KeyPath
 from evomerge.space.load import measure_name
 from evomerge.space.schema import Measured
 from evomerge.types import Measure
 
 if TYPE_CHECKING:
-    from evomerge.evaluate.harness import ItemTask, TaskFacts
+    from evomerge.evaluate.harness import TaskFacts
+
+Where: TypeAlias = Callable[[KeyPath], str]
+"""The place of a key in the space file, as messages name it."""
 
 
-def resolve(space: Space, *, near: Path, storage: str | None = None) -> RunRecord:
-    """Return the run record of a search of `space`; relative paths start from `near`.
+@contextmanager
+def about(place: str) -> Iterator[None]:
+    """Let a `RequestError` begin with the place in the space file that it is about."""
+    try:
+        yield
+    except RequestError as error:
+        raise type(error)(f"{place}: {error}") from error
+
+
+def resolve(file: SpaceFile, *, storage: str | None = None) -> RunRecord:
+    """Return the run record of a search of a space; its relative paths start from its file.
 
     Raises a `RequestError` for the first thing that would keep the search from working.
     """
-    used = [*dict.fromkeys([*([space.merge.base] if space.merge.base else []), *space.merged])]
-    paths = {
-        name: locate(space.sources[name].source, revision=space.sources[name].revision, near=near)
-        for name in used
-    }
-    checkpoints = {name: open_checkpoint(path) for name, path in paths.items()}
-    structure = check_compatible(checkpoints)
-    models = {
-        name: ModelRef(
-            source=canonical(space.sources[name].source, paths[name]),
-            revision=space.sources[name].revision,
-            digest=digest(checkpoint),
-        )
-        for name, checkpoint in checkpoints.items()
-    }
+    space, where, near = file.space, file.document.where, file.path.absolute().parent
+    checkpoints = _checkpoints(space, where, near)
+    with about(where(("sources",))):
+        structure = check_compatible(checkpoints)
+    models = {name: _reference(space, name, checkpoint) for name, checkpoint in checkpoints.items()}
     genome = Genome(space=space, layers=structure.layers, models=models)
-    if not genome.genes:
-        raise SpaceError("nothing to search: every parameter is fixed; give one in `merge.genes` a range")
-    tasks = locate_tasks(space.tasks, near=near) if space.tasks else None
-    facts = _facts(space, tasks)
+    with about(where(("merge", "layers"))):
+        genes = genome.genes
+    if not genes:
+        raise SpaceError(
+            f"{where(('merge',))}: nothing to search: every parameter is fixed; give one in `genes` a range"
+        )
+    with about(where(("tasks",))):
+        tasks = locate_tasks(space.tasks, near=near) if space.tasks else None
+    facts = _facts(space, where, tasks)
     return RunRecord(
         space=space,
         layers=structure.layers,
         models=models,
-        paths={name: str(path) for name, path in paths.items()},
+        paths={name: str(checkpoint.path) for name, checkpoint in checkpoints.items()},
         tasks=str(tasks) if tasks else None,
-        objectives=_measures(space, "objectives", facts),
-        constraints=_measures(space, "constraints", facts),
-        items=_items(space, facts),
+        objectives=_measures(space, "objectives", where, facts),
+        constraints=_measures(space, "constraints", where, facts),
+        items=_items(space, where, facts),
         storage=redacted(storage) if storage else None,
+        changes=file.changes,
         provenance=provenance(),
     )
 
 
-def _facts(space: Space, folder: Path | None) -> Mapping[str, TaskFacts]:
-    from evomerge.evaluate.harness import load_tasks  # lm-eval takes seconds to import
+def _checkpoints(space: Space, where: Where, near: Path) -> dict[str, Checkpoint]:
+    """Return the models the merge uses, opened."""
+    opened = {}
+    for name in dict.fromkeys([*([space.merge.base] if space.merge.base else []), *space.merged]):
+        source = space.sources[name]
+        with about(where(("sources", name))):
+            opened[name] = open_checkpoint(locate(source.source, revision=source.revision, near=near))
+    return opened
 
-    names = dict.fromkeys(each.task for each in (*space.objectives, *space.constraints))
-    tasks: Mapping[str, ItemTask] = load_tasks(names, folder=folder, few_shot=space.few_shot, seed=space.seed)
-    return {name: task.facts for name, task in tasks.items()}
 
-
-def _measures(space: Space, kind: str, facts: Mapping[str, TaskFacts]) -> tuple[Measure, ...]:
-    asked = space.objectives if kind == "objectives" else space.constraints
-    return tuple(
-        _measure(each, measure_name(space, kind, i), facts[each.task]) for i, each in enumerate(asked)
+def _reference(space: Space, name: str, checkpoint: Checkpoint) -> ModelRef:
+    source = space.sources[name]
+    return ModelRef(
+        source=canonical(source.source, checkpoint.path),
+        revision=source.revision,
+        digest=digest(checkpoint),
     )
 
 
-def _measure(asked: Measured, name: str, facts: TaskFacts) -> Measure:
-    metric = asked.metric or next(iter(facts.metrics))
-    if metric not in facts.metrics:
-        raise TaskError(f"task `{facts.name}`: {unknown('metric', metric, facts.metrics)}")
-    chosen = asked.filter or facts.filters[0]
-    if chosen not in facts.filters:
-        raise TaskError(f"task `{facts.name}`: {unknown('filter', chosen, facts.filters)}")
-    return Measure(
-        name=name,
-        task=facts.name,
-        metric=metric,
-        filter=chosen,
-        higher_is_better=facts.metrics[metric],
-    )
+def _asked(space: Space) -> Iterator[tuple[str, int, Measured]]:
+    """Yield every objective and constraint with its place in the space."""
+    for i, objective in enumerate(space.objectives):
+        yield "objectives", i, objective
+    for i, constraint in enumerate(space.constraints):
+        yield "constraints", i, constraint
 
 
-def _items(space: Space, facts: Mapping[str, TaskFacts]) -> dict[str, dict[str, list[str]]]:
+def _facts(space: Space, where: Where, folder: Path | None) -> Mapping[str, TaskFacts]:
+    from evomerge.evaluate.harness import TaskLibrary  # lm-eval takes seconds to import
+
+    library = TaskLibrary(folder, few_shot=space.few_shot, seed=space.seed)
+    facts: dict[str, TaskFacts] = {}
+    for kind, i, asked in _asked(space):
+        if asked.task not in facts:
+            with about(where((kind, i, "task"))):
+                facts[asked.task] = library.load(asked.task).facts
+    return facts
+
+
+def _measures(space: Space, kind: str, where: Where, facts: Mapping[str, TaskFacts]) -> tuple[Measure, ...]:
+    measures = []
+    for found, i, asked in _asked(space):
+        if found == kind:
+            task = facts[asked.task]
+            metric = _offered("metric", asked.metric, task.metrics, task, where((kind, i, "metric")))
+            chosen = _offered("filter", asked.filter, task.filters, task, where((kind, i, "filter")))
+            measures.append(
+                Measure(
+                    name=measure_name(space, kind, i),
+                    task=asked.task,
+                    metric=metric,
+                    filter=chosen,
+                    higher_is_better=task.metrics[metric],
+                )
+            )
+    return tuple(measures)
+
+
+def _offered(what: str, asked: str | None, known: Iterable[str], task: TaskFacts, place: str) -> str:
+    """Return the metric or filter asked for, else the task's first. Raises `TaskError` if there is none."""
+    offered = list(known)
+    if asked is not None and asked not in offered:
+        raise TaskError(f"{place}: task `{task.name}`: {unknown(what, asked, offered)}")
+    return asked or offered[0]
+
+
+def _items(space: Space, where: Where, facts: Mapping[str, TaskFacts]) -> dict[str, dict[str, list[str]]]:
     items = {}
     for name, task in facts.items():
-        split = split_items(
-            name,
-            task.items,
-            search=space.items.search,
-            report=space.items.report,
-            seed=space.seed,
-        )
+        with about(where(("items",))):
+            split = split_items(
+                name,
+                task.items,
+                search=space.items.search,
+                report=space.items.report,
+                seed=space.seed,
+            )
         items[name] = {str(part): list(hashes) for part, hashes in split.items()}
     return items

@@ -16,7 +16,7 @@ from evomerge.checkpoints.folder import Checkpoint, open_checkpoint
 from evomerge.checkpoints.tensors import open_library
 from evomerge.errors import EvaluationError, EvomergeError
 from evomerge.evaluate.brief import Brief
-from evomerge.evaluate.harness import Scorer, load_tasks
+from evomerge.evaluate.harness import Scorer, TaskLibrary
 from evomerge.merge.memory import ResidentModel
 from evomerge.merge.plan import compile_plan
 from evomerge.recipe import Recipe
@@ -62,10 +62,11 @@ class ItemScoring:
     """A brief's tasks, built once, asked of any live model."""
 
     def __init__(self, brief: Brief) -> None:
-        names = list(dict.fromkeys(measure.task for measure in brief.measures))
+        names = dict.fromkeys(measure.task for measure in brief.measures)
         folder = Path(brief.tasks) if brief.tasks else None
+        library = TaskLibrary(folder, few_shot=brief.few_shot, seed=brief.seed)
         self._brief = brief
-        self._tasks = load_tasks(names, folder=folder, few_shot=brief.few_shot, seed=brief.seed)
+        self._tasks = {name: library.load(name) for name in names}
         self._scorer: tuple[Any, Scorer] | None = None
 
     def score(

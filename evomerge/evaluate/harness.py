@@ -120,47 +120,47 @@ class Scorer(HFLM):
         return list(self._tokens[key])
 
 
-def load_tasks(
-    names: Iterable[str], *, folder: Path | None, few_shot: int | None, seed: int
-) -> dict[str, ItemTask]:
-    """Return the named lm-eval tasks, ready to be answered: from `folder`, else lm-eval's own.
+class TaskLibrary:
+    """Where lm-eval tasks come from: the YAML files of a folder, or lm-eval's own."""
 
-    Raises `TaskError` for a task that is not there, is a group, or cannot be built.
-    """
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    if folder is None:
-        manager = TaskManager()
-    else:
-        manager = TaskManager(include_path=str(folder), include_defaults=False)
-    return {name: _load(manager, name, few_shot, seed, folder) for name in names}
+    def __init__(self, folder: Path | None, *, few_shot: int | None, seed: int) -> None:
+        logging.getLogger("lm_eval").setLevel(logging.ERROR)
+        self._where = f"in {folder}" if folder else "among lm-eval's tasks"
+        self._own = folder is None
+        self._few_shot = few_shot
+        self._seed = seed
+        self._manager = (
+            TaskManager(include_path=str(folder), include_defaults=False) if folder else TaskManager()
+        )
+
+    def load(self, name: str) -> ItemTask:
+        """Return the task, ready to be answered.
+
+        Raises `TaskError` for a task that is not there, is a group, or cannot be built.
+        """
+        if name in self._manager.all_groups or name in self._manager.all_tags:
+            raise TaskError(f"`{name}` is a group of tasks; name its tasks one by one")
+        if name not in self._manager.all_subtasks:
+            raise TaskError(f"{unknown('task', name, self._similar(name))} (looked {self._where})")
+        try:
+            task = self._manager.load([name])["tasks"][name]
+        except (OSError, ImportError, KeyError, TypeError, ValueError) as error:
+            raise TaskError(f"task `{name}` ({self._where}) cannot be loaded: {error}") from error
+        loaded = ItemTask(task, few_shot=self._few_shot, seed=self._seed)
+        if not loaded.facts.items:
+            raise TaskError(f"task `{name}` ({self._where}) has no items")
+        return loaded
+
+    def _similar(self, name: str) -> list[str]:
+        """Return the known names, of lm-eval's thousands only some that begin alike."""
+        known = list(self._manager.all_subtasks)
+        return [other for other in known if other[:3] == name[:3]][:20] if self._own else known
 
 
 def item_hash(doc: Any) -> str:
     """Return lm-eval's `doc_hash` of an item: sixty-four hex digits of its content."""
     text = json.dumps(doc, indent=2, default=lm_eval.utils.handle_non_serializable, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _load(manager: TaskManager, name: str, few_shot: int | None, seed: int, folder: Path | None) -> ItemTask:
-    where = f"in {folder}" if folder else "among lm-eval's tasks"
-    if name in manager.all_groups or name in manager.all_tags:
-        raise TaskError(f"`{name}` is a group of tasks; name its tasks one by one")
-    if name not in manager.all_subtasks:
-        known = manager.all_subtasks if folder else _similar(name, manager.all_subtasks)
-        raise TaskError(f"{unknown('task', name, known)} (looked {where})")
-    try:
-        task = manager.load([name])["tasks"][name]
-    except (OSError, ImportError, KeyError, TypeError, ValueError) as error:
-        raise TaskError(f"task `{name}` ({where}) cannot be loaded: {error}") from error
-    loaded = ItemTask(task, few_shot=few_shot, seed=seed)
-    if not loaded.facts.items:
-        raise TaskError(f"task `{name}` ({where}) has no items")
-    return loaded
-
-
-def _similar(name: str, known: Iterable[str]) -> list[str]:
-    """Return the names that begin alike: lm-eval has thousands."""
-    return [other for other in known if other[:3] == name[:3]][:20]
 
 
 def _by_item(task: Task) -> dict[str, list[Instance]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import yaml
@@ -20,14 +21,24 @@ _PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 
 @dataclass(frozen=True, kw_only=True)
 class Document:
-    """A YAML file's content, and the line of every key and list entry, counted from 1."""
+    """A YAML file's content, and the line of every key and list entry, counted from 1.
+
+    `replaced` are the keys whose content did not come from the file.
+    """
 
     name: str
-    content: Any
-    lines: dict[KeyPath, int]
+    content: Mapping[str, Any]
+    lines: Mapping[KeyPath, int]
+    replaced: frozenset[str] = frozenset()
+
+    def but(self, changes: Mapping[str, Any]) -> Document:
+        """Return the document with `changes` in the place of its own keys."""
+        return replace(self, content={**self.content, **changes}, replaced=frozenset(changes))
 
     def where(self, path: KeyPath) -> str:
         """Return `FILE:LINE: key.path` for the closest place that exists."""
+        if path and path[0] in self.replaced:
+            return f"{dotted(path)} as given"
         return f"{self.name}:{self.line(path)}: {dotted(path)}"
 
     def line(self, path: KeyPath) -> int:

@@ -131,13 +131,13 @@ class Genome:
             covered = [layer for first, last in asked for layer in range(first, last + 1)]
             if covered != list(range(self.layers)):
                 raise SpaceError(
-                    f"`merge.layers` must cover layers 0 to {self.layers - 1} in order without gap or "
+                    f"runs of layers must cover layers 0 to {self.layers - 1} in order without gap or "
                     f"overlap, found {asked}"
                 )
             return tuple((first, last) for first, last in asked)
         count = self.layers if asked == "each" else int(asked)
         if count > self.layers:
-            raise SpaceError(f"`merge.layers` asks for {count} runs, but there are {self.layers} layers")
+            raise SpaceError(f"{count} runs of layers are asked for, but there are {self.layers} layers")
         edges = [i * self.layers // count for i in range(count + 1)]
         return tuple((low, high - 1) for low, high in pairwise(edges))
 

@@ -6,6 +6,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -19,29 +20,52 @@ from evomerge.space.document import Document, KeyPath, read_document
 from evomerge.space.mistakes import mistakes
 from evomerge.space.schema import GeneRange, Range, Space
 
+_NO_CHANGES: Mapping[str, Any] = MappingProxyType({})
 
-def load_space(path: str | Path, changes: Mapping[str, Any] = MappingProxyType({})) -> Space:
+
+@dataclass(frozen=True, kw_only=True)
+class SpaceFile:
+    """A space and the file it stands in; `changes` are the keys that are not as in its `text`."""
+
+    space: Space
+    path: Path
+    text: str
+    changes: Mapping[str, Any]
+    document: Document
+
+
+def load_space(path: str | Path, changes: Mapping[str, Any] = _NO_CHANGES) -> Space:
     """Return the space in the file `path`, with `changes` in the place of its own keys.
 
     Raises `SpaceError` listing every mistake found.
     """
-    path = Path(path)
+    return read_space(Path(path), changes).space
+
+
+def read_space(path: Path, changes: Mapping[str, Any] = _NO_CHANGES) -> SpaceFile:
+    """Return the space in the file `path` together with what messages about it need.
+
+    Raises `SpaceError` listing every mistake found.
+    """
     if not path.is_file():
         raise SpaceError(f"no space file at {path}")
     try:
         text = path.read_text(encoding="utf-8")
     except (UnicodeDecodeError, OSError) as error:
         raise SpaceError(f"{path} cannot be read as text: {error}") from error
-    return parse_space(text, str(path), changes)
+    document = read_document(text, str(path)).but(changes)
+    return SpaceFile(space=_validated(document), path=path, text=text, changes=changes, document=document)
 
 
-def parse_space(
-    text: str, name: str = "space.yaml", changes: Mapping[str, Any] = MappingProxyType({})
-) -> Space:
+def parse_space(text: str, name: str = "space.yaml") -> Space:
     """Return the space written in `text`; `name` stands in error messages and names the space."""
-    document = read_document(text, name)
-    content = {**document.content, **changes}
-    content.setdefault("name", re.sub(r"[^A-Za-z0-9_.\-]", "-", Path(name).stem).lstrip(".-") or "space")
+    return _validated(read_document(text, name))
+
+
+def _validated(document: Document) -> Space:
+    content = dict(document.content)
+    own_name = re.sub(r"[^A-Za-z0-9_.\-]", "-", Path(document.name).stem).lstrip(".-")
+    content.setdefault("name", own_name or "space")
     try:
         space = Space.model_validate(content)
     except ValidationError as error:

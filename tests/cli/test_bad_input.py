@@ -76,23 +76,23 @@ def test_a_missing_space_file(complaint: Complaint) -> None:
     [
         (SPACE + "seed: [1\n", "space.yaml:9: not YAML: expected ',' or ']', but got '<stream end>'"),
         (SPACE + "budgett: 3\n", "space.yaml:8: `budgett` is not a key here; did you mean `budget`? (known: …)"),
-        (edited("models/math", "./models/none"), "no model folder `./models/none` (looked at …)"),
-        (edited("models/math", "models/none"), "`models/none` is neither a folder here nor in the hub's cache, …"),
-        (edited("models/math", "zoo:none"), "no zoo model named `none`. Known: …"),
-        (edited("models/math", "models/empty"), "…/models/empty is not a checkpoint: it has no config.json"),
-        (edited("models/math", "models/torn"), "…/models/torn/model.safetensors is not a whole safetensors file: …"),
-        (edited("models/math", "models/gpt2"), "`math` cannot be merged with `base`: its architecture is gpt2, not llama"),
-        (edited("models/math", "models/taller"), "`math` cannot be merged with `base`: its number of layers is 3, not 2"),
-        (edited("models/math", "models/words"), "`math` cannot be merged with `base`: the vocabularies differ (2 tokens missing, 2 extra, …"),
-        (edited("layers: 1", "layers: 3"), "`merge.layers` asks for 3 runs, but there are 2 layers"),
-        (edited("layers: 1", "genes: {weight: 1}"), "nothing to search: every parameter is fixed; …"),
-        (edited("tasks: tasks", "tasks: nowhere"), "no task folder `nowhere` (looked at …)"),
-        (edited("task: tiny", "task: tinny"), "no task named `tinny`. Did you mean `tiny`? Known: tiny (looked in …/tasks)"),
-        (edited("task: tiny", "task: tiny, metric: acc_nrm"), "task `tiny`: no metric named `acc_nrm`. …Known: acc"),
-        (edited("task: tiny", "task: tiny, filter: strict"), "task `tiny`: no filter named `strict`. Known: none"),
-        (edited("search: 4", "search: 400"), "task `tiny` has 12 items, too few for 400 to search on and 4 others to report on; lower `items`"),
-        (edited("sampler: random", "sampler: randm"), "no sampler named `randm`. Did you mean `random`? Known: …"),
-        (edited("sampler: random", "sampler: {name: cma, options: {sigmma: 1}}"), "sampler `cma` does not take {'sigmma': 1}: it knows `sigma` and `popsize`, not `sigmma`"),
+        (edited("models/math", "./models/none"), "space.yaml:1: `sources.math`: no model folder `./models/none` (looked at …)"),
+        (edited("models/math", "models/none"), "space.yaml:1: `sources.math`: `models/none` is neither a folder here nor in the hub's cache, …"),
+        (edited("models/math", "zoo:none"), "space.yaml:1: `sources.math`: no zoo model named `none`. Known: …"),
+        (edited("models/math", "models/empty"), "space.yaml:1: `sources.math`: …/models/empty is not a checkpoint: it has no config.json"),
+        (edited("models/math", "models/torn"), "space.yaml:1: `sources.math`: …/models/torn/model.safetensors is not a whole safetensors file: …"),
+        (edited("models/math", "models/gpt2"), "space.yaml:1: `sources`: `math` cannot be merged with `base`: its architecture is gpt2, not llama"),
+        (edited("models/math", "models/taller"), "space.yaml:1: `sources`: `math` cannot be merged with `base`: its number of layers is 3, not 2"),
+        (edited("models/math", "models/words"), "space.yaml:1: `sources`: `math` cannot be merged with `base`: the vocabularies differ (2 tokens missing, 2 extra, …"),
+        (edited("layers: 1", "layers: 3"), "space.yaml:2: `merge.layers`: 3 runs of layers are asked for, but there are 2 layers"),
+        (edited("layers: 1", "genes: {weight: 1}"), "space.yaml:2: `merge`: nothing to search: every parameter is fixed; …"),
+        (edited("tasks: tasks", "tasks: nowhere"), "space.yaml:4: `tasks`: no task folder `nowhere` (looked at …)"),
+        (edited("task: tiny", "task: tinny"), "space.yaml:3: `objectives[0].task`: no task named `tinny`. Did you mean `tiny`? Known: tiny (looked in …/tasks)"),
+        (edited("task: tiny", "task: tiny, metric: acc_nrm"), "space.yaml:3: `objectives[0].metric`: task `tiny`: no metric named `acc_nrm`. …Known: acc"),
+        (edited("task: tiny", "task: tiny, filter: strict"), "space.yaml:3: `objectives[0].filter`: task `tiny`: no filter named `strict`. Known: none"),
+        (edited("search: 4", "search: 400"), "space.yaml:5: `items`: task `tiny` has 12 items, too few for 400 to search on and 4 others to report on; lower `items`"),
+        (edited("sampler: random", "sampler: randm"), "space.yaml:6: `sampler`: no sampler named `randm`. Did you mean `random`? Known: …"),
+        (edited("sampler: random", "sampler: {name: cma, options: {sigmma: 1}}"), "space.yaml:6: `sampler`: sampler `cma` does not take {'sigmma': 1}: it knows `sigma` and `popsize`, not `sigmma`"),
     ],
 )  # fmt: skip
 def test_a_space_that_cannot_be_searched(
@@ -103,7 +103,8 @@ def test_a_space_that_cannot_be_searched(
 
 
 def test_an_unknown_sampler_on_the_command_line(complaint: Complaint) -> None:
-    assert complaint("search", "space.yaml", "--sampler", "tp").startswith("no sampler named `tp`.")
+    said = complaint("search", "space.yaml", "--sampler", "tp")
+    assert said.startswith("`sampler` as given: no sampler named `tp`. Did you mean `tpe`?")
 
 
 def test_a_run_folder_that_exists(workplace: Workplace, complaint: Complaint) -> None:

@@ -16,15 +16,17 @@ from evomerge.dispatch.ray import RayDispatcher, ray_dispatcher, shape_workers
 from evomerge.errors import RequestError
 from evomerge.evaluate.brief import Brief
 from evomerge.recipe import Recipe
-from evomerge.space import parse_space
+from evomerge.space import read_space
 from evomerge.space.baselines import baselines
 from evomerge.types import Failed, Scored
 from tests.controller.conftest import SPACE
 
 
 @pytest.fixture(scope="module")
-def small() -> tuple[Brief, Recipe]:
-    record = resolve(parse_space(SPACE), near=Path.cwd())
+def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Brief, Recipe]:
+    file = tmp_path_factory.mktemp("space") / "small.yaml"
+    file.write_text(SPACE)
+    record = resolve(read_space(file))
     return record.brief(), baselines(record.genome)[1].recipe
 
 

@@ -12,7 +12,7 @@ from lm_eval.tasks import TaskManager
 
 from evomerge.checkpoints.locate import ZOO
 from evomerge.errors import EvaluationError, TaskError
-from evomerge.evaluate.harness import ItemTask, Scorer, load_tasks
+from evomerge.evaluate.harness import ItemTask, Scorer, TaskLibrary
 from evomerge.types import Measure
 
 TASKS = ZOO / "tasks"
@@ -25,7 +25,7 @@ KINDS = {
 
 
 def prepared(name: str) -> ItemTask:
-    return load_tasks([name], folder=TASKS, few_shot=None, seed=0)[name]
+    return TaskLibrary(TASKS, few_shot=None, seed=0).load(name)
 
 
 def measure(task: ItemTask, metric: str) -> Measure:

@@ -55,11 +55,11 @@ print(repr(found["results"]["math_b"]["acc,none"]))
 
 
 def test_fresh_process_with_lm_eval_alone_scores_the_same(run: Run, exported: Path) -> None:
-    from evomerge.evaluate.harness import load_tasks
+    from evomerge.evaluate.harness import TaskLibrary
 
     tasks = run.record.tasks
     assert tasks is not None
-    known = load_tasks(["math_b"], folder=Path(tasks), few_shot=None, seed=0)["math_b"].facts.items
+    known = TaskLibrary(Path(tasks), few_shot=None, seed=0).load("math_b").facts.items
     positions = sorted(known.index(item) for item in run.record.items["math_b"]["search"])
     shown = subprocess.run(
         [sys.executable, "-c", PLAIN, str(exported), tasks, json.dumps(positions)],

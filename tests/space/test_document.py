@@ -36,6 +36,13 @@ def test_a_place_that_is_not_there_has_the_line_of_what_holds_it() -> None:
     assert document.where(("missing",)) == "s.yaml:1: `missing`"
 
 
+def test_what_was_given_in_place_of_a_key_has_no_line() -> None:
+    document = read_document("a: 1\nb: {c: 2}\n", "s.yaml").but({"b": {"c": 3}})
+    assert document.content == {"a": 1, "b": {"c": 3}}
+    assert document.where(("a",)) == "s.yaml:1: `a`"
+    assert document.where(("b", "c")) == "`b.c` as given"
+
+
 def test_a_path_is_written_as_people_write_it() -> None:
     assert dotted(("objectives", 0, "task")) == "`objectives[0].task`"
     assert dotted(()) == "the file"

@@ -59,12 +59,12 @@ def test_layers_are_cut_into_runs(layers: str, of: int, labels: list[str]) -> No
     "layers", ["[[0, 2], [4, 5]]", "[[0, 3], [3, 5]]", "[[0, 4]]", "[[0, 6]]", "[[3, 5], [0, 2]]"]
 )
 def test_runs_that_do_not_tile_the_model_are_refused(layers: str) -> None:
-    with pytest.raises(SpaceError, match=r"^`merge.layers` must cover layers 0 to 5 in order without gap"):
+    with pytest.raises(SpaceError, match=r"^runs of layers must cover layers 0 to 5 in order without gap"):
         _ = genome(f"{{base: base, layers: {layers}}}").genes
 
 
 def test_more_runs_than_layers_are_refused() -> None:
-    with pytest.raises(SpaceError, match=r"^`merge.layers` asks for 7 runs, but there are 6 layers$"):
+    with pytest.raises(SpaceError, match=r"^7 runs of layers are asked for, but there are 6 layers$"):
         _ = genome("{base: base, layers: 7}").genes
 
 

@@ -290,3 +290,11 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     file.write_bytes(b"\xff\xfe\x00\x80")
     with pytest.raises(SpaceError, match=f"^{file} cannot be read as text: "):
         load_space(file)
+
+
+def test_changes_take_the_place_of_keys_and_are_checked_alike(tmp_path: Path) -> None:
+    file = tmp_path / "two.yaml"
+    file.write_text(GOOD, encoding="utf-8")
+    assert load_space(file, {"budget": 7, "seed": 3}).budget == 7
+    with pytest.raises(SpaceError, match=r"^`budget` as given must be at least 1, found 0$"):
+        load_space(file, {"budget": 0})
