@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import evomerge
-from evomerge.controller.search import Options
 
 QUICKSTART = Path(__file__).parent.parent / "search_spaces" / "quickstart.yaml"
 
@@ -34,8 +33,7 @@ def run_one(space: Path, sampler: str, seed: int, budget: int, folder: Path) -> 
     run = evomerge.search(
         space,
         run=folder / f"{sampler}-{seed}",
-        options=Options(),
-        sampler={"name": sampler},
+        sampler=sampler,
         seed=seed,
         budget=budget,
     )

@@ -50,7 +50,7 @@ def command(
     signal.signal(signal.SIGTERM, _as_interrupt)
     prepared: Prepared | None = None
     try:
-        from evomerge.controller.public import prepare
+        from evomerge.controller.public import given, prepare
         from evomerge.controller.search import Options
 
         options = Options(
@@ -60,9 +60,8 @@ def command(
             storage=storage,
             time_limit=time_limit,
         )
-        asked = {"sampler": sampler, "seed": seed, "budget": budget}
-        changes = {key: value for key, value in asked.items() if value is not None}
-        prepared = prepare(space, run=run, resuming=resume, changes=changes, options=options)
+        changes = given(budget=budget, sampler=sampler, seed=seed)
+        prepared = prepare(space, run=run, resume=resume, changes=changes, options=options)
         report = _search(prepared, options, quiet=quiet)
     except KeyboardInterrupt:
         if prepared is None or not prepared.folder.begun:

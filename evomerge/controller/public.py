@@ -2,65 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from evomerge.archive.folder import RunFolder, latest, next_free
 from evomerge.archive.run import Run
-from evomerge.controller.search import Options, Prepared, execute, resume, start
+from evomerge.controller.search import Options, Prepared, execute, resume_search, start_search
 from evomerge.controller.tally import Snapshot
-from evomerge.space import read_space
+from evomerge.space import Space, SpaceFile, read_space
+from evomerge.space.load import stated_space
 
 RUNS = Path("runs")
 """Where runs go unless told otherwise, in the working directory."""
 
 
 def prepare(
-    space: Path,
-    *,
-    run: Path | None,
-    resuming: bool,
-    changes: Mapping[str, Any],
-    options: Options,
+    space: Path | Space, *, run: Path | None, resume: bool, changes: dict[str, Any], options: Options
 ) -> Prepared:
     """Return a search ready to begin: a new one, or the one to resume.
 
     `changes` replace keys of the space; a resumed run keeps those it was started with. Raises a
     `RequestError`; nothing is written yet.
     """
-    file = read_space(space, changes)
-    if resuming:
+    file = _read(space, changes)
+    if resume:
         folder = RunFolder((run or latest(RUNS, file.space.name)).absolute())
-        file = read_space(space, {**folder.read_record().changes, **changes})
-        return resume(file, folder, options=options)
-    return start(file, RunFolder((run or next_free(RUNS, file.space.name)).absolute()), options=options)
+        file = _read(space, {**folder.read_record().changes, **changes})
+        return resume_search(file, folder, options=options)
+    folder = RunFolder((run or next_free(RUNS, file.space.name)).absolute())
+    return start_search(file, folder, options=options)
 
 
 def search(
-    space: str | Path,
+    space: str | Path | Space,
     *,
+    budget: int | None = None,
     run: str | Path | None = None,
     resume: bool = False,
-    options: Options | None = None,
-    **changes: Any,
+    workers: int | None = None,
+    ray_address: str | None = None,
+    serial: bool = False,
+    sampler: str | None = None,
+    seed: int | None = None,
+    storage: str | None = None,
+    time_limit: float | None = None,
 ) -> Run:
-    """Search the space in a file and return the run.
+    """Search a space, given as a file or as `load_space` returns it, and return the run.
 
-    `run` is the folder to write (default: a new one in `runs/`, named after the space); `changes` replace
-    keys of the space, such as `budget=50`. Raises a `RequestError` before anything is written, and
-    `WorkError` if nothing could be scored.
+    The arguments are the options of `evomerge search`: `run` is the folder to write (default: a new one in
+    `runs/`, named after the space); `budget`, `sampler` and `seed` replace the space's own; `workers` counts
+    evaluators (default: one per GPU, else per CPU), `ray_address` joins a cluster and `serial` evaluates in
+    this process; `storage` is a database URL instead of the run's journal; `time_limit` in seconds.
+
+    Raises a `RequestError` before anything is written, and `WorkError` if nothing could be scored.
     """
-    options = options or Options()
+    options = Options(
+        workers=workers, ray_address=ray_address, serial=serial, storage=storage, time_limit=time_limit
+    )
     prepared = prepare(
-        Path(space),
-        run=Path(run) if run else None,
-        resuming=resume,
-        changes=changes,
+        space if isinstance(space, Space) else Path(space),
+        run=Path(run) if run is not None else None,
+        resume=resume,
+        changes=given(budget=budget, sampler=sampler, seed=seed),
         options=options,
     )
     execute(prepared, options=options, observe=_look_away)
-    return Run(prepared.folder, prepared.record, options.storage)
+    return Run(prepared.folder, prepared.record, storage)
+
+
+def given(**keys: Any) -> dict[str, Any]:
+    """Return the keys that have a value."""
+    return {key: value for key, value in keys.items() if value is not None}
+
+
+def _read(space: Path | Space, changes: dict[str, Any]) -> SpaceFile:
+    return stated_space(space, changes) if isinstance(space, Space) else read_space(space, changes)
 
 
 def _look_away(snapshot: Snapshot) -> None:

@@ -50,7 +50,7 @@ class Prepared:
     text: str | None
 
 
-def start(file: SpaceFile, folder: RunFolder, *, options: Options) -> Prepared:
+def start_search(file: SpaceFile, folder: RunFolder, *, options: Options) -> Prepared:
     """Return a new search, checked: whatever is wrong with the request is a `RequestError` here."""
     folder.check_free()
     record = resolve(file, storage=options.storage)
@@ -61,7 +61,7 @@ def start(file: SpaceFile, folder: RunFolder, *, options: Options) -> Prepared:
     return Prepared(record=record, folder=folder, budget=file.space.budget, text=file.text)
 
 
-def resume(file: SpaceFile, folder: RunFolder, *, options: Options) -> Prepared:
+def resume_search(file: SpaceFile, folder: RunFolder, *, options: Options) -> Prepared:
     """Return a search to continue. Raises `RunError` if it is running, or naming what has changed."""
     record = folder.read_record()
     with folder.writing():

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import yaml
 from pydantic import ValidationError
 
 from evomerge import plugins
@@ -55,6 +56,23 @@ def read_space(path: Path, changes: Mapping[str, Any] = _NO_CHANGES) -> SpaceFil
         raise SpaceError(f"{path} cannot be read as text: {error}") from error
     document = read_document(text, str(path)).but(changes)
     return SpaceFile(space=_validated(document), path=path, text=text, changes=changes, document=document)
+
+
+def stated_space(space: Space, changes: Mapping[str, Any] = _NO_CHANGES) -> SpaceFile:
+    """Return a space that stands in no file as if it did; its paths start from the working directory.
+
+    Raises `SpaceError` if the `changes` are mistaken.
+    """
+    own = space.model_dump(mode="json", exclude_none=True)
+    content = {**own, **changes}
+    document = Document(name=space.name, content=content, lines={}, replaced=frozenset(content))
+    return SpaceFile(
+        space=_validated(document),
+        path=Path(f"{space.name}.yaml"),
+        text=yaml.safe_dump(own, sort_keys=False, allow_unicode=True),
+        changes=changes,
+        document=document,
+    )
 
 
 def parse_space(text: str, name: str = "space.yaml") -> Space:

@@ -19,11 +19,10 @@ import evomerge
 from evomerge.archive.run import Run
 from evomerge.archive.study import StudyRecord
 from evomerge.controller.public import search
-from evomerge.controller.search import Options
-from evomerge.errors import RequestError, RunError, WorkError
+from evomerge.errors import RequestError, RunError, SpaceError, WorkError
+from evomerge.space import parse_space
 from evomerge.space.baselines import baselines
 
-SERIAL = Options(serial=True)
 GENES = "/"
 COMMAND = [sys.executable, "-m", "evomerge.cli.main", "search"]
 
@@ -34,17 +33,17 @@ def genes(frame: pd.DataFrame) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def serial(space_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return search(space_file, run=tmp_path_factory.mktemp("runs") / "serial", options=SERIAL)
+    return search(space_file, run=tmp_path_factory.mktemp("runs") / "serial", serial=True)
 
 
 @pytest.fixture(scope="module")
 def one_worker(space_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return search(space_file, run=tmp_path_factory.mktemp("runs") / "ray1", options=Options(workers=1))
+    return search(space_file, run=tmp_path_factory.mktemp("runs") / "ray1", workers=1)
 
 
 @pytest.fixture(scope="module")
 def two_workers(space_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return search(space_file, run=tmp_path_factory.mktemp("runs") / "ray2", options=Options(workers=2))
+    return search(space_file, run=tmp_path_factory.mktemp("runs") / "ray2", workers=2)
 
 
 def test_budget_is_exact(serial: Run, one_worker: Run, two_workers: Run) -> None:
@@ -123,14 +122,14 @@ def test_record_pins_versions_digests_and_items(serial: Run) -> None:
 
 
 def test_same_seed_same_run_and_another_seed_another(space_file: Path, tmp_path: Path, serial: Run) -> None:
-    again = search(space_file, run=tmp_path / "again", options=SERIAL, budget=8)
+    again = search(space_file, run=tmp_path / "again", serial=True, budget=8)
     pd.testing.assert_frame_equal(genes(again.trials()), genes(serial.trials().head(8)))
-    other = search(space_file, run=tmp_path / "other", options=SERIAL, budget=8, seed=1)
+    other = search(space_file, run=tmp_path / "other", serial=True, budget=8, seed=1)
     assert not genes(other.trials()).tail(3).equals(genes(again.trials()).tail(3))
 
 
 def test_two_objectives_end_in_a_front(two_objectives_file: Path, tmp_path: Path) -> None:
-    run = search(two_objectives_file, run=tmp_path / "two", options=SERIAL, budget=30)
+    run = search(two_objectives_file, run=tmp_path / "two", serial=True, budget=30)
     front = run.front()
     assert len(front) >= 3
     assert front["math_b"].is_monotonic_decreasing
@@ -139,9 +138,8 @@ def test_two_objectives_end_in_a_front(two_objectives_file: Path, tmp_path: Path
 
 
 def test_time_limit_stops_the_asking(space_file: Path, tmp_path: Path) -> None:
-    limited = Options(serial=True, time_limit=1e-9)
     with pytest.raises(WorkError, match="no candidate"):
-        search(space_file, run=tmp_path / "late", options=limited)
+        search(space_file, run=tmp_path / "late", serial=True, time_limit=1e-9)
 
 
 def started(space: Path, run: Path, *arguments: str) -> subprocess.Popen[str]:
@@ -217,30 +215,45 @@ def test_an_interrupt_in_the_middle_of_a_record_lets_it_finish(
 
     monkeypatch.setattr(StudyRecord, "tell_scored", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        search(space_file, run=tmp_path / "cut", options=SERIAL, budget=9)
+        search(space_file, run=tmp_path / "cut", serial=True, budget=9)
     assert evomerge.open_run(tmp_path / "cut").trials()["state"].tolist() == ["scored"] * 7
 
 
 def test_a_resumed_run_keeps_what_was_asked_on_the_command_line(space_file: Path, tmp_path: Path) -> None:
-    first = search(space_file, run=tmp_path / "run", options=SERIAL, budget=7, seed=5, sampler="random")
-    again = search(space_file, run=tmp_path / "run", options=SERIAL, resume=True)
+    first = search(space_file, run=tmp_path / "run", serial=True, budget=7, seed=5, sampler="random")
+    again = search(space_file, run=tmp_path / "run", serial=True, resume=True)
     assert again.record.space.seed == 5
     pd.testing.assert_frame_equal(again.trials(), first.trials())
     with pytest.raises(RunError, match="`seed` of the space"):
-        search(space_file, run=tmp_path / "run", options=SERIAL, resume=True, seed=6)
+        search(space_file, run=tmp_path / "run", serial=True, resume=True, seed=6)
+
+
+def test_a_space_may_be_given_as_a_value(
+    space_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, serial: Run
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = search(evomerge.load_space(space_file), serial=True, budget=7)
+    assert run.folder.path == tmp_path / "runs" / "small"
+    pd.testing.assert_frame_equal(genes(run.trials()), genes(serial.trials().head(7)))
+    again = search(run.folder.path / "space.yaml", run=run.folder.path, serial=True, resume=True)
+    assert len(again.trials()) == 7
+    with pytest.raises(SpaceError, match=r"^`budget` as given must be at least 1, found 0$"):
+        search(evomerge.load_space(space_file), budget=0)
+    with pytest.raises(RequestError, match=r"^`sources.math` as given: no zoo model named `maths`"):
+        search(parse_space(space_file.read_text().replace("zoo:math", "zoo:maths")))
 
 
 def test_resume_refuses_another_space(space_file: Path, tmp_path: Path, serial: Run) -> None:
     other = tmp_path / "other.yaml"
     other.write_text(space_file.read_text().replace("high: 2.0", "high: 1.5"))
     with pytest.raises(RunError, match=r"`name` of the space.*`merge` of the space"):
-        search(other, run=serial.folder.path, resume=True, options=SERIAL)
+        search(other, run=serial.folder.path, resume=True, serial=True)
 
 
 def test_a_larger_budget_extends_a_finished_run(space_file: Path, tmp_path: Path) -> None:
     run = tmp_path / "longer"
-    search(space_file, run=run, options=SERIAL, budget=7)
-    longer = search(space_file, run=run, options=SERIAL, budget=9, resume=True)
+    search(space_file, run=run, serial=True, budget=7)
+    longer = search(space_file, run=run, serial=True, budget=9, resume=True)
     assert list(longer.trials()["trial"]) == list(range(9))
 
 
@@ -248,7 +261,7 @@ def test_every_candidate_failing_is_said(space_file: Path, tmp_path: Path) -> No
     broken = tmp_path / "overflow.yaml"
     text = space_file.read_text().replace("dtype: float32", "dtype: float16")
     broken.write_text(text.replace("{low: -0.3, high: 2.0}", "{low: 1.0e+8, high: 1.0e+9}"))
-    run = search(broken, run=tmp_path / "overflow", options=SERIAL, budget=8)
+    run = search(broken, run=tmp_path / "overflow", serial=True, budget=8)
     states = run.trials()["state"].tolist()
     assert states == ["scored"] * 5 + ["failed"] * 3
     assert "cannot hold" in run.trials()["failure"].iloc[-1]
@@ -256,16 +269,16 @@ def test_every_candidate_failing_is_said(space_file: Path, tmp_path: Path) -> No
 
 def test_no_room_for_the_workers_leaves_nothing(space_file: Path, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="use `--workers"):
-        search(space_file, run=tmp_path / "crowded", options=Options(workers=10_000))
+        search(space_file, run=tmp_path / "crowded", workers=10_000)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_sqlite_serves_as_storage_and_keeps_one_study_per_name(space_file: Path, tmp_path: Path) -> None:
-    database = Options(serial=True, storage=f"sqlite:///{tmp_path}/study.db")
-    run = search(space_file, run=tmp_path / "one", options=database, budget=6)
+    database = f"sqlite:///{tmp_path}/study.db"
+    run = search(space_file, run=tmp_path / "one", serial=True, storage=database, budget=6)
     assert list(run.trials()["trial"]) == list(range(6))
     assert not run.folder.journal.exists()
-    more = search(space_file, run=tmp_path / "one", options=database, budget=7, resume=True)
+    more = search(space_file, run=tmp_path / "one", serial=True, storage=database, budget=7, resume=True)
     assert len(more.trials()) == 7
     with pytest.raises(RunError, match="already holds a study named `one`"):
-        search(space_file, run=tmp_path / "elsewhere" / "one", options=database)
+        search(space_file, run=tmp_path / "elsewhere" / "one", serial=True, storage=database)

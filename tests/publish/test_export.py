@@ -15,7 +15,6 @@ from evomerge.archive.run import Run
 from evomerge.checkpoints.folder import open_checkpoint
 from evomerge.checkpoints.tensors import open_library
 from evomerge.controller.public import search
-from evomerge.controller.search import Options
 from evomerge.errors import ExportError, RequestError
 from evomerge.merge.memory import ResidentModel
 from evomerge.merge.plan import compile_plan
@@ -31,7 +30,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
     folder = tmp_path_factory.mktemp("export")
     (folder / "small.yaml").write_text(SPACE)
-    return search(folder / "small.yaml", run=folder / "run", options=Options(serial=True), budget=10)
+    return search(folder / "small.yaml", run=folder / "run", serial=True, budget=10)
 
 
 @pytest.fixture(scope="module")
