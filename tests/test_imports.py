@@ -17,6 +17,9 @@ CHEAP = {
     "methods": (
         "from evomerge import plugins\nfor name in plugins.names('methods'): plugins.load('methods', name)"
     ),
+    "samplers": (
+        "from evomerge import plugins\nfor name in plugins.names('samplers'): plugins.load('samplers', name)"
+    ),
     "public names of the cheap half": "from evomerge import Recipe, load_space, open_run",
     "a space": (
         "from evomerge.space import parse_space\n"
@@ -81,7 +84,7 @@ def test_star_import_brings_exactly_the_public_names() -> None:
 @pytest.mark.parametrize("command", [[], ["search"], ["front"], ["export"], ["dashboard"], ["zoo"]])
 def test_help_is_data_on_stdout(command: list[str]) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "evomerge.cli.main", *command, "--help"],
+        [sys.executable, "-m", "evomerge", *command, "--help"],
         capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")

@@ -5,9 +5,11 @@ Exit codes: 0 done, 1 the work failed, 2 the request is wrong, 130 interrupted (
 
 from __future__ import annotations
 
+import importlib.metadata
 import logging
 import os
 import sys
+from typing import Annotated
 
 import typer
 from rich.logging import RichHandler
@@ -23,6 +25,23 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"evomerge {importlib.metadata.version('evomerge')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version.")
+    ] = False,
+) -> None:
+    del version
+
+
 app.command("search")(search.command)
 app.command("front")(front.command)
 app.command("export")(export.command)
@@ -56,7 +75,3 @@ def _escaped(text: str) -> str:
     from rich.markup import escape
 
     return escape(text)
-
-
-if __name__ == "__main__":
-    main()

@@ -19,7 +19,7 @@ from tests.controller.conftest import TWO_OBJECTIVES
 
 
 def evomerge_command(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "evomerge.cli.main", *map(str, arguments)]
+    command = [sys.executable, "-m", "evomerge", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
 
 
@@ -87,7 +87,7 @@ def fetched(url: str) -> bytes:
 
 
 def test_dashboard_shows_the_study_on_loopback(place: Path) -> None:
-    command = [sys.executable, "-m", "evomerge.cli.main", "dashboard", "runs/two", "--port", "0"]
+    command = [sys.executable, "-m", "evomerge", "dashboard", "runs/two", "--port", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=place) as process:
         try:
             assert process.stderr is not None

@@ -24,7 +24,7 @@ from evomerge.space import parse_space
 from evomerge.space.baselines import baselines
 
 GENES = "/"
-COMMAND = [sys.executable, "-m", "evomerge.cli.main", "search"]
+COMMAND = [sys.executable, "-m", "evomerge", "search"]
 
 
 def genes(frame: pd.DataFrame) -> pd.DataFrame:
