@@ -44,12 +44,17 @@ class LiveRun:
         self._left = study.unfinished()
 
     def next_job(self) -> Job | None:
-        """Return the next candidate, recorded as running; None once the whole budget is asked for."""
+        """Return the next candidate, recorded as running; None if there is none to ask for any more."""
         if self._left:
             return self._job(self._left.pop(0))
-        if self._tally.finished + len(self._under_way) >= self._budget:
+        if self._tally.finished + len(self._under_way) >= self._budget or self.hopeless:
             return None
         return self._job(self._study.ask())
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether every baseline failed: models that are sound by themselves cannot be scored here."""
+        return self._tally.scored == 0 and self._tally.failed >= len(self._baselines)
 
     def finish(self, number: int, evaluation: Evaluation) -> None:
         """Record a result: items, then the trial, then the front."""

@@ -16,7 +16,6 @@ from evomerge.controller.live import LiveRun
 from evomerge.controller.loop import Observer, run_loop
 from evomerge.controller.sampling import SamplerContext, make_sampler
 from evomerge.controller.setup import about, resolve
-from evomerge.controller.tally import Snapshot
 from evomerge.dispatch.job import Dispatcher
 from evomerge.dispatch.ray import ray_dispatcher
 from evomerge.dispatch.serial import SerialDispatcher
@@ -99,7 +98,7 @@ def _search(prepared: Prepared, dispatcher: Dispatcher, options: Options, observ
         live = _opened(prepared, run, workers=dispatcher.capacity)
     deadline = time.monotonic() + options.time_limit if options.time_limit else None
     run_loop(live, dispatcher, observe, deadline=deadline)
-    _check_scored(live.snapshot())
+    _check_scored(live)
     return close_search(prepared.folder, run, live, dispatcher)
 
 
@@ -120,7 +119,13 @@ def _opened(prepared: Prepared, run: Run, *, workers: int) -> LiveRun:
     return LiveRun(folder, record, study, budget=prepared.budget)
 
 
-def _check_scored(end: Snapshot) -> None:
+def _check_scored(live: LiveRun) -> None:
+    end = live.snapshot()
+    if live.hopeless:
+        raise WorkError(
+            f"not even the base and the parents could be scored, so the search was given up after "
+            f"{end.failed} failures, the last because: {end.last_failure}"
+        )
     if end.failed and not end.scored:
         raise WorkError(f"all {end.failed} candidates failed, the last because: {end.last_failure}")
     if not end.scored:

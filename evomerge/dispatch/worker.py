@@ -28,7 +28,7 @@ class Worker:
             return self._evaluator.evaluate(recipe, split)
         except Exception as error:  # a candidate must not take the search down
             return Failed(
-                reason=f"{type(error).__name__}: {error}",
+                reason=_reason(error),
                 traceback=traceback.format_exc(),
                 seconds=time.monotonic() - started,
             )
@@ -36,3 +36,11 @@ class Worker:
     def close(self) -> None:
         """Unmap the sources."""
         self._evaluator.close()
+
+
+def _reason(error: Exception) -> str:
+    """Return what an error says; one without words (a bare `assert`) is told by the line that raised it."""
+    if words := str(error):
+        return f"{type(error).__name__}: {words}"
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} at `{last.line}` ({last.filename}:{last.lineno})"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 import evomerge
 from evomerge.archive.run import Run
 from evomerge.archive.study import StudyRecord
+from evomerge.checkpoints.locate import ZOO
 from evomerge.controller.public import search
 from evomerge.errors import RequestError, RunError, SpaceError, WorkError
 from evomerge.space import parse_space
@@ -257,7 +259,7 @@ def test_a_larger_budget_extends_a_finished_run(space_file: Path, tmp_path: Path
     assert list(longer.trials()["trial"]) == list(range(9))
 
 
-def test_every_candidate_failing_is_said(space_file: Path, tmp_path: Path) -> None:
+def test_candidates_that_fail_are_recorded_and_the_search_goes_on(space_file: Path, tmp_path: Path) -> None:
     broken = tmp_path / "overflow.yaml"
     text = space_file.read_text().replace("dtype: float32", "dtype: float16")
     broken.write_text(text.replace("{low: -0.3, high: 2.0}", "{low: 1.0e+8, high: 1.0e+9}"))
@@ -265,6 +267,20 @@ def test_every_candidate_failing_is_said(space_file: Path, tmp_path: Path) -> No
     states = run.trials()["state"].tolist()
     assert states == ["scored"] * 5 + ["failed"] * 3
     assert "cannot hold" in run.trials()["failure"].iloc[-1]
+
+
+def test_a_search_whose_baselines_all_fail_is_given_up(space_file: Path, tmp_path: Path) -> None:
+    tasks = tmp_path / "tasks"
+    shutil.copytree(ZOO / "tasks", tasks)
+    with (tasks / "math_b.yaml").open("a") as file:
+        file.write("process_results: !function data.broken\n")
+    with (tasks / "data.py").open("a") as file:
+        file.write("\n\ndef broken(doc, results):\n    assert not results\n")
+    space = tmp_path / "broken.yaml"
+    space.write_text(space_file.read_text().replace("zoo:tasks", "tasks"))
+    with pytest.raises(WorkError, match=r"given up after 5 failures.*AssertionError at `assert not results`"):
+        search(space, run=tmp_path / "run", serial=True)
+    assert evomerge.open_run(tmp_path / "run").trials()["state"].tolist() == ["failed"] * 5
 
 
 def test_no_room_for_the_workers_leaves_nothing(space_file: Path, tmp_path: Path) -> None:
