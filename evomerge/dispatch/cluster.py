@@ -22,12 +22,17 @@ from evomerge.interrupts import held
 _KNOCK_SECONDS = 10.0
 _PREFIX = "evm-"
 _STORE_BYTES = 100 << 20
+_LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
+_NOWHERE = ("198.51.100.1", 9)  # an address reserved for documentation, and the port that discards
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_USAGE_STATS_PROMPT_ENABLED": "0",
 }
 """Set for a cluster that is joined, too: nothing is reported from here."""
+
+ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""Despite its name: bind to, or dial, 127.0.0.1 and not this machine's outer address."""
 
 
 @contextmanager
@@ -37,7 +42,7 @@ def local_ray(*, cpus: int) -> Iterator[None]:
     prefix = f"{_PREFIX}{os.getpid()}-"  # short: Unix sockets allow about 100 characters
     folder = Path(tempfile.mkdtemp(prefix=prefix))
     os.environ.update(QUIET)
-    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # despite its name: bind to loopback
+    os.environ.update(ON_LOOPBACK)
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # else one is left in $HOME
     os.environ.setdefault("HF_HOME", str(Path.home() / ".cache" / "huggingface"))
     (folder / "ray_bootstrap_config.yaml").write_text("{}\n")  # else cloud metadata is asked for
@@ -61,15 +66,37 @@ def local_ray(*, cpus: int) -> Iterator[None]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _knock(address: str) -> None:
-    """Raise `RequestError` if nobody listens at HOST:PORT, for which Ray itself waits minutes."""
+def _knock(address: str) -> bool:
+    """Return whether the cluster at HOST:PORT can be reached on this machine's loopback only.
+
+    Ray dials the machine's outer address even if told 127.0.0.1, and waits minutes where nobody listens.
+    Raises `RequestError` if nobody does.
+    """
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not port.isdecimal():
-        return  # `auto` and the like
+        return False  # `auto` and the like
     try:
-        socket.create_connection((host, int(port)), timeout=_KNOCK_SECONDS).close()
+        _dial(host, int(port))
     except OSError as error:
         raise RequestError(f"no Ray cluster answers at {address}: {error.strerror or error}") from error
+    if host not in _LOOPBACK:
+        return False
+    try:
+        _dial(_outer_address(), int(port))
+    except OSError:
+        return True
+    return False
+
+
+def _dial(host: str, port: int) -> None:
+    socket.create_connection((host, port), timeout=_KNOCK_SECONDS).close()
+
+
+def _outer_address() -> str:
+    """Return the address this machine would send from; nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(_NOWHERE)
+        return str(probe.getsockname()[0])
 
 
 def _sweep() -> None:
@@ -83,7 +110,8 @@ def _sweep() -> None:
 @contextmanager
 def joined_ray(address: str) -> Iterator[None]:
     """Join the cluster at `address`. Raises `RequestError` if it does not answer."""
-    _knock(address)
+    if _knock(address):
+        os.environ.update(ON_LOOPBACK)
     os.environ.update(QUIET)
     import ray
 
