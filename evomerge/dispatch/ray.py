@@ -122,7 +122,9 @@ class RayDispatcher:
         try:
             self._ray.get(first[0])
         except RayActorError as error:
-            raise WorkError(f"no worker could start: {error}") from error
+            raise WorkError(
+                f"no worker could start: {_cause(error)} (`--serial` runs without workers, for debugging)"
+            ) from error
 
     def _launch(self, job: Job, *, attempt: int) -> None:
         actor = self._idle.pop()
@@ -141,10 +143,15 @@ class RayDispatcher:
                 self._launch(flight.job, attempt=flight.attempt + 1)
                 return
             evaluation = Failed(
-                reason=f"it ended its worker {flight.attempt} times: {str(error).splitlines()[0]}",
+                reason=f"it ended its worker {flight.attempt} times: {_cause(error)}",
                 traceback=str(error),
                 seconds=time.monotonic() - flight.started,
             )
         else:
             self._idle.append(flight.actor)
         yield flight.job, evaluation
+
+
+def _cause(error: Exception) -> str:
+    """Return the end of what Ray tells of a dead actor: its own last error, or how its process ended."""
+    return [line.strip() for line in str(error).splitlines() if line.strip()][-1]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -12,14 +14,21 @@ import pytest
 
 from evomerge.controller.setup import resolve
 from evomerge.dispatch.job import Job
-from evomerge.dispatch.ray import RayDispatcher, ray_dispatcher, shape_workers
-from evomerge.errors import RequestError
+from evomerge.dispatch.ray import RayDispatcher, WorkerShape, ray_dispatcher, shape_workers
+from evomerge.errors import RequestError, WorkError
 from evomerge.evaluate.brief import Brief
 from evomerge.recipe import Recipe
 from evomerge.space import read_space
 from evomerge.space.baselines import baselines
 from evomerge.types import Failed, Scored
 from tests.controller.conftest import SPACE
+
+
+class Deadly(str):
+    """Text that ends the process that reads it."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os._exit, (1,)
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +90,17 @@ def test_an_unexpected_error_is_a_failure_with_its_traceback(
     assert "Traceback" in result.traceback
 
 
+def test_a_candidate_that_ends_every_worker_is_a_failure(
+    dispatcher: RayDispatcher, small: tuple[Brief, Recipe]
+) -> None:
+    dispatcher.submit(Job(trial=10, recipe=small[1], split=Deadly("search")))  # type: ignore[arg-type]
+    _, result = collected(dispatcher)
+    assert isinstance(result, Failed)
+    assert re.match("it ended its worker 2 times: .*Worker exit type", result.reason), result.reason
+    dispatcher.submit(Job(trial=11, recipe=small[1]))
+    assert isinstance(collected(dispatcher)[1], Scored)
+
+
 def test_nothing_listens_beyond_loopback(dispatcher: RayDispatcher) -> None:
     processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
     listening = {
@@ -91,6 +111,17 @@ def test_nothing_listens_beyond_loopback(dispatcher: RayDispatcher) -> None:
     }
     assert listening
     assert listening <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+
+
+def test_a_worker_that_cannot_start_ends_the_run_with_its_own_error(
+    dispatcher: RayDispatcher, small: tuple[Brief, Recipe]
+) -> None:
+    lost = replace(small[0], tasks="/nowhere")
+    with pytest.raises(
+        WorkError, match=r"^no worker could start: .*`math_b`.*looked in /nowhere.*--serial"
+    ) as it:
+        RayDispatcher(lost, WorkerShape(count=1, cpus=0, gpus=0.0))
+    assert "\n" not in str(it.value)
 
 
 def test_more_workers_than_cpus_are_refused(dispatcher: RayDispatcher) -> None:
