@@ -60,6 +60,28 @@ class RunRecord:
         """Objectives, then constraints."""
         return (*self.objectives, *self.constraints)
 
+    def summary(self) -> dict[str, str]:
+        """Return what is searched, and for what, in a few phrases for people."""
+        space, merge = self.space, self.space.merge
+        base = f" over {merge.base}" if merge.base else ""
+        goals = ", ".join(
+            f"{each.name} ({each.metric} {'↑' if each.higher_is_better else '↓'})" for each in self.objectives
+        )
+        counts = ", ".join(f"{len(split['search'])} items of {task}" for task, split in self.items.items())
+        sampler = space.sampler_choice.name
+        said = {
+            "models": f"{', '.join(space.merged)}{base} by {', '.join(merge.methods)}",
+            "search": f"{len(self.genome.genes)} genes, sampler {sampler}, seed {space.seed}",
+            "objectives": f"{goals}; on {counts}",
+        }
+        if self.constraints:
+            said["constraints"] = ", ".join(
+                f"{measure.name} {bounds}"
+                for measure, each in zip(self.constraints, space.constraints, strict=True)
+                for bounds in each.bounds
+            )
+        return said
+
     def brief(self) -> Brief:
         """Return what an evaluator of this run must know."""
         return Brief(

@@ -107,6 +107,12 @@ class StudyRecord:
         self._distributions = distributions(genes)
         self._live: dict[int, Trial] = {}
 
+    def describe(self, attributes: Mapping[str, str]) -> None:
+        """Attach readable attributes to the study, for whoever opens it in a dashboard."""
+        for name, value in attributes.items():
+            if self.study.user_attrs.get(name) != value:
+                self.study.set_user_attr(name, value)
+
     def enqueue(self, label: str, params: Params | None) -> None:
         """Put a baseline in front of the queue; with `params` where the genes can say it."""
         attributes = {LABEL: label, "genes": params is not None}

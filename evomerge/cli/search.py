@@ -87,18 +87,12 @@ def _search(prepared: Prepared, options: Options, *, quiet: bool) -> ClosingRepo
 
 
 def _announce(prepared: Prepared) -> None:
-    record = prepared.record
-    space = record.space
-    base = f" over {space.merge.base}" if space.merge.base else ""
-    goals = ", ".join(
-        f"{each.name} ({each.metric} {'↑' if each.higher_is_better else '↓'})" for each in record.objectives
-    )
-    counts = ", ".join(f"{len(split['search'])} items of {task}" for task, split in record.items.items())
+    said = prepared.record.summary()
     for text in (
-        f"Searching {space.name}: {', '.join(space.merged)}{base} by {', '.join(space.merge.methods)}",
-        f"  {len(record.genome.genes)} genes, sampler {space.sampler_choice.name}, seed {space.seed}, "
-        f"budget {prepared.budget}",
-        f"  for {goals}; on {counts}",
+        f"Searching {prepared.record.space.name}: {said['models']}",
+        f"  {said['search']}, budget {prepared.budget}",
+        f"  for {said['objectives']}",
+        *([f"  under {said['constraints']}"] if "constraints" in said else []),
         f"  into {_shown(prepared.folder)}; starting workers …",
     ):
         stderr.print(text, highlight=False, soft_wrap=True)

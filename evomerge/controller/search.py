@@ -114,6 +114,7 @@ def _opened(prepared: Prepared, run: Run, *, workers: int) -> LiveRun:
         genes=record.genome.genes,
         sampler=None,
     )
+    study.describe(record.summary())
     context = _context(record, workers=workers, before=len(study.trials()))
     study.study.sampler = make_sampler(record.space.sampler_choice.name, context)
     return LiveRun(folder, record, study, budget=prepared.budget)

@@ -129,6 +129,12 @@ class Constraint(Measured):
             raise ValueError(f"must have `min` at most `max`, found {self.min:g} and {self.max:g}")
         return self
 
+    @property
+    def bounds(self) -> tuple[str, ...]:
+        """The bounds as people write them."""
+        both = (("≥", self.min), ("≤", self.max))
+        return tuple(f"{sign} {bound:g}" for sign, bound in both if bound is not None)
+
 
 class Items(_Table):
     """How many items of each task to search on, and how many others to report on."""

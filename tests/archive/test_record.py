@@ -142,6 +142,13 @@ def test_provenance_hides_passwords_on_the_command_line(monkeypatch: pytest.Monk
     ]  # fmt: skip
 
 
+def test_a_summary_says_what_is_searched_for_what_and_under_what(record: RunRecord) -> None:
+    said = record.summary()
+    assert said["models"].startswith("math, lang over base by ")
+    assert "gsm (acc ↑)" in said["objectives"]
+    assert said["constraints"].endswith(" ≥ 0.25")
+
+
 def test_provenance_names_versions() -> None:
     found = provenance()
     assert found["versions"]["optuna"]

@@ -108,6 +108,9 @@ def check_dashboard(host: str, page: str, *, members: set[int]) -> None:
     assert detail["objective_names"] == ["math_b", "lang_b"]
     assert detail["directions"] == ["maximize", "maximize"]
     assert len(detail["trials"]) == 30
+    described = {attribute["key"]: attribute["value"] for attribute in detail["user_attrs"]}
+    assert described["models"] == "math, lang over base by task_arithmetic"
+    assert "math_b (acc ↑), lang_b (acc ↑)" in described["objectives"]
     attributes = {attribute["key"] for attribute in detail["trials"][-1]["user_attrs"]}
     assert {"method", "recipe", "scores", "hypervolume"} <= attributes
     assert {trial["number"] for trial in detail["best_trials"]} == members
