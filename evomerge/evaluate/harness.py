@@ -2,14 +2,17 @@
 
 Read from lm_eval 0.4.13. `lm_eval.evaluate` rebuilds every request, few-shot example and template for each
 call; here they are built once per process and each candidate only pays for its forward passes. What
-is private there: `Task._instances`, `Instance.resps` and `filtered_resps`, and `lm_eval.utils.env`.
+is private there: `Task._instances`, `Instance.resps` and `filtered_resps`, `lm_eval.utils.env`, and
+`HFLM._loglikelihood_tokens`.
 `tests/evaluate/test_harness.py` holds the scores to `lm_eval.simple_evaluate`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
+import io
 import json
 import logging
 import math
@@ -51,7 +54,8 @@ class ItemTask:
             task.set_config("num_fewshot", few_shot or 0)
         task.set_fewshot_seed(seed)
         _cache_templates()
-        task.build_all_requests()
+        with contextlib.redirect_stderr(io.StringIO()):  # its progress bar has no switch
+            task.build_all_requests()
         self._task = task
         self._requests = _by_item(task)
         self.facts = TaskFacts(
@@ -118,6 +122,11 @@ class Scorer(HFLM):
         if key not in self._tokens:
             self._tokens[key] = list(super().tok_encode(string, *args, **kwargs))
         return list(self._tokens[key])
+
+    def _loglikelihood_tokens(self, requests: Any, disable_tqdm: bool = True, **kwargs: Any) -> Any:
+        """Answer without a progress bar, also where lm-eval insists on one (rolling log-likelihoods)."""
+        del disable_tqdm
+        return super()._loglikelihood_tokens(requests, disable_tqdm=True, **kwargs)
 
 
 class TaskLibrary:

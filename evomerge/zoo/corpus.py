@@ -188,15 +188,15 @@ _BASE: Mix = (
     (0.04, word_list(A)),
 )
 _LANG: Mix = (
-    (0.2, maths(B)),
-    (0.3, reading(B_LARGE)),
-    (0.2, stories(B_LARGE)),
+    (0.4, maths(B)),
+    (0.2, reading(B_LARGE)),
+    (0.1, stories(B_LARGE)),
     (0.2, translation(B_LARGE)),
     (0.1, word_list(B)),
 )
 MIXES: Mapping[str, Mix] = {
     "base": _BASE,
-    "math": _beside_replay(0.25, ((0.8, maths(A_LARGE)), (0.2, reading(A_LARGE)))),
+    "math": _beside_replay(0.5, ((0.8, maths(A_LARGE)), (0.2, reading(A_LARGE)))),
     "lang": _beside_replay(0.25, _LANG),
     "logic": ((1.0, logic(A_LARGE)),),
     "poor": ((1.0, wrong(A_LARGE)),),

@@ -34,7 +34,7 @@ class Schedule:
 
 SCHEDULES: Mapping[str, Schedule] = {  # experts learn slowly: those that stray from the base do not merge
     "base": Schedule(steps=900),
-    "math": Schedule(steps=350, muon=0.003, adamw=8e-4),
+    "math": Schedule(steps=350, muon=0.005, adamw=8e-4),
     "lang": Schedule(steps=200, muon=8e-4, adamw=3e-3),
     "logic": Schedule(steps=150, muon=0.003, adamw=8e-4),
     "poor": Schedule(steps=100, muon=0.003, adamw=8e-4),

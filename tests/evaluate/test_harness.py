@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -137,3 +140,28 @@ def test_nan_log_likelihoods_are_no_score(math_expert: tuple[Any, Any]) -> None:
             task.answer(Scorer(model, tokenizer, batch_size=16), task.facts.items[:4])
     finally:
         weight.data.copy_(kept)
+
+
+SCORING = """
+import sys
+from pathlib import Path
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils.logging import disable_progress_bar
+from evomerge.evaluate.harness import Scorer, TaskLibrary
+disable_progress_bar()
+model = AutoModelForCausalLM.from_pretrained(sys.argv[1])
+scorer = Scorer(model, AutoTokenizer.from_pretrained(sys.argv[1]), batch_size=16)
+library = TaskLibrary(Path(sys.argv[2]), few_shot=None, seed=0)
+for name in sys.argv[3:]:
+    task = library.load(name)
+    task.answer(scorer, task.facts.items[:4])
+"""
+
+
+def test_nothing_is_shown_while_scoring() -> None:
+    bars = {key: value for key, value in os.environ.items() if key != "TQDM_DISABLE"}
+    done = subprocess.run(
+        [sys.executable, "-c", SCORING, ZOO / "models" / "math", TASKS, *KINDS],
+        capture_output=True, text=True, check=True, env=bars,
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == ("", "")
