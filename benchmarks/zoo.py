@@ -1,6 +1,6 @@
 """What the zoo's models and plain merges of them score on every task: the tables of docs/concepts/zoo.md.
 
-python benchmarks/zoo.py [--zoo FOLDER]
+python benchmarks/zoo.py [--zoo FOLDER] [--dtype bfloat16]
 """
 
 from __future__ import annotations
@@ -82,12 +82,14 @@ def evaluator(zoo: Path, asked: Sequence[tuple[str, str]]) -> Evaluator:
     return Evaluator(brief)
 
 
-def rows(zoo: Path, asked: Sequence[tuple[str, str]]) -> Iterator[tuple[str, Mapping[str, float]]]:
+def rows(
+    zoo: Path, asked: Sequence[tuple[str, str]], dtype: str
+) -> Iterator[tuple[str, Mapping[str, float]]]:
     """Yield each merge's scores by measure."""
     scorer = evaluator(zoo, asked)
     models = {name: ModelRef(source=str(zoo / "models" / name)) for name in ("base", *EXPERTS)}
     for label, merge in recipes():
-        result = scorer.evaluate(Recipe(models=models, merges={"merged": merge}, dtype="float32"))
+        result = scorer.evaluate(Recipe(models=models, merges={"merged": merge}, dtype=dtype))
         assert isinstance(result, Scored), result
         yield label, result.scores
     scorer.close()
@@ -97,11 +99,13 @@ def main() -> None:
     """Print both tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--zoo", type=Path, default=ZOO, help="a folder made by `evomerge zoo build`")
-    zoo = parser.parse_args().zoo.absolute()
+    parser.add_argument("--dtype", default="float32", help="of the merged models")
+    arguments = parser.parse_args()
+    zoo = arguments.zoo.absolute()
     for asked in (CHOICE, OTHERS):
         names = [f"{task} {metric}" for task, metric in asked]
         print(f"\n| model or recipe | {' | '.join(names)} |\n|---|{'---|' * len(names)}")
-        for label, scores in rows(zoo, asked):
+        for label, scores in rows(zoo, asked, arguments.dtype):
             print(f"| {label} | {' | '.join(number(scores[name]) for name in names)} |", flush=True)
 
 

@@ -66,7 +66,7 @@ def test_front_in_every_format(place: Path, kind: str) -> None:
         assert [int(re.findall(r"\d+", line)[0]) for line in lines] == members
 
 
-@pytest.mark.parametrize("choice", [["--knee"], ["--trial", "1"], ["--best", "lang_b"]])
+@pytest.mark.parametrize("choice", [["--knee"], ["--trial", "1"], ["--best", "stories_b"]])
 def test_export_of_a_chosen_trial(place: Path, tmp_path: Path, choice: list[str]) -> None:
     done = evomerge_command("export", "runs/two", tmp_path / "out", *choice, cwd=place)
     assert done.returncode == 0, done.stderr
@@ -105,12 +105,12 @@ def check_dashboard(host: str, page: str, *, members: set[int]) -> None:
     assert summary["study_name"] == "two"
     detail: dict[str, Any] = json.loads(fetched(f"{host}/api/studies/{summary['study_id']}?after=0"))
     assert page.endswith(f"/{summary['study_id']}")
-    assert detail["objective_names"] == ["math_b", "lang_b"]
-    assert detail["directions"] == ["maximize", "maximize"]
+    assert detail["objective_names"] == ["math_b", "stories_b"]
+    assert detail["directions"] == ["maximize", "minimize"]
     assert len(detail["trials"]) == 30
     described = {attribute["key"]: attribute["value"] for attribute in detail["user_attrs"]}
     assert described["models"] == "math, lang over base by task_arithmetic"
-    assert "math_b (acc ↑), lang_b (acc ↑)" in described["objectives"]
+    assert "math_b (acc ↑), stories_b (bits_per_byte ↓)" in described["objectives"]
     attributes = {attribute["key"] for attribute in detail["trials"][-1]["user_attrs"]}
     assert {"method", "recipe", "scores", "hypervolume"} <= attributes
     assert {trial["number"] for trial in detail["best_trials"]} == members

@@ -23,10 +23,15 @@ dtype: float32
 batch_size: 40
 """
 
-TWO_OBJECTIVES = SPACE.replace(
-    "  - {task: math_b, metric: acc}\n",
-    "  - {task: math_b, metric: acc}\n  - {task: lang_b, metric: acc}\n",
-).replace("sampler: cma", "sampler: nsgaii")
+# Weights near 1, where thirty candidates gave a front of four to six members under every seed tried.
+TWO_OBJECTIVES = (
+    SPACE.replace(
+        "  - {task: math_b, metric: acc}\n",
+        "  - {task: math_b, metric: acc}\n  - {task: stories_b, metric: bits_per_byte}\n",
+    )
+    .replace("{low: -0.3, high: 2.0}", "{low: 0.5, high: 1.6}")
+    .replace("sampler: cma", "sampler: nsgaii")
+)
 
 
 @pytest.fixture(scope="session")
