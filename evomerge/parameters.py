@@ -2,7 +2,7 @@
 
 A method is a frozen dataclass whose fields are its parameters::
 
-    weight: Annotated[PerSource, Gene(0.0, 1.5, default=1.0, meaning="share of each task vector")]
+    weight: Annotated[PerSource, Gene(low=0.0, high=1.5, default=1.0, meaning="share of each task vector")]
 
 Spaces, samplers, help texts and docs read the declaration through `declared`; nothing repeats it.
 A field whose Python name ends in an underscore (`lambda_`) is spelled without it everywhere else.
@@ -14,6 +14,8 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
+from types import MappingProxyType
 from typing import Annotated, Any, SupportsFloat, TypeAlias, get_args, get_origin, get_type_hints
 
 from evomerge.errors import MergeError, unknown
@@ -60,6 +62,7 @@ class Parameter:
     spec: Gene | Choice
 
 
+@cache
 def declared(method: type[Any]) -> Mapping[str, Parameter]:
     """Return the parameters of `method` by name, in the order they are declared."""
     hints = get_type_hints(method, include_extras=True)
@@ -71,7 +74,7 @@ def declared(method: type[Any]) -> Mapping[str, Parameter]:
         kind, spec = get_args(hint)[:2]
         name = entry.name.rstrip("_")
         found[name] = Parameter(name=name, field=entry.name, per_source=kind == PerSource, spec=spec)
-    return found
+    return MappingProxyType(found)
 
 
 def bind(method: type[Any], values: Mapping[str, Any], sources: int, *, compat: str) -> Any:

@@ -82,7 +82,7 @@ class DictSource:
         self.specs = {name: _spec(name, tensor) for name, tensor in tensors.items()}
 
     def read(self, name: str) -> Tensor:
-        return self._tensors[name]
+        return self._tensors[name].detach()
 
 
 def _spec(name: str, tensor: Tensor) -> TensorSpec:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 Operand: TypeAlias = Literal["deltas", "weights"]
 BaseUse: TypeAlias = Literal["needed", "unused"]
 
+EVERYONES = ("evomerge", "mergekit", "official", "peft", "mergelm")
+"""The implementations whose semantics `compat` can name; a method on which they agree takes any of them."""
+
 Stream: TypeAlias = "Callable[[], Iterator[tuple[str, Tensor]]]"
 """Call it for one more pass over the merge's tensors: (name, operands `(n, *s)`) in a fixed order."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from evomerge.merge.plan import Apply, Copy, Operand, Operation, Output, Plan
 from evomerge.parameters import bind
 
 _BASE = "base"
+_log = logging.getLogger(__name__)
 
 
 def merge_tensors(
@@ -31,7 +33,8 @@ def merge_tensors(
 
     `params` are the method's parameters by name; one per source may be a sequence as long as `models`.
     All tensors together count as one model where the method looks at the whole model. `keep_masks`,
-    one dict per model (1 = kept), replace random draws. Tensors that are not floats are copied.
+    one dict per model (1 = kept), replace random draws. A tensor that is not a float in every model,
+    or not in every model, is copied from the base (or first model), the latter with a warning.
 
     Raises `MergeError` for a shape mismatch, a NaN or infinite input, or parameters the method rejects.
     """
@@ -44,9 +47,13 @@ def merge_tensors(
 
     def operation(name: str) -> Operation:
         home = Operand(model=template, tensor=name)
-        if not everything[template].specs[name].is_float:
+        missing = [model for model, source in everything.items() if name not in source.specs]
+        if missing:
+            _log.warning("`%s` is not in %s: copied from %s", name, ", ".join(missing), template)
             return Copy(operand=home)
         _check_shapes(name, everything, template)
+        if not all(source.specs[name].is_float for source in everything.values()):
+            return Copy(operand=home)
         operands = tuple(Operand(model=source, tensor=name) for source in sources)
         return Apply(method=bound, base=home if kind.base == "needed" else None, operands=operands)
 
@@ -55,8 +62,8 @@ def merge_tensors(
         for name, spec in everything[template].specs.items()
     )
     plan = Plan(outputs=outputs, config={}, template=template, seed=seed)
-    masks = {output.name: tuple(mask[output.name] for mask in keep_masks or ()) for output in outputs}
-    execution = Execution(plan, Library(everything), keep_masks=masks if keep_masks else None)
+    masks = _masks(plan, keep_masks, len(models)) if keep_masks is not None else None
+    execution = Execution(plan, Library(everything), keep_masks=masks)
     return {output.name: execution.produce(output) for output in outputs}
 
 
@@ -71,7 +78,23 @@ def _check(method: str, kind: Any, base: object, count: int) -> None:
 def _check_shapes(name: str, models: Mapping[str, TensorSource], template: str) -> None:
     want = models[template].specs[name].shape
     for model, source in models.items():
-        found = source.specs.get(name)
-        if found is None or found.shape != want:
-            shape = list(found.shape) if found else "nothing"
-            raise MergeError(f"`{name}` of {model} is {shape}, not {list(want)}")
+        found = source.specs[name].shape
+        if found != want:
+            raise MergeError(f"`{name}` of {model} is {list(found)}, not {list(want)}")
+
+
+def _masks(
+    plan: Plan, keep_masks: Sequence[Mapping[str, Tensor]], count: int
+) -> dict[str, tuple[Tensor, ...]]:
+    """Return the masks of each merged tensor. Raises `MergeError` for one that does not fit."""
+    if len(keep_masks) != count:
+        raise MergeError(f"`keep_masks` needs one dict per model ({count}), found {len(keep_masks)}")
+    merged = [output for output in plan.outputs if isinstance(output.operation, Apply)]
+    for output in merged:
+        for i, masks in enumerate(keep_masks):
+            found = list(masks[output.name].shape) if output.name in masks else "nothing"
+            if found != list(output.spec.shape):
+                raise MergeError(
+                    f"the mask of `{output.name}` in model{i} is {found}, not {list(output.spec.shape)}"
+                )
+    return {output.name: tuple(masks[output.name] for masks in keep_masks) for output in merged}

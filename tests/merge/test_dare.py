@@ -123,3 +123,29 @@ def test_given_masks_replace_the_draws() -> None:
         "dare_linear", ZERO, [tensors(1)], {"density": 0.5, "rescale": "none"}, keep_masks=[mask]
     )
     assert torch.equal(merged["a"], tensors(1)["a"] * mask["a"])
+
+
+@pytest.mark.parametrize(
+    "keep_masks", [[], [{}], [{name: torch.ones(3) for name in ZERO}]], ids=["none", "empty", "shape"]
+)
+def test_masks_that_do_not_fit_are_refused(keep_masks: list[dict[str, torch.Tensor]]) -> None:
+    with pytest.raises(MergeError, match=r"keep_masks|the mask of `a` in model0"):
+        merge_tensors("dare_linear", ZERO, [tensors(1)], {"density": 0.5}, keep_masks=keep_masks)
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    ("compat", "meant"), [("evomerge", "inverse_density"), ("mergekit", "l1"), ("peft", "inverse_density")]
+)
+def test_rescale_true_is_the_rescaling_of_the_compat(name: str, compat: str, meant: str) -> None:
+    def merged(rescale: object) -> torch.Tensor:
+        params = {"density": 0.25, "rescale": rescale}
+        return merge_tensors(name, ZERO, [tensors(1)], params, compat=compat)["a"]
+
+    assert torch.equal(merged(rescale=True), merged(meant))
+
+
+def test_peft_divides_by_how_many_agree() -> None:
+    base, models = {"w": torch.zeros(2)}, [{"w": torch.tensor([1.0, 2.0])}, {"w": torch.tensor([3.0, 4.0])}]
+    merged = merge_tensors("dare_ties", base, models, {"weight": [0.9, 0.4]}, compat="peft")["w"]
+    torch.testing.assert_close(merged, torch.tensor([2.1, 3.4]) / 2)

@@ -30,8 +30,14 @@ def test_a_negative_weight_counts_with_its_sign() -> None:
 
 
 def test_one_source_is_copied_when_normalised() -> None:
-    merged = merge_tensors("linear", None, [{"w": A}], {"weight": 0.25})
-    assert torch.equal(merged["w"], A)
+    thirds = torch.arange(1000) / 3
+    merged = merge_tensors("linear", None, [{"w": thirds}], {"weight": 0.7})
+    assert torch.equal(merged["w"], thirds)
+
+
+def test_a_mean_of_large_values_does_not_overflow_on_the_way() -> None:
+    large = torch.tensor([3e38])
+    assert torch.equal(merge_tensors("linear", None, [{"w": large}] * 2, {})["w"], large)
 
 
 @pytest.mark.parametrize("weight", [(1.0, -1.0), (0.0, 0.0), (1e-9, 0.0)])
@@ -58,6 +64,27 @@ def test_a_different_shape_is_refused_by_name() -> None:
         merge_tensors("linear", None, [{"w": A}, {"w": B[None]}], {})
 
 
-def test_a_tensor_missing_in_a_model_is_refused_by_name() -> None:
-    with pytest.raises(MergeError, match="`w` of model1 is nothing"):
-        merge_tensors("linear", None, [{"w": A}, {"v": B}], {})
+def test_a_tensor_missing_in_a_model_is_copied_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    merged = merge_tensors("linear", None, [{"w": A}, {"v": B}], {})
+    assert torch.equal(merged["w"], A)
+    assert list(merged) == ["w"]
+    assert "`w` is not in model1: copied from model0" in caplog.text
+
+
+def test_integers_are_never_averaged_with_floats() -> None:
+    merged = merge_tensors("linear", None, [{"w": A}, {"w": torch.tensor([5, 5])}], {})
+    assert torch.equal(merged["w"], A)
+
+
+def test_parameters_of_a_module_are_merged_as_their_values() -> None:
+    parameter = torch.nn.Parameter(A.clone())
+    merged = merge_tensors("task_arithmetic", {"w": B}, [{"w": parameter}], {})["w"]
+    assert torch.equal(merged, A)
+    assert not merged.requires_grad
+
+
+@pytest.mark.parametrize("method", ["linear", "slerp", "task_arithmetic"])
+@pytest.mark.parametrize("compat", ["mergekit", "official", "peft", "mergelm"])
+def test_where_implementations_agree_any_may_be_named(method: str, compat: str) -> None:
+    merged = merge_tensors(method, {"w": A}, [{"w": B}], {}, compat=compat)
+    assert torch.equal(merged["w"], merge_tensors(method, {"w": A}, [{"w": B}], {})["w"])

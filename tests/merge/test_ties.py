@@ -108,12 +108,35 @@ def test_compat_decides_what_divides() -> None:
 
 
 @pytest.mark.parametrize(
-    ("compat", "undecided"), [("mergekit", 1.0), ("peft", 1.0), ("official", -1.0), ("mergelm", 0.0)]
+    ("compat", "undecided"), [("mergekit", 1.0), ("peft", 1.0), ("official", -1.0), ("mergelm", -1.0)]
 )
 def test_compat_decides_an_undecided_vote(compat: str, undecided: float) -> None:
-    """The decided votes are +, −, −: the authors' code lets that majority decide, so negative."""
+    """The decided votes are +, −, −: the authors' code and MergeLM let that majority decide, so negative."""
     one, other = torch.tensor([1.0, 5.0, -5.0, -5.0]), torch.tensor([-1.0, 5.0, -5.0, -5.0])
     assert ties(one, other, compat=compat)[0].item() == undecided
+
+
+@pytest.mark.parametrize(("compat", "undecided"), [("official", -1.0), ("mergelm", 0.0)])
+def test_compat_decides_when_there_is_no_majority_either(compat: str, undecided: float) -> None:
+    one, other = torch.tensor([1.0, 5.0, -5.0]), torch.tensor([-1.0, 5.0, -5.0])
+    assert ties(one, other, compat=compat)[0].item() == undecided
+
+
+@pytest.mark.parametrize(("density", "kept"), [(0.9, 55), (0.8, 49), (0.7, 43), (0.2, 13)])
+def test_mergelm_drops_a_rounded_down_share_and_keeps_one_more(density: float, kept: int) -> None:
+    delta = torch.arange(1.0, 61.0)
+    assert int((ties(delta, compat="mergelm", density=density) != 0).sum()) == kept
+    assert int((ties(delta, compat="mergelm", mask_rate=1 - density) != 0).sum()) == kept
+
+
+def test_a_stated_scope_counts_under_every_compat() -> None:
+    """MergeLM's rule with the scope of a tensor: kept are 4 - int(4 * 0.5) + 1 entries of each."""
+    base = {"a": torch.zeros(4), "b": torch.zeros(4)}
+    model = {"a": torch.arange(1.0, 5.0), "b": torch.arange(5.0, 9.0)}
+    params = {"density": 0.5, "scope": "tensor"}
+    merged = merge_tensors("ties", base, [model], params, compat="mergelm")
+    assert torch.equal(merged["a"], torch.tensor([0.0, 2.0, 3.0, 4.0]))
+    assert torch.equal(merged["b"], torch.tensor([0.0, 6.0, 7.0, 8.0]))
 
 
 def test_official_majority_may_be_positive() -> None:

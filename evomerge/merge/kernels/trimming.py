@@ -18,8 +18,11 @@ def kept_count(density: float, size: int) -> int:
     return size if density >= 1 else max(0, int(density * size))
 
 
-def trim(delta: Tensor, count: int) -> Tensor:
-    """Return `delta (*s)` with all but its `count` largest entries zero; ties keep the lower index."""
+def trim(delta: Tensor, count: int, *, every_tie: bool = False) -> Tensor:
+    """Return `delta (*s)` with all but its `count` largest entries zero.
+
+    Of equal entries at the cut the lower indices stay, or all of them with `every_tie`.
+    """
     size = delta.numel()
     if count >= size:
         return delta
@@ -27,7 +30,7 @@ def trim(delta: Tensor, count: int) -> Tensor:
         return delta.new_zeros(delta.shape)
     magnitude = delta.abs().flatten()
     threshold = magnitude.kthvalue(size - count + 1).values
-    spare = count - int((magnitude > threshold).sum())
+    spare = None if every_tie else count - int((magnitude > threshold).sum())
     return trim_at(delta, float(threshold), spare)
 
 

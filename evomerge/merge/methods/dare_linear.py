@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from evomerge.merge.kernels.dropping import drop
 from evomerge.merge.kernels.weighting import SMALLEST_SUM, weighted_sum
-from evomerge.merge.method import BaseUse, MergeMethod, Operand, Site
+from evomerge.merge.method import EVERYONES, BaseUse, MergeMethod, Operand, Site
 from evomerge.parameters import Choice, Gene, PerSource
 from evomerge.types import Value
 
@@ -28,7 +28,7 @@ class DareLinear:
     on: ClassVar[Operand] = "deltas"
     base: ClassVar[BaseUse] = "needed"
     sources: ClassVar[tuple[int, int | None]] = (1, None)
-    compats: ClassVar[tuple[str, ...]] = ("evomerge", "mergekit", "official", "peft", "mergelm")
+    compats: ClassVar[tuple[str, ...]] = EVERYONES
     additive: ClassVar[Mapping[str, Value] | None] = {"lambda": 1.0, "normalize": False, "density": 1.0}
 
     weight: Annotated[
@@ -62,7 +62,7 @@ class DareLinear:
             default="auto",
             meaning="how the kept entries make up for the dropped; `auto` is `inverse_density`, "
             "and `l1` under mergekit's semantics",
-            also={True: "inverse_density", False: "none"},
+            also={True: "auto", False: "none"},
         ),
     ]
     normalize: Annotated[

@@ -61,12 +61,16 @@ class DareTies:
             default="auto",
             meaning="how the kept entries make up for the dropped; `auto` is `inverse_density`, "
             "and `l1` under mergekit's semantics",
-            also={True: "inverse_density", False: "none"},
+            also={True: "auto", False: "none"},
         ),
     ]
     normalize: Annotated[
         bool,
-        Choice(options=(True, False), default=False, meaning="divide by the weights that agree"),
+        Choice(
+            options=(True, False),
+            default=False,
+            meaning="divide by the weights that agree; PEFT always does, by their number",
+        ),
     ]
     sign_method: Annotated[
         str,
@@ -87,7 +91,7 @@ class DareTies:
             weight=self.weight,
             density=(1.0,) * len(self.weight),
             lambda_=1.0,
-            normalize=self.normalize,
+            normalize=self.normalize or self.compat == "peft",
             sign_method=self.sign_method,
             merge_="mean",
             scope="tensor",

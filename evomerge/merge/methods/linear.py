@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from evomerge.errors import MergeError
 from evomerge.merge.kernels.weighting import SMALLEST_SUM, weighted_sum
-from evomerge.merge.method import BaseUse, MergeMethod, Operand, Site
+from evomerge.merge.method import EVERYONES, BaseUse, MergeMethod, Operand, Site
 from evomerge.parameters import Choice, Gene, PerSource
 from evomerge.types import Value
 
@@ -27,7 +27,7 @@ class Linear:
     on: ClassVar[Operand] = "weights"
     base: ClassVar[BaseUse] = "unused"
     sources: ClassVar[tuple[int, int | None]] = (1, None)
-    compats: ClassVar[tuple[str, ...]] = ("evomerge", "mergekit", "official")
+    compats: ClassVar[tuple[str, ...]] = EVERYONES
     additive: ClassVar[Mapping[str, Value] | None] = None
 
     weight: Annotated[
@@ -42,16 +42,15 @@ class Linear:
     def merge(self, base: Tensor | None, operands: Tensor, site: Site) -> Tensor:
         """Return Σ wᵢ θᵢ, over Σ wᵢ if normalised: `operands (n, *s)` to `(*s)`."""
         del base
-        merged = weighted_sum(operands, self.weight)
         if not self.normalize:
-            return merged
+            return weighted_sum(operands, self.weight)
         total = sum(self.weight)
         if abs(total) < SMALLEST_SUM:
             raise MergeError(
                 f"the weights of `{site.tensor}` sum to {total:g}, so they cannot be normalised; "
                 "set `normalize: false` or keep them apart from zero"
             )
-        return merged.div_(total)
+        return weighted_sum(operands, [weight / total for weight in self.weight])
 
 
 METHOD: type[MergeMethod] = Linear

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from evomerge.merge.method import BaseUse, MergeMethod, Operand, Site
+from evomerge.merge.method import EVERYONES, BaseUse, MergeMethod, Operand, Site
 from evomerge.parameters import Gene
 from evomerge.types import Value
 
@@ -29,7 +29,7 @@ class Slerp:
     on: ClassVar[Operand] = "weights"
     base: ClassVar[BaseUse] = "needed"
     sources: ClassVar[tuple[int, int | None]] = (1, 1)
-    compats: ClassVar[tuple[str, ...]] = ("evomerge", "mergekit")
+    compats: ClassVar[tuple[str, ...]] = EVERYONES
     additive: ClassVar[Mapping[str, Value] | None] = None
 
     t: Annotated[float, Gene(low=0.0, high=1.0, default=0.5, meaning="0 is the base, 1 is the source")]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from evomerge.merge.kernels.weighting import SMALLEST_SUM, weighted_sum
-from evomerge.merge.method import BaseUse, MergeMethod, Operand, Site
+from evomerge.merge.method import EVERYONES, BaseUse, MergeMethod, Operand, Site
 from evomerge.parameters import Choice, Gene, PerSource
 from evomerge.types import Value
 
@@ -25,7 +25,7 @@ class TaskArithmetic:
     on: ClassVar[Operand] = "deltas"
     base: ClassVar[BaseUse] = "needed"
     sources: ClassVar[tuple[int, int | None]] = (1, None)
-    compats: ClassVar[tuple[str, ...]] = ("evomerge", "mergekit")
+    compats: ClassVar[tuple[str, ...]] = EVERYONES
     additive: ClassVar[Mapping[str, Value] | None] = {"lambda": 1.0, "normalize": False}
 
     weight: Annotated[

@@ -7,6 +7,7 @@ which differ in what they trim over, in who votes, and in what an undecided vote
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
@@ -27,18 +28,24 @@ if TYPE_CHECKING:
 class _Rules:
     """Where the implementations of TIES differ."""
 
-    whole_model: bool
-    weights_vote: bool
-    undecided: Literal["positive", "majority", "nobody"]
-    divisor: Literal["weights", "count"]
+    whole_model: bool = False
+    """Trim over the whole model unless told otherwise, keeping every entry that equals the cut."""
+    weights: bool = True
+    """Sources have weights."""
+    weights_vote: bool = True
+    majority: bool = False
+    """An undecided vote takes the sign that most votes gave."""
+    undecided: float = 1.0
+    """What an undecided vote means otherwise; 0 selects nobody."""
+    divisor: Literal["weights", "count"] = "weights"
 
 
 _RULES = {
-    "evomerge": _Rules(whole_model=False, weights_vote=True, undecided="positive", divisor="weights"),
-    "mergekit": _Rules(whole_model=False, weights_vote=True, undecided="positive", divisor="weights"),
-    "peft": _Rules(whole_model=False, weights_vote=False, undecided="positive", divisor="count"),
-    "official": _Rules(whole_model=True, weights_vote=True, undecided="majority", divisor="count"),
-    "mergelm": _Rules(whole_model=True, weights_vote=True, undecided="nobody", divisor="count"),
+    "evomerge": _Rules(),
+    "mergekit": _Rules(),
+    "peft": _Rules(weights_vote=False, divisor="count"),
+    "official": _Rules(whole_model=True, weights=False, majority=True, undecided=-1.0, divisor="count"),
+    "mergelm": _Rules(whole_model=True, weights=False, majority=True, undecided=0.0, divisor="count"),
 }
 
 
@@ -48,7 +55,8 @@ class _Cuts:
 
     thresholds: tuple[float, ...]
     spare: dict[str, tuple[int | None, ...]]
-    majority: float = 1.0
+    majority: float = 0.0
+    """The sum of the elected signs, where an undecided vote asks for it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +87,7 @@ class Ties:
             default=1.0,
             meaning="share of each task vector kept, largest first",
             least=0.0,
-            also={"k_percent": lambda percent: percent / 100},
+            also={"k_percent": lambda percent: percent / 100, "mask_rate": lambda rate: 1 - rate},
         ),
     ]
     lambda_: Annotated[
@@ -96,19 +104,25 @@ class Ties:
             options=("total", "count"),
             default="total",
             meaning="who votes: magnitudes or sources",
-            also={"frequency": "count"},
+            also={"frequency": "count", "mass": "total"},
         ),
     ]
     merge_: Annotated[
         str,
-        Choice(options=("mean", "sum", "max"), default="mean", meaning="what becomes of those agreeing"),
+        Choice(
+            options=("mean", "sum", "max"),
+            default="mean",
+            meaning="what becomes of those agreeing",
+            also={"dis-mean": "mean", "dis-sum": "sum", "dis-max": "max"},
+        ),
     ]
     scope: Annotated[
         str,
         Choice(
-            options=("tensor", "model"),
-            default="tensor",
-            meaning="whether a density holds in each tensor or over the whole model",
+            options=("auto", "tensor", "model"),
+            default="auto",
+            meaning="whether a density holds in each tensor or over the whole model; `auto` is `tensor`, "
+            "and `model` under the authors' and MergeLM's semantics",
         ),
     ]
     compat: str = "evomerge"
@@ -125,8 +139,7 @@ class Ties:
         weighted = deltas * per_source(self.weight, deltas)
         voters = weighted if rules.weights_vote else deltas
         sign = elect(voters, self.sign_method)
-        if rules.undecided != "nobody":
-            sign = sign.where(sign != 0, survey.majority if survey else 1.0)
+        sign = sign.where(sign != 0, self._undecided(sign, survey))
         agree = agreeing(voters, sign)
         if self.merge_ == "max":
             return strongest(weighted, agree, sign)
@@ -139,12 +152,12 @@ class Ties:
         return total / divisor.where(divisor != 0, 1.0)
 
     def survey_key(self) -> Hashable | None:
-        return (self.compat, self.density) if self._whole_model else None
+        return (self.compat, self.density, self.sign_method) if self._whole_model else None
 
     def survey(self, stream: Stream) -> _Cuts:
         """Find every source's cut over the whole model, and how undecided votes fall."""
         sizes = [operands[0].numel() for _, operands in stream()]
-        counts = [self._global_count(density, sum(sizes)) for density in self.density]
+        counts = [self._count(density, sum(sizes)) for density in self.density]
 
         def task_vector(source: int) -> Iterator[Tensor]:
             return (operands[source] for _, operands in stream())
@@ -154,18 +167,29 @@ class Ties:
             for i, count in enumerate(counts)
         ]
         thresholds = tuple(cut.threshold if cut else float("inf") for cut in cuts)
-        if self.compat in ("official", "mergelm"):
+        if _RULES[self.compat].whole_model:
             found = _Cuts(thresholds=thresholds, spare={})
-            return replace(found, majority=self._majority(stream, found))
+            return replace(found, majority=self._votes(stream, found))
         spare = [count - cut.above if cut else 0 for count, cut in zip(counts, cuts, strict=True)]
         return _Cuts(thresholds=thresholds, spare=_share_out(stream, thresholds, spare))
 
     @property
     def _whole_model(self) -> bool:
-        return self.scope == "model" or _RULES[self.compat].whole_model
+        if self.scope == "auto":
+            return _RULES[self.compat].whole_model
+        return self.scope == "model"
+
+    def _undecided(self, sign: Tensor, survey: _Cuts | None) -> float:
+        """Return what an undecided vote means, among votes that gave `sign (*s)`."""
+        rules = _RULES[self.compat]
+        if not rules.majority:
+            return rules.undecided
+        votes = survey.majority if survey else float(sign.double().sum())
+        return math.copysign(1.0, votes) if votes else rules.undecided
 
     def _trim(self, deltas: Tensor, site: Site) -> Tensor:
-        if self.compat in ("official", "mergelm") and set(self.weight) != {1.0}:
+        rules = _RULES[self.compat]
+        if not rules.weights and set(self.weight) != {1.0}:
             raise MergeError(f"`compat: {self.compat}` has no weights in TIES, found {self.weight}")
         kept = deltas.new_empty(deltas.shape)
         for i, delta in enumerate(deltas):
@@ -174,24 +198,26 @@ class Ties:
                 spare = cuts.spare[site.tensor][i] if cuts.spare else None
                 kept[i] = trim_at(delta, cuts.thresholds[i], spare)
             else:
-                kept[i] = trim(delta, kept_count(self.density[i], delta.numel()))
+                count = self._count(self.density[i], delta.numel())
+                kept[i] = trim(delta, count, every_tie=rules.whole_model)
         return kept
 
-    def _global_count(self, density: float, size: int) -> int:
-        """Return how many entries of a task vector of `size` survive (before ties, if they all stay)."""
+    def _count(self, density: float, size: int) -> int:
+        """Return how many of `size` entries survive (before ties, if they all stay)."""
         if self.compat == "official":
             return min(size, int(size * density) + 1)
         if self.compat == "mergelm":
-            return min(size, size - int(size * (1 - density)) + 1)
+            mask_rate = round(1 - density, 12)  # 1 − 0.9 is a little less than 0.1
+            return min(size, size - int(size * mask_rate) + 1)
         return kept_count(density, size)
 
-    def _majority(self, stream: Stream, cuts: _Cuts) -> float:
-        """Return the sign most elections gave; a tie is negative, as in the authors' code."""
+    def _votes(self, stream: Stream, cuts: _Cuts) -> float:
+        """Return the sum of the elected signs over the whole model."""
         total = 0.0
         for name, operands in stream():
             trimmed = self._trim(operands, Site(tensor=name, sources=(), seed=0, survey=cuts))
             total += float(elect(trimmed, self.sign_method).double().sum())
-        return 1.0 if total > 0 else -1.0
+        return total
 
 
 def _share_out(
