@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import shutil
 from pathlib import Path
 from typing import Any
+
+from evomerge.interrupts import held
+
+_log = logging.getLogger(__name__)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -21,6 +27,29 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write `content` as JSON, whole or not at all."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def replace_folder(fresh: Path, target: Path) -> None:
+    """Rename `fresh`, which lies beside `target`, to `target`; a folder that was there is then deleted.
+
+    A signal waits until that is done, and after an `OSError` the old folder is where it was. Only a
+    `kill -9` or a power cut between two renames leaves it beside, as `FRESH-old`.
+    """
+    with held():
+        if not target.exists():
+            fresh.rename(target)
+            return
+        old = fresh.with_name(f"{fresh.name}-old")
+        target.rename(old)
+        try:
+            fresh.rename(target)
+        except BaseException:
+            old.rename(target)
+            raise
+        try:
+            shutil.rmtree(old)
+        except OSError as error:
+            _log.warning("what %s held before could not be deleted from %s: %s", target, old, error.strerror)
 
 
 def append_line(path: Path, line: str) -> None:

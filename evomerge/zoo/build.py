@@ -12,6 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+from evomerge.archive.files import replace_folder
 from evomerge.errors import RequestError, unknown
 from evomerge.zoo.catalog import BASE, NAMES
 from evomerge.zoo.tasks import write_tasks
@@ -69,16 +70,13 @@ def _check_target(out: Path, *, overwrite: bool) -> None:
 def _beside(out: Path) -> Iterator[Path]:
     """A new folder beside `out` that takes its place at the end, and is gone if anything failed."""
     out = out.absolute()
-    fresh, old = (out.with_name(f".{out.name}.{os.getpid()}.{part}") for part in ("new", "old"))
+    fresh = out.with_name(f".{out.name}.{os.getpid()}.new")
     fresh.mkdir(parents=True)
     try:
         yield fresh
-        if out.exists():
-            out.rename(old)
-        fresh.rename(out)
+        replace_folder(fresh, out)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _train_all(models: Path, names: list[str], *, seed: int, threads: int) -> dict[str, float]:

@@ -2,11 +2,15 @@
 
 import json
 import os
+import shutil
+import signal
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from evomerge.archive.files import append_line, trim_torn_line, write_json, write_text
+from evomerge.archive.files import append_line, replace_folder, trim_torn_line, write_json, write_text
 
 
 def test_text_is_written_whole_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
@@ -73,3 +77,73 @@ def test_a_torn_last_line_is_cut_off_and_whole_ones_stay(tmp_path: Path, before:
 def test_trimming_a_file_that_is_not_there_makes_none(tmp_path: Path) -> None:
     trim_torn_line(tmp_path / "none")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Path:
+    """Return a folder that is to take the place of `target`, which lies beside it."""
+    for name, content in ((".fresh", "new"), ("target", "old")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "content").write_text(content)
+    return tmp_path / ".fresh"
+
+
+def left(folder: Path) -> dict[str, str]:
+    """Return the folders in `folder`, dot names too, and what each holds."""
+    return {each.name: (each / "content").read_text() for each in folder.iterdir()}
+
+
+def at_rename(monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[], None]) -> None:
+    """Let `act` happen instead of (if it raises) or right before the rename of this number."""
+    rename, seen = Path.rename, 0
+
+    def counted(path: Path, to: Any) -> Path:
+        nonlocal seen
+        seen += 1
+        if seen == number:
+            act()
+        return rename(path, to)
+
+    monkeypatch.setattr(Path, "rename", counted)
+
+
+def test_a_folder_takes_the_place_of_another_or_of_none(fresh: Path, tmp_path: Path) -> None:
+    replace_folder(fresh, tmp_path / "target")
+    assert left(tmp_path) == {"target": "new"}
+    replace_folder(tmp_path / "target", tmp_path / "free")
+    assert left(tmp_path) == {"free": "new"}
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_an_interrupt_waits_until_a_folder_is_replaced(
+    fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    at_rename(monkeypatch, number, lambda: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        replace_folder(fresh, tmp_path / "target")
+    assert left(tmp_path) == {"target": "new"}
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_an_error_leaves_the_old_folder_where_it_was(
+    fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def fail() -> None:
+        raise OSError("no")
+
+    at_rename(monkeypatch, number, fail)
+    with pytest.raises(OSError, match="no"):
+        replace_folder(fresh, tmp_path / "target")
+    assert left(tmp_path) == {"target": "old", ".fresh": "new"}
+
+
+def test_an_old_folder_that_cannot_be_deleted_is_told_of(
+    fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(shutil, "rmtree", refuse)
+    replace_folder(fresh, tmp_path / "target")
+    assert left(tmp_path) == {"target": "new", ".fresh-old": "old"}
+    assert str(tmp_path / ".fresh-old") in caplog.text
