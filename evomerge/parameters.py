@@ -62,9 +62,13 @@ class Parameter:
     spec: Gene | Choice
 
 
-@cache
 def declared(method: type[Any]) -> Mapping[str, Parameter]:
     """Return the parameters of `method` by name, in the order they are declared."""
+    return _declared(method)  # type: ignore[arg-type]  # to mypy `type[Any]` is not hashable
+
+
+@cache
+def _declared(method: Any) -> Mapping[str, Parameter]:
     hints = get_type_hints(method, include_extras=True)
     found = {}
     for entry in dataclasses.fields(method):

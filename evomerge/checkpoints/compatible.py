@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,28 @@ from evomerge.checkpoints.folder import Checkpoint
 from evomerge.checkpoints.headers import QUANTISED
 from evomerge.errors import CheckpointError
 
+_log = logging.getLogger(__name__)
+
+_MEANING = (
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "n_head",
+    "num_heads",
+    "multi_query",
+    "hidden_act",
+    "hidden_activation",
+    "activation_function",
+    "num_experts_per_tok",
+    "num_local_experts",
+    "n_routed_experts",
+)
+"""Config keys without which tensors of the same shapes do not mean the same."""
+
+_POSITIONS = ("rope_theta", "rope_scaling", "rope_parameters", "partial_rotary_factor", "sliding_window")
+_BUFFERS = ("rotary_emb.inv_freq", ".attn.bias", ".masked_bias", ".attention.bias")
+"""Endings of constants that older versions of transformers saved among the weights."""
+
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 
 
@@ -20,12 +43,14 @@ def check_compatible(models: Mapping[str, Checkpoint]) -> Architecture:
     (first, reference), *others = models.items()
     structure = read_architecture(reference.specs, reference.config)
     for name, model in models.items():
-        _check_merged_dtypes(name, model)
+        _check_not_quantised(name, model)
     words = vocabulary(reference.path)
     for name, model in others:
         _check_structure(first, structure, name, read_architecture(model.specs, model.config))
+        _check_config(first, reference.config, name, model.config)
         _check_vocabulary(first, words, name, vocabulary(model.path))
         _check_shapes(first, reference, name, model, structure)
+        _check_nothing_more(first, reference, name, model)
     return structure
 
 
@@ -51,7 +76,13 @@ def vocabulary(path: Path) -> Mapping[str, Any]:
     raise CheckpointError(f"{path} has no tokenizer (looked for {', '.join(_TOKENIZER_FILES)})")
 
 
-def _check_merged_dtypes(name: str, model: Checkpoint) -> None:
+def _check_not_quantised(name: str, model: Checkpoint) -> None:
+    if scheme := model.config.get("quantization_config"):
+        kind = scheme.get("quant_method", "unknown") if isinstance(scheme, dict) else scheme
+        raise CheckpointError(
+            f"`{name}` is quantised (`quantization_config` in its config.json: {kind}), and such weights "
+            "cannot be merged; use the model in bfloat16, float16 or float32"
+        )
     for tensor, spec in model.specs.items():
         if spec.dtype in QUANTISED:
             raise CheckpointError(
@@ -74,6 +105,20 @@ def _check_structure(first: str, one: Architecture, name: str, other: Architectu
             )
 
 
+def _check_config(first: str, ours: Mapping[str, Any], name: str, theirs: Mapping[str, Any]) -> None:
+    for key in _MEANING:
+        if key in ours and key in theirs and ours[key] != theirs[key]:
+            raise CheckpointError(
+                f"`{name}` cannot be merged with `{first}`: its `{key}` is {theirs[key]}, not {ours[key]}"
+            )
+    for key in _POSITIONS:
+        if key in ours and key in theirs and ours[key] != theirs[key]:
+            _log.warning(
+                "`%s` of `%s` is %s, of `%s` %s: merges count positions as their template does",
+                key, name, theirs[key], first, ours[key],
+            )  # fmt: skip
+
+
 def _check_vocabulary(first: str, ours: Mapping[str, Any], name: str, theirs: Mapping[str, Any]) -> None:
     if ours == theirs:
         return
@@ -89,10 +134,18 @@ def _check_shapes(first: str, one: Checkpoint, name: str, other: Checkpoint, str
     for tensor, spec in one.specs.items():
         found = other.specs.get(tensor)
         if found is None:
-            if spec.is_float and tensor != structure.head:
+            if spec.is_float and tensor != structure.head and not tensor.endswith(_BUFFERS):
                 raise CheckpointError(f"`{name}` cannot be merged with `{first}`: it has no `{tensor}`")
         elif found.shape != spec.shape:
             raise CheckpointError(
                 f"`{name}` cannot be merged with `{first}`: `{tensor}` is {list(found.shape)}, "
                 f"not {list(spec.shape)}"
             )
+
+
+def _check_nothing_more(first: str, one: Checkpoint, name: str, other: Checkpoint) -> None:
+    """Refuse a tensor that the merge would drop in silence; an output head of its own is kept."""
+    head = read_architecture(other.specs, other.config).head
+    for tensor, spec in other.specs.items():
+        if tensor not in one.specs and spec.is_float and tensor != head and not tensor.endswith(_BUFFERS):
+            raise CheckpointError(f"`{name}` cannot be merged with `{first}`: it alone has `{tensor}`")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import functools
 import math
 import time
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import transformers
 
+from evomerge.checkpoints.digest import tokenizer_digest
 from evomerge.checkpoints.folder import Checkpoint, open_checkpoint
 from evomerge.checkpoints.tensors import open_library
 from evomerge.errors import EvaluationError, EvomergeError
@@ -21,8 +22,6 @@ from evomerge.merge.memory import ResidentModel
 from evomerge.merge.plan import compile_plan
 from evomerge.recipe import Recipe
 from evomerge.types import Evaluation, Failed, ItemScores, Measure, Scored, Split
-
-_log = logging.getLogger(__name__)
 
 
 class Evaluator:
@@ -66,8 +65,10 @@ class ItemScoring:
         folder = Path(brief.tasks) if brief.tasks else None
         library = TaskLibrary(folder, few_shot=brief.few_shot, seed=brief.seed)
         self._brief = brief
+        self._words = functools.cache(tokenizer_digest)
         self._tasks = {name: library.load(name) for name in names}
-        self._scorer: tuple[Any, Scorer] | None = None
+        self._model: Any = None
+        self._scorers: dict[str, Scorer] = {}
 
     def score(
         self, model: Any, tokenizer: Checkpoint, split: Split
@@ -93,13 +94,16 @@ class ItemScoring:
         return [measure for measure in self._brief.measures if measure.task == task]
 
     def _scorer_for(self, model: Any, tokenizer: Checkpoint) -> Scorer:
-        if self._scorer is None or self._scorer[0] is not model:
-            words = transformers.AutoTokenizer.from_pretrained(
+        """Return what asks `model` in the words of `tokenizer`; the same words are read once."""
+        if self._model is not model:
+            self._model, self._scorers = model, {}
+        words = self._words(tokenizer.path)
+        if words not in self._scorers:
+            loaded = transformers.AutoTokenizer.from_pretrained(
                 tokenizer.path, local_files_only=True, trust_remote_code=False
             )
-            scorer = Scorer(model, words, batch_size=self._brief.batch_size)
-            self._scorer = (model, scorer)
-        return self._scorer[1]
+            self._scorers[words] = Scorer(model, loaded, batch_size=self._brief.batch_size)
+        return self._scorers[words]
 
 
 def device_named(name: str) -> torch.device:

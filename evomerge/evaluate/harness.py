@@ -89,7 +89,8 @@ class Answers:
         """Return the aggregate and the items' scores, the items in `order`."""
         values = {item: self._item(requests, measure) for item, requests in self.requests.items()}
         aggregate = self.task.aggregation()[measure.metric](list(values.values()))
-        pairs = [_as_pair(values[item]) for item in order]
+        paired = self.task.OUTPUT_TYPE == "loglikelihood_rolling"
+        pairs = [_as_pair(values[item], paired=paired) for item in order]
         weighted = any(weight != 1.0 for _, weight in pairs)
         return float(aggregate), ItemScores(
             task=measure.task,
@@ -213,12 +214,15 @@ def _is_nan(response: Any) -> bool:
     return isinstance(value, float) and math.isnan(value)
 
 
-def _as_pair(value: Any) -> tuple[float, float]:
-    """Return an item's (score, weight); NaN for metrics that mean nothing on a single item."""
+def _as_pair(value: Any, *, paired: bool) -> tuple[float, float]:
+    """Return an item's (score, weight); NaN for metrics that mean nothing on a single item.
+
+    Rolling log-likelihoods come with their weights as pairs; elsewhere a pair is (right, predicted).
+    """
     match value:
         case bool() | int() | float():
             return float(value), 1.0
-        case (int() | float() as score, int() | float() as weight):
+        case (int() | float() as score, int() | float() as weight) if paired:
             return float(score), float(weight)
         case _ if hasattr(value, "item"):
             return float(value.item()), 1.0

@@ -83,6 +83,52 @@ def test_a_tied_model_fits_an_untied_one(
     assert check(llama_shapes(head=False)).tied is False
 
 
+@pytest.mark.parametrize("key", ["num_attention_heads", "num_key_value_heads", "head_dim"])
+def test_heads_of_another_size_are_refused_though_shapes_agree(
+    key: str, write_model: Callable[..., Path], llama_shapes: Callable[..., Shapes]
+) -> None:
+    one = write_model("one", llama_shapes(), config={key: 4})
+    other = write_model("other", llama_shapes(), config={key: 8})
+    with pytest.raises(
+        CheckpointError, match=f"`other` cannot be merged with `one`: its `{key}` is 8, not 4"
+    ):
+        check_compatible({"one": open_checkpoint(one), "other": open_checkpoint(other)})
+
+
+def test_other_positions_are_a_warning(
+    write_model: Callable[..., Path],
+    llama_shapes: Callable[..., Shapes],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    one = write_model("one", llama_shapes(), config={"rope_theta": 1e4})
+    other = write_model("other", llama_shapes(), config={"rope_theta": 1e6})
+    check_compatible({"one": open_checkpoint(one), "other": open_checkpoint(other)})
+    assert "`rope_theta` of `other` is 1000000.0, of `one` 10000.0" in caplog.text
+
+
+def test_a_quantised_model_is_refused_by_its_config(check: Callable[..., Architecture]) -> None:
+    with pytest.raises(CheckpointError, match=r"`other` is quantised .*config\.json: gptq"):
+        check(config={"quantization_config": {"quant_method": "gptq"}})
+
+
+def test_a_tensor_only_a_source_has_is_refused_by_name(
+    check: Callable[..., Architecture], llama_shapes: Callable[..., Shapes]
+) -> None:
+    shapes = llama_shapes() | {"model.layers.0.self_attn.q_proj.bias": (4,)}
+    with pytest.raises(CheckpointError, match=r"it alone has `model\.layers\.0\.self_attn\.q_proj\.bias`"):
+        check(shapes)
+
+
+def test_constants_that_were_once_saved_may_be_missing_or_extra(
+    write_model: Callable[..., Path], llama_shapes: Callable[..., Shapes]
+) -> None:
+    old = llama_shapes() | {"model.layers.0.self_attn.rotary_emb.inv_freq": (4,)}
+    new = open_checkpoint(write_model("new", llama_shapes()))
+    models = {"old": open_checkpoint(write_model("old", old)), "new": new}
+    assert check_compatible(models).layers == 2
+    assert check_compatible(dict(reversed(models.items()))).layers == 2
+
+
 def test_another_vocabulary_is_refused_with_the_counts(check: Callable[..., Architecture]) -> None:
     with pytest.raises(
         CheckpointError,

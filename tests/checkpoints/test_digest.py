@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from evomerge.checkpoints.digest import digest
+from evomerge.checkpoints.digest import digest, tokenizer_digest
 from evomerge.checkpoints.folder import open_checkpoint
 
 
@@ -36,6 +36,19 @@ def test_the_config_is_part_of_the_content(write_model: Callable[..., Path]) -> 
         for name, theta in (("a", 1.0), ("b", 2.0))
     )
     assert digest(open_checkpoint(one)) != digest(open_checkpoint(other))
+
+
+def test_the_tokenizer_is_part_of_the_content(write_model: Callable[..., Path]) -> None:
+    folder = write_model("a", {"w": (2, 2)})
+    before, words = digest(open_checkpoint(folder)), tokenizer_digest(folder)
+    (folder / "tokenizer_config.json").write_text('{"add_bos_token": true}')
+    assert digest(open_checkpoint(folder)) != before
+    assert tokenizer_digest(folder) != words
+
+
+def test_the_same_words_have_the_same_digest_in_any_model(write_model: Callable[..., Path]) -> None:
+    one, other = write_model("a", {"w": (2, 2)}), write_model("b", {"v": (3,)})
+    assert tokenizer_digest(one) == tokenizer_digest(other)
 
 
 def test_other_files_do_not_matter(write_model: Callable[..., Path]) -> None:

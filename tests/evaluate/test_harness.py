@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import lm_eval
 import pytest
+from lm_eval.api.task import ALL_OUTPUT_TYPES
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
@@ -83,10 +87,28 @@ def test_scores_equal_simple_evaluate(math_expert: tuple[Any, Any], name: str) -
         assert (value, weight) == (tuple(expected) if weight is not None else (expected, None))
 
 
-@pytest.mark.parametrize("name", KINDS)
-def test_every_request_type_of_lm_eval_is_covered(name: str) -> None:
-    config = TaskManager(include_path=str(TASKS), include_defaults=False).load([name])
-    assert KINDS[name][1] == config["tasks"][name].OUTPUT_TYPE
+def test_every_request_type_of_lm_eval_is_covered() -> None:
+    manager = TaskManager(include_path=str(TASKS), include_defaults=False)
+    for name, (_, kind) in KINDS.items():
+        assert kind == manager.load([name])["tasks"][name].OUTPUT_TYPE
+    assert {kind for _, kind in KINDS.values()} == set(ALL_OUTPUT_TYPES)
+
+
+def test_a_metric_of_all_items_together_has_no_score_per_item(
+    math_expert: tuple[Any, Any], tmp_path: Path
+) -> None:
+    """MCC of an item is (right, predicted), which is no (score, weight)."""
+    shutil.copytree(TASKS, tmp_path / "tasks")
+    file = tmp_path / "tasks" / "math_b.yaml"
+    file.write_text(
+        file.read_text().replace("metric: acc", "metric: mcc").replace("mean", "matthews_corrcoef")
+    )
+    task = TaskLibrary(tmp_path / "tasks", few_shot=None, seed=0).load("math_b")
+    items = task.facts.items[:20]
+    score, scored = task.answer(Scorer(*math_expert, batch_size=16), items).read(measure(task, "mcc"), items)
+    assert -1 <= score <= 1
+    assert all(math.isnan(value) for value in scored.scores)
+    assert scored.weights is None
 
 
 def test_order_of_items_follows_the_caller_and_not_the_data_set(
