@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from evomerge.archive.run import open_run
     from evomerge.controller.public import search
     from evomerge.merge.tensors import merge_tensors
-    from evomerge.publish.checkpoint import export
+    from evomerge.publish.public import export
     from evomerge.recipe import Recipe
     from evomerge.space import load_space
 
@@ -17,7 +17,7 @@ __all__ = ["Recipe", "export", "load_space", "merge_tensors", "open_run", "searc
 
 _HOMES = {
     "Recipe": "evomerge.recipe",
-    "export": "evomerge.publish.checkpoint",
+    "export": "evomerge.publish.public",
     "load_space": "evomerge.space",
     "merge_tensors": "evomerge.merge.tensors",
     "open_run": "evomerge.archive.run",

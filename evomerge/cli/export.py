@@ -25,57 +25,64 @@ def command(
     ] = False,
     source: Annotated[
         list[str] | None,
-        typer.Option(help="NAME=FOLDER: where a recipe's model lies on this machine."),
+        typer.Option(help="NAME=FOLDER: where a source model lies on this machine (repeatable)."),
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a checkpoint at the target.")
+    ] = False,
+    no_verify: Annotated[
+        bool, typer.Option("--no-verify", help="Do not hold the checkpoint to its recorded score.")
     ] = False,
     storage: Annotated[
         str | None, typer.Option(help="The run's database URL, if it needs a password.")
     ] = None,
 ) -> None:
-    """Write a recipe as a checkpoint that `from_pretrained` loads, and check its score."""
-    from evomerge.archive.run import open_run
-    from evomerge.errors import RequestError
-    from evomerge.publish.checkpoint import check_target, export
-    from evomerge.publish.found import export_trial
-    from evomerge.recipe import from_yaml
+    """Write a trial or a recipe as a checkpoint that `from_pretrained` loads; check a trial's score."""
+    from evomerge.publish.public import check_choice, chosen, export, opened
+    from evomerge.recipe import Recipe
 
-    if sum((trial is not None, best is not None, knee)) > 1:
-        raise RequestError("choose one of `--trial`, `--best` and `--knee`")
-    if what.is_dir():
-        run = open_run(what, storage=storage)
-        number = _number(run, trial, best, knee)
-        scores = ", ".join(f"{name} {score:.4f}" for name, score in run.scores(number).items())
-        check_target(target.absolute(), overwrite)
-        stderr.print(f"Exporting trial {number} of {what} …", highlight=False, soft_wrap=True)
-        written = export_trial(run, number, target, overwrite=overwrite)
-        stderr.print(f"The written checkpoint scores as recorded: {scores}", highlight=False)
-    elif what.is_file():
-        recipe = from_yaml(what.read_text(encoding="utf-8"))
-        written = export(recipe, target, paths=_places(source or []), overwrite=overwrite)
+    check_choice(trial=trial, best=best, knee=knee)
+    paths = _places(source or [])
+    found = opened(what, storage=storage)
+    if isinstance(found, Recipe):
+        written = export(
+            found, target, trial=trial, best=best, knee=knee,
+            paths=paths, overwrite=overwrite, verify=not no_verify,
+        )  # fmt: skip
     else:
-        raise RequestError(f"{what} is neither a run folder nor a recipe file")
+        number = chosen(found, trial=trial, best=best, knee=knee)
+        written = _exported(found, number, target, paths, overwrite=overwrite, verify=not no_verify)
     stdout.print(str(written), highlight=False)
+
+
+def _exported(
+    run: Run, number: int, target: Path, paths: dict[str, str], *, overwrite: bool, verify: bool
+) -> Path:
+    """Export a trial, say so before and after, and return where it was written."""
+    from evomerge.publish.found import export_trial
+
+    def begun() -> None:
+        stderr.print(
+            f"Exporting trial {number} of {run.folder.path} …", highlight=False, markup=False, soft_wrap=True
+        )
+
+    written = export_trial(run, number, target, paths=paths, overwrite=overwrite, verify=verify, begun=begun)
+    scores = ", ".join(f"{name} {score:.4f}" for name, score in run.scores(number).items())
+    told = "The written checkpoint scores as recorded" if verify else "Not scored again; the search recorded"
+    stderr.print(f"{told}: {scores}", highlight=False, markup=False, soft_wrap=True)
+    return written
 
 
 def _places(sources: list[str]) -> dict[str, str]:
     """Return the folders given as NAME=FOLDER, by name."""
     from evomerge.errors import RequestError
 
-    places = {}
+    places: dict[str, str] = {}
     for each in sources:
         name, equals, folder = each.partition("=")
         if not (name and equals and folder):
             raise RequestError(f"`--source` takes NAME=FOLDER, found `{each}`")
+        if name in places:
+            raise RequestError(f"`--source` gives `{name}` twice: {places[name]} and {folder}")
         places[name] = folder
     return places
-
-
-def _number(run: Run, trial: int | None, best: str | None, knee: bool) -> int:
-    if trial is not None:
-        return trial
-    if knee:
-        run.best()  # says so if there is no front
-        return run.archive.knee().trial
-    return run.best(best)

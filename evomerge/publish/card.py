@@ -12,10 +12,15 @@ import yaml
 from evomerge.recipe import Recipe, to_yaml
 from evomerge.types import Measure
 
+_HUB_ID = re.compile(r"\w[\w.\-]*/\w[\w.\-]*", re.ASCII)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """How a run found the recipe: scores by label, on the items searched and on those reported."""
+    """How a run found the recipe: scores by label, on the items searched and on those reported.
+
+    `verified` says whether the written checkpoint is held to its score on the searched items.
+    """
 
     run: str
     trial: int
@@ -24,10 +29,14 @@ class Found:
     reported: Sequence[tuple[str, Mapping[str, float]]]
     item_counts: Mapping[str, Mapping[str, int]]
     provenance: Mapping[str, Any]
+    verified: bool
 
 
 def model_card(recipe: Recipe, found: Found | None = None) -> str:
-    """Return a Markdown card with the hub's metadata; `found` adds scores and provenance."""
+    """Return a Markdown card with the hub's metadata; `found` adds scores and provenance.
+
+    A source `owner/name` counts as a hub id, so folders must be given by absolute paths.
+    """
     sections = [_front_matter(recipe), "# Merged model\n", _made_of(recipe)]
     if found is not None:
         sections += [_scores(found), _provenance(found)]
@@ -38,7 +47,7 @@ def model_card(recipe: Recipe, found: Found | None = None) -> str:
 def _front_matter(recipe: Recipe) -> str:
     used = [name for name in (recipe.merge.base, *recipe.merge.sources) if name is not None]
     sources = dict.fromkeys(recipe.models[name].source for name in used)
-    on_hub = [source for source in sources if re.fullmatch(r"[\w.\-]+/[\w.\-]+", source)]
+    on_hub = [source for source in sources if _HUB_ID.fullmatch(source)]
     content: dict[str, Any] = {"library_name": "transformers", "tags": ["merge", "evomerge"]}
     if on_hub:
         content["base_model"] = on_hub
@@ -70,7 +79,10 @@ def _scores(found: Found) -> str:
         *_table_rows(rows, names),
     ]
     own = ", ".join(f"{name} {found.search[name]:.4f}" for name in names)
-    lines.append(f"\nOn the searched items, which flatter it, this model scored {own}.\n")
+    again = "was scored again on them, with the same result" if found.verified else "was not scored again"
+    lines.append(
+        f"\nOn the searched items, which flatter it, this model scored {own}; this checkpoint {again}.\n"
+    )
     return "\n".join(lines)
 
 

@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
-from evomerge.checkpoints.digest import digest
-from evomerge.checkpoints.folder import Checkpoint, open_checkpoint
-from evomerge.checkpoints.locate import locate
+from evomerge.archive.files import replace_folder
+from evomerge.checkpoints.folder import Checkpoint
 from evomerge.checkpoints.tensors import open_library
 from evomerge.errors import ExportError, RequestError
 from evomerge.evaluate.evaluator import device_named
 from evomerge.merge.disk import SHARD_BYTES, write_weights
 from evomerge.merge.execute import Execution
 from evomerge.merge.plan import Plan, compile_plan
-from evomerge.publish.card import model_card, published
+from evomerge.publish.card import Found, model_card, published
+from evomerge.publish.sources import Paths, open_sources, pinned
 from evomerge.recipe import Recipe, to_yaml
 
 _CARRIED = (
@@ -31,65 +32,69 @@ Verify = Callable[[Path], None]
 """Raises `ExportError` if the checkpoint in a folder is not what it should be."""
 
 
-def export(
+def write_checkpoint(
     recipe: Recipe,
     target: str | Path,
     *,
-    paths: Mapping[str, str | Path] | None = None,
-    card: str | None = None,
+    paths: Paths | None = None,
+    found: Found | None = None,
     verify: Verify | None = None,
+    keep: Iterable[Path] = (),
+    begun: Callable[[], None] | None = None,
     overwrite: bool = False,
     shard_bytes: int = SHARD_BYTES,
 ) -> Path:
     """Write `recipe` as a checkpoint folder at `target` and return its path.
 
-    `paths` says where the recipe's models lie (default: where their sources lead). The folder is
-    written beside the target and renamed once `verify` has accepted it; whatever goes wrong, the target
-    is left as it was.
+    `paths` says where the recipe's models lie (default: where their sources lead), `found` what the model
+    card tells of the search; `begun` is called when all is checked. The folder is written beside the
+    target and renamed once `verify` has accepted it; whatever goes wrong, the target is left as it was.
 
-    Raises `RequestError` if the target exists or the disk is too small, `ExportError` from `verify`.
+    Raises `RequestError` if the target exists or would harm a source or a folder to `keep`, if the sources
+    do not fit or the disk is too small; `ExportError` from `verify`, or if it cannot be written.
     """
     target = Path(target).absolute()
     check_target(target, overwrite)
-    checkpoints = _open(recipe, paths or {})
-    plan = compile_plan(recipe, checkpoints)
+    sources = open_sources(recipe, paths or {})
+    _check_apart(target, [*(source.path for source in sources.values()), *keep])
+    recipe = pinned(recipe, sources, paths or {})
+    plan = compile_plan(recipe, sources)
     _check_disk(target, plan)
-    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))
-    try:
-        staging.chmod(0o755)
-        _write(plan, checkpoints, staging, shard_bytes)
-        (staging / "recipe.yaml").write_text(to_yaml(published(recipe)), encoding="utf-8")
-        (staging / "README.md").write_text(card or model_card(recipe), encoding="utf-8")
+    if begun is not None:
+        begun()
+    with _beside(target) as staging:
+        with _writing(target):
+            _write(plan, sources, staging, shard_bytes)
+            (staging / "recipe.yaml").write_text(to_yaml(published(recipe)), encoding="utf-8")
+            (staging / "README.md").write_text(model_card(recipe, found), encoding="utf-8")
         if verify is not None:
             verify(staging)
-        _move(staging, target)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        with _writing(target):
+            replace_folder(staging, target)
     return target
 
 
 def check_target(target: Path, overwrite: bool) -> None:
     """Raise `RequestError` if a checkpoint cannot be put at `target`."""
+    if target.is_symlink():
+        raise RequestError(f"{target} is a link; name the folder it leads to")
     if target.exists() and not overwrite:
         raise RequestError(f"{target} exists; choose another folder, or replace it with `--overwrite`")
-    if overwrite and target.exists() and not (target / "config.json").is_file():
+    if target.exists() and not (target / "config.json").is_file():
         raise RequestError(f"{target} is not a checkpoint, so it is not overwritten")
     if not target.parent.is_dir():
         raise RequestError(f"{target.parent} does not exist; make it first")
 
 
-def _open(recipe: Recipe, paths: Mapping[str, str | Path]) -> dict[str, Checkpoint]:
-    """Return the recipe's models, each with the content the recipe pins."""
-    opened = {}
-    for name, ref in recipe.models.items():
-        path = Path(paths[name]) if name in paths else locate(ref.source, revision=ref.revision)
-        opened[name] = open_checkpoint(path)
-        if ref.digest is not None and digest(opened[name]) != ref.digest:
+def _check_apart(target: Path, folders: Iterable[Path]) -> None:
+    place = target.resolve()
+    for folder in folders:
+        other = folder.resolve()
+        if place.is_relative_to(other) or other.is_relative_to(place):
             raise RequestError(
-                f"the model in {path} is not the `{name}` of the recipe: its content digest is "
-                f"{digest(opened[name])}, not {ref.digest}"
+                f"the target {target} is, holds or lies in {folder}, which the export reads; "
+                "choose another folder"
             )
-    return opened
 
 
 def _check_disk(target: Path, plan: Plan) -> None:
@@ -100,28 +105,37 @@ def _check_disk(target: Path, plan: Plan) -> None:
         )
 
 
-def _write(plan: Plan, checkpoints: Mapping[str, Checkpoint], folder: Path, shard_bytes: int) -> None:
+@contextmanager
+def _writing(target: Path) -> Iterator[None]:
+    """Turn an `OSError` into an `ExportError`."""
+    try:
+        yield
+    except OSError as error:
+        raise ExportError(f"writing {target} failed: {error.strerror or error}") from error
+
+
+@contextmanager
+def _beside(target: Path) -> Iterator[Path]:
+    """Give an empty folder beside `target`; it is gone afterwards, unless it was renamed."""
+    with _writing(target):
+        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))
+    try:
+        staging.chmod(0o755)
+        yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _write(plan: Plan, sources: Mapping[str, Checkpoint], folder: Path, shard_bytes: int) -> None:
     """Write weights, config and everything the template's tokenizer needs."""
-    library = open_library(checkpoints, plan.models)
+    library = open_library(sources, plan.models)
     try:
         execution = Execution(plan, library, device=device_named("auto"))
         write_weights(execution, folder, shard_bytes=shard_bytes)
-    except OSError as error:
-        raise ExportError(f"writing to {folder.parent} failed: {error.strerror}") from error
     finally:
         library.close()
     (folder / "config.json").write_text(json.dumps(plan.config, indent=2) + "\n", encoding="utf-8")
     for name in _CARRIED:
-        source = checkpoints[plan.template].path / name
+        source = sources[plan.template].path / name
         if source.is_file():
             shutil.copyfile(source, folder / name)
-
-
-def _move(staging: Path, target: Path) -> None:
-    if not target.exists():
-        staging.rename(target)
-        return
-    old = staging.with_name(f"{staging.name}-old")
-    target.rename(old)
-    staging.rename(target)
-    shutil.rmtree(old)

@@ -2,33 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from evomerge.archive.run import Run
-from evomerge.publish.card import Found, model_card
-from evomerge.publish.checkpoint import export
+from evomerge.publish.card import Found
+from evomerge.publish.checkpoint import write_checkpoint
+from evomerge.publish.sources import Paths, check_known
 from evomerge.publish.verify import scores_like
 
 
-def export_trial(run: Run, number: int, target: Path, *, overwrite: bool = False) -> Path:
+def export_trial(
+    run: Run,
+    number: int,
+    target: str | Path,
+    *,
+    paths: Paths,
+    overwrite: bool,
+    verify: bool,
+    begun: Callable[[], None] | None = None,
+) -> Path:
     """Write trial `number` as a checkpoint at `target` and return its path.
 
-    Raises `RequestError` if the trial or target will not do, `ExportError` if the written checkpoint
-    does not score what the search recorded.
+    `paths` says which sources lie elsewhere than where the search read them; `begun` is called when all is
+    checked and the writing begins. Raises `RequestError` if the
+    trial, the sources or the target will not do, `ExportError` if `verify` and the written checkpoint does
+    not score what the search recorded.
     """
+    check_known(paths, run.record.paths)
     recorded = run.scores(number)
-    recipe = run.recipe(number)
-    return export(
-        recipe,
+    return write_checkpoint(
+        run.recipe(number),
         target,
-        paths=run.record.paths,
-        card=model_card(recipe, _found(run, number, recorded)),
-        verify=scores_like(recorded, run.record.brief()),
+        paths={**run.record.paths, **paths},
+        found=_found(run, number, recorded, verified=verify),
+        verify=scores_like(recorded, run.record.brief(), run.record.provenance) if verify else None,
+        keep=[run.folder.path],
+        begun=begun,
         overwrite=overwrite,
     )
 
 
-def _found(run: Run, number: int, recorded: dict[str, float]) -> Found:
+def _found(run: Run, number: int, recorded: dict[str, float], *, verified: bool) -> Found:
     rows = (run.report() or {"rows": []})["rows"]
     return Found(
         run=run.folder.name,
@@ -45,4 +60,5 @@ def _found(run: Run, number: int, recorded: dict[str, float]) -> Found:
             for task, splits in run.record.items.items()
         },
         provenance=run.record.provenance,
+        verified=verified,
     )

@@ -12,10 +12,16 @@ from evomerge.checkpoints.folder import open_checkpoint
 from evomerge.errors import ExportError
 from evomerge.evaluate.brief import Brief
 from evomerge.evaluate.evaluator import ItemScoring, device_named, only_compute
+from evomerge.publish.environment import differences, environment
 
 
-def scores_like(recorded: Mapping[str, float], brief: Brief) -> Callable[[Path], None]:
-    """Return a check that a checkpoint scores exactly `recorded` on the brief's search items."""
+def scores_like(
+    recorded: Mapping[str, float], brief: Brief, provenance: Mapping[str, Any]
+) -> Callable[[Path], None]:
+    """Return a check that a checkpoint scores exactly `recorded` on the brief's search items.
+
+    `provenance` is the run's: where it differs from this process, the error says so.
+    """
 
     def verify(folder: Path) -> None:
         found = score_folder(folder, brief)
@@ -23,7 +29,7 @@ def scores_like(recorded: Mapping[str, float], brief: Brief) -> Callable[[Path],
             if found[name] != score:
                 raise ExportError(
                     f"the written checkpoint scores {found[name]!r} on `{name}`, but the search recorded "
-                    f"{score!r}; it was not kept"
+                    f"{score!r}; it was not kept. {_advice(differences(provenance, environment()))}"
                 )
 
     return verify
@@ -38,3 +44,12 @@ def score_folder(folder: Path, brief: Brief) -> dict[str, float]:
     model.to(device_named(brief.device)).eval()
     scores, _ = ItemScoring(brief).score(model, open_checkpoint(folder), "search")
     return scores
+
+
+def _advice(differing: list[str]) -> str:
+    if not differing:
+        return "Device, versions and platform are those of the search"
+    return (
+        f"Not as where the search was started: {'; '.join(differing)}. If that explains it, export there, "
+        "or without this check by `--no-verify`"
+    )

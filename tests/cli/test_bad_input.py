@@ -86,6 +86,8 @@ def test_a_missing_space_file(complaint: Complaint) -> None:
         (edited("models/math", "models/words"), "space.yaml:1: `sources`: `math` cannot be merged with `base`: the vocabularies differ (2 tokens missing, 2 extra, …"),
         (edited("layers: 1", "layers: 3"), "space.yaml:2: `merge.layers`: 3 runs of layers are asked for, but there are 2 layers"),
         (edited("layers: 1", "genes: {weight: 1}"), "space.yaml:2: `merge`: nothing to search: every parameter is fixed; …"),
+        (edited("layers: 1", "layers: 1, method: ties, compat: official"), "space.yaml:2: `merge`: `ties` cannot merge `model.embed_tokens.weight` so: `compat: official` has no weights in TIES, found […]; fix `weight` at 1"),
+        (edited("layers: 1", "layers: 1, method: ties, genes: {scope: model}"), "space.yaml:2: `merge`: a method that looks at the whole model needs one density for all groups; fix `density` at one number, or use `scope: tensor`"),
         (edited("tasks: tasks", "tasks: nowhere"), "space.yaml:4: `tasks`: no task folder `nowhere` (looked at …)"),
         (edited("task: tiny", "task: tinny"), "space.yaml:3: `objectives[0].task`: no task named `tinny`. Did you mean `tiny`? Known: tiny (looked in …/tasks)"),
         (edited("task: tiny", "task: tiny, metric: acc_nrm"), "space.yaml:3: `objectives[0].metric`: task `tiny`: no metric named `acc_nrm`. …Known: acc"),
@@ -100,6 +102,12 @@ def test_a_space_that_cannot_be_searched(
 ) -> None:
     workplace.write_space(text)
     assert re.fullmatch(as_pattern(message), said := complaint("search", "space.yaml", "--serial")), said
+
+
+def test_a_storage_that_is_no_url(complaint: Complaint) -> None:
+    said = complaint("search", "space.yaml", "--serial", "--storage", "study.db")
+    assert said.startswith("a storage is a database URL such as sqlite:///study.db or ")
+    assert said.endswith(", found `study.db`")
 
 
 def test_an_unknown_sampler_on_the_command_line(complaint: Complaint) -> None:
@@ -168,6 +176,71 @@ def test_an_export_target_that_is_no_checkpoint_is_not_overwritten(
     assert said == f"{workplace.path / 'tasks'} is not a checkpoint, so it is not overwritten"
 
 
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00m", b"models: \xe4"])
+def test_a_recipe_that_is_no_text(workplace: Workplace, complaint: Complaint, content: bytes) -> None:
+    (workplace.path / "recipe.yaml").write_bytes(content)
+    said = complaint("export", "recipe.yaml", "out")
+    assert said == "recipe.yaml is not a recipe: it is not UTF-8 text"
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ("gpt2", "`lang` cannot be merged with `math`: its architecture is gpt2, not llama"),
+        ("taller", "`lang` cannot be merged with `math`: its number of layers is 3, not 2"),
+        (
+            "words",
+            "`lang` cannot be merged with `math`: the vocabularies differ (2 tokens missing, 2 extra, …",
+        ),
+        ("none", "`models/none` is neither a folder here nor in the hub's cache, …"),
+        ("torn", "…/models/torn/model.safetensors is not a whole safetensors file: …"),
+    ],
+)
+def test_an_export_of_models_that_do_not_fit(
+    workplace: Workplace, complaint: Complaint, other: str, message: str
+) -> None:
+    (workplace.path / "recipe.yaml").write_text(RECIPE.replace("models/lang", f"models/{other}"))
+    said = complaint("export", "recipe.yaml", "out")
+    assert re.fullmatch(as_pattern(message), said), said
+
+
+@pytest.mark.parametrize("target", ["models/math", "models/math/merged"])
+def test_an_export_onto_its_own_source(workplace: Workplace, complaint: Complaint, target: str) -> None:
+    (workplace.path / "recipe.yaml").write_text(RECIPE)
+    said = complaint("export", "recipe.yaml", target, "--overwrite")
+    assert said.startswith(f"the target {workplace.path / target} is, holds or lies in ")
+
+
+@pytest.mark.parametrize(
+    "options", [["--trial", "1"], ["--best", "tiny"], ["--knee"], ["--no-verify"], ["--storage", "sqlite://"]]
+)
+def test_options_of_a_run_with_a_recipe(
+    workplace: Workplace, complaint: Complaint, options: list[str]
+) -> None:
+    (workplace.path / "recipe.yaml").write_text(RECIPE)
+    said = complaint("export", "recipe.yaml", "out", *options)
+    assert said == f"a recipe has neither trials nor scores, so `{options[0]}` means nothing"
+
+
+@pytest.mark.parametrize(
+    ("sources", "message"),
+    [
+        (["math"], "`--source` takes NAME=FOLDER, found `math`"),
+        (["math=a", "math=b"], "`--source` gives `math` twice: a and b"),
+        (["maths=a"], "`--source maths=…`: no model named `maths`. Did you mean `math`? Known: lang, math"),
+        (["math=a"], "no model `math` at …/a; say where it lies with `--source math=FOLDER`"),
+        (["math=models/gpt2"], "`lang` cannot be merged with `math`: its architecture is llama, not gpt2"),
+    ],
+)
+def test_sources_that_cannot_be_meant(
+    workplace: Workplace, complaint: Complaint, sources: list[str], message: str
+) -> None:
+    (workplace.path / "recipe.yaml").write_text(RECIPE)
+    options = [word for each in sources for word in ("--source", each)]
+    said = complaint("export", "recipe.yaml", "out", *options)
+    assert re.fullmatch(as_pattern(message), said), said
+
+
 def test_an_export_into_nowhere(workplace: Workplace, complaint: Complaint) -> None:
     (workplace.path / "recipe.yaml").write_text(RECIPE)
     said = complaint("export", "recipe.yaml", "no/where")
@@ -229,3 +302,8 @@ def test_what_a_finished_run_does_not_have(
         complaint("export", "runs/space", "out", "--best", "acc")
         == "no objective named `acc`; the run has tiny"
     )
+    said = complaint("export", "runs/space", "out", "--source", "maths=models/math")
+    assert said.startswith("`--source maths=…`: no model named `maths`. Did you mean `math`?")
+    said = complaint("export", "runs/space", "out", "--trial", "1", "--source", "math=models/lang")
+    assert "is not the `math` of the recipe" in said
+    assert "which the export reads" in complaint("export", "runs/space", "runs/space/out")

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 import urllib.request
@@ -73,6 +74,32 @@ def test_export_of_a_chosen_trial(place: Path, tmp_path: Path, choice: list[str]
     assert done.stdout.strip() == str(tmp_path / "out")
     assert "scores as recorded" in done.stderr
     assert (tmp_path / "out" / "model.safetensors").is_file()
+
+
+def test_export_that_is_not_scored_again(place: Path, tmp_path: Path) -> None:
+    done = evomerge_command("export", "runs/two", tmp_path / "out", "--trial", "1", "--no-verify", cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert "scores as recorded" not in done.stderr
+    assert "Not scored again; the search recorded: math_b 0." in done.stderr
+    assert "was not scored again" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_export_of_a_run_whose_source_lies_elsewhere(place: Path, tmp_path: Path) -> None:
+    run = evomerge.open_run(place / "runs" / "two")
+    shutil.copytree(run.record.paths["math"], tmp_path / "moved")
+    elsewhere = shutil.copytree(place / "runs" / "two", tmp_path / "runs" / "two")
+    record = json.loads((elsewhere / "run.json").read_text())
+    record["paths"]["math"] = str(tmp_path / "gone")
+    (elsewhere / "run.json").write_text(json.dumps(record))
+    command = ["export", "runs/two", "out", "--trial", "1"]
+    refused = evomerge_command(*command, cwd=tmp_path)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr == (
+        f"error: no model `math` at {tmp_path / 'gone'}; say where it lies with `--source math=FOLDER`\n"
+    )
+    done = evomerge_command(*command, "--source", "math=moved", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "scores as recorded" in done.stderr
 
 
 def front_of(place: Path) -> list[int]:

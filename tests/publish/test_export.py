@@ -14,29 +14,13 @@ from safetensors import safe_open
 from evomerge.archive.run import Run
 from evomerge.checkpoints.folder import open_checkpoint
 from evomerge.checkpoints.tensors import open_library
-from evomerge.controller.public import search
 from evomerge.errors import ExportError, RequestError
 from evomerge.merge.memory import ResidentModel
 from evomerge.merge.plan import compile_plan
-from evomerge.publish.checkpoint import export
-from evomerge.publish.found import export_trial
+from evomerge.publish.checkpoint import write_checkpoint
+from evomerge.publish.public import export
 from evomerge.publish.verify import scores_like
 from evomerge.recipe import from_yaml
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    from tests.controller.conftest import SPACE
-
-    folder = tmp_path_factory.mktemp("export")
-    (folder / "small.yaml").write_text(SPACE)
-    return search(folder / "small.yaml", run=folder / "run", serial=True, budget=10)
-
-
-@pytest.fixture(scope="module")
-def exported(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return export_trial(run, run.best(), tmp_path_factory.mktemp("out") / "best")
-
 
 PLAIN = """
 import json, sys, lm_eval
@@ -101,10 +85,10 @@ def test_exported_recipe_exports_the_same_bytes(exported: Path, tmp_path: Path) 
 def test_checkpoint_that_scores_otherwise_is_not_kept(run: Run, tmp_path: Path) -> None:
     wrong = {"math_b": run.scores(run.best())["math_b"] + 0.001}
     with pytest.raises(ExportError, match="it was not kept"):
-        export(
+        write_checkpoint(
             run.recipe(run.best()),
             tmp_path / "wrong",
-            verify=scores_like(wrong, run.record.brief()),
+            verify=scores_like(wrong, run.record.brief(), run.record.provenance),
         )
     assert list(tmp_path.iterdir()) == []
 
@@ -112,7 +96,7 @@ def test_checkpoint_that_scores_otherwise_is_not_kept(run: Run, tmp_path: Path) 
 def test_existing_target_is_left_alone(run: Run, exported: Path) -> None:
     before = {file: file.read_bytes() for file in exported.iterdir()}
     with pytest.raises(RequestError, match="--overwrite"):
-        export_trial(run, 1, exported)
+        export(run, exported, trial=1)
     assert {file: file.read_bytes() for file in exported.iterdir()} == before
 
 
@@ -127,17 +111,10 @@ def test_overwrite_replaces_a_checkpoint_but_no_other_folder(run: Run, tmp_path:
         export(run.recipe(1), tmp_path / "thesis", overwrite=True)
 
 
-def test_sources_with_other_content_are_refused(run: Run, tmp_path: Path) -> None:
-    paths = dict(run.record.paths) | {"math": run.record.paths["lang"]}
-    with pytest.raises(RequestError, match="is not the `math` of the recipe"):
-        export(run.recipe(run.best()), tmp_path / "mixed", paths=paths)
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_shards_load_as_one_model(run: Run, exported: Path, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 
-    target = export(run.recipe(run.best()), tmp_path / "sharded", shard_bytes=1_000_000)
+    target = write_checkpoint(run.recipe(run.best()), tmp_path / "sharded", shard_bytes=1_000_000)
     assert len(list(target.glob("model-*-of-*.safetensors"))) >= 4
     whole, parts = (
         AutoModelForCausalLM.from_pretrained(folder).state_dict() for folder in (exported, target)

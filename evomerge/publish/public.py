@@ -1,0 +1,91 @@
+"""`evomerge.export`: a trial of a run, or a recipe, as a checkpoint; the command's other half."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from evomerge.archive.run import Run, open_run
+from evomerge.errors import RecipeError, RequestError
+from evomerge.publish.checkpoint import write_checkpoint
+from evomerge.publish.found import export_trial
+from evomerge.publish.sources import check_known
+from evomerge.recipe import Recipe, from_yaml
+
+
+def export(
+    what: str | Path | Run | Recipe,
+    target: str | Path,
+    *,
+    trial: int | None = None,
+    best: str | None = None,
+    knee: bool = False,
+    paths: Mapping[str, str | Path] | None = None,
+    overwrite: bool = False,
+    verify: bool = True,
+) -> Path:
+    """Write a checkpoint that `from_pretrained` loads to the folder `target` and return its path.
+
+    `what` is a run or a recipe, as a value or as its folder or file. Of a run, it is the trial of this
+    number, the most balanced of the front (`knee`), or the `best` in an objective (default: the first).
+    What is written is held to its recorded score unless `verify` is false; a recipe has none, so these
+    four are refused for it. `paths` gives folders of source models by name, for those that lie elsewhere
+    than the run or recipe says.
+
+    Raises `RequestError` if something asked for does not exist or fit, `ExportError` if the written
+    checkpoint does not score as recorded; the target is then as it was.
+    """
+    found = opened(what) if isinstance(what, str | Path) else what
+    if isinstance(found, Run):
+        number = chosen(found, trial=trial, best=best, knee=knee)
+        return export_trial(found, number, target, paths=paths or {}, overwrite=overwrite, verify=verify)
+    _refuse(
+        {"--trial": trial is not None, "--best": best is not None, "--knee": knee, "--no-verify": not verify}
+    )
+    check_known(paths or {}, found.models)
+    return write_checkpoint(found, target, paths=paths, overwrite=overwrite)
+
+
+def opened(path: str | Path, *, storage: str | None = None) -> Run | Recipe:
+    """Return the run in a folder (its database at `storage`, if given) or the recipe in a file.
+
+    Raises `RequestError` if it is neither.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return open_run(path, storage=storage)
+    if not path.is_file():
+        raise RequestError(f"{path} is neither a run folder nor a recipe file")
+    _refuse({"--storage": storage is not None})
+    try:
+        return from_yaml(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path} is not a recipe: it is not UTF-8 text") from error
+    except OSError as error:
+        raise RecipeError(f"the recipe {path} cannot be read: {error.strerror}") from error
+
+
+def check_choice(*, trial: int | None, best: str | None, knee: bool) -> None:
+    """Raise `RequestError` if more than one way to choose a trial is asked for."""
+    if sum((trial is not None, best is not None, knee)) > 1:
+        raise RequestError("choose one of `--trial`, `--best` and `--knee`")
+
+
+def chosen(run: Run, *, trial: int | None, best: str | None, knee: bool) -> int:
+    """Return the number of the trial asked for. Raises `RequestError` if there is none."""
+    check_choice(trial=trial, best=best, knee=knee)
+    if trial is not None:
+        return trial
+    if knee:
+        run.best()  # says so if there is no front
+        return run.archive.knee().trial
+    return run.best(best)
+
+
+def _refuse(asked: Mapping[str, bool]) -> None:
+    options = [f"`{name}`" for name, given in asked.items() if given]
+    if options:
+        verb = "means" if len(options) == 1 else "mean"
+        raise RequestError(
+            f"a recipe has neither trials nor scores, so {' and '.join(options)} {verb} nothing"
+        )

@@ -1,0 +1,110 @@
+"""The model card: metadata the hub can read, and nothing claimed that is not so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from evomerge.publish.card import Found, model_card
+from evomerge.publish.public import export
+from evomerge.recipe import Merge, ModelRef, Recipe, from_yaml
+from evomerge.types import Measure
+
+
+def over(base: str, *sources: str) -> Recipe:
+    models = {f"m{i}": ModelRef(source=source) for i, source in enumerate((base, *sources))}
+    first, *others = models
+    merge = Merge(method="task_arithmetic", base=first, sources=tuple(others), params={"weight": 1.0})
+    return Recipe(models=models, merges={"merged": merge})
+
+
+def found(*, verified: bool = True) -> Found:
+    return Found(
+        run="quick",
+        trial=7,
+        measures=(
+            Measure(name="math", task="gsm", metric="acc", filter="none", higher_is_better=True),
+            Measure(name="text", task="wiki", metric="bits", filter="none", higher_is_better=False),
+        ),
+        search={"math": 0.75, "text": 1.5},
+        reported=[
+            ("parent m1", {"math": 0.5, "text": 1.25}),
+            ("**this model**", {"math": 0.625, "text": 1.125}),
+        ],
+        item_counts={"gsm": {"search": 40, "report": 60}},
+        provenance={"versions": {"torch": "2.9.0", "ray": None}, "started": "2025-01-01", "commit": None},
+        verified=verified,
+    )
+
+
+def front_matter(card: str) -> dict[str, Any]:
+    empty, content, _ = card.split("---\n", 2)
+    assert empty == ""
+    parsed: dict[str, Any] = yaml.safe_load(content)
+    return parsed
+
+
+def test_front_matter_names_the_models_of_the_hub_once_each() -> None:
+    assert front_matter(model_card(over("owner/base", "owner/base", "zoo:math", "a_b/c-d.e"))) == {
+        "library_name": "transformers",
+        "tags": ["merge", "evomerge"],
+        "base_model": ["owner/base", "a_b/c-d.e"],
+        "base_model_relation": "merge",
+    }
+
+
+@pytest.mark.parametrize(
+    "source", ["/models/math", "./math", "../math", "~/math", "zoo:math", ".a/math", "math"]
+)
+def test_what_is_not_of_the_hub_is_no_base_model(source: str) -> None:
+    assert set(front_matter(model_card(over(source, source)))) == {"library_name", "tags"}
+
+
+def test_a_folder_that_reads_like_a_hub_id_is_published_as_a_folder(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(models.parent)
+    target = export(over("models/math", "./models/lang"), models.parent / "out")
+    card = (target / "README.md").read_text()
+    assert "base_model" not in front_matter(card)
+    assert "models/math" not in card
+    recipe = from_yaml((target / "recipe.yaml").read_text())
+    assert [ref.source for ref in recipe.models.values()] == ["math", "lang"]
+    assert all(ref.digest for ref in recipe.models.values())
+
+
+def test_the_recipe_in_the_card_is_the_recipe() -> None:
+    recipe = over("owner/base", "zoo:math")
+    text = model_card(recipe).split("```yaml\n")[1].split("```")[0]
+    assert from_yaml(text) == recipe
+
+
+def test_scores_stand_in_a_table() -> None:
+    card = model_card(over("owner/base", "zoo:math"), found())
+    table = [line for line in card.splitlines() if line.startswith("|")]
+    assert table == [
+        "| model | math (acc ↑) | text (bits ↓) |",
+        "|---|---|---|",
+        "| parent m1 | 0.5000 | 1.2500 |",
+        "| **this model** | 0.6250 | 1.1250 |",
+    ]
+    assert "gsm: 40 searched, 60 reported" in card
+    assert "run `quick`, trial 7" in card
+    assert "torch 2.9.0" in card
+    assert "ray" not in card
+
+
+def test_a_recipe_of_unknown_origin_has_no_scores() -> None:
+    card = model_card(over("owner/base", "zoo:math"))
+    assert "## Scores" not in card
+    assert "scored" not in card
+
+
+def test_only_a_checkpoint_that_is_verified_is_said_to_be() -> None:
+    recipe = over("owner/base", "zoo:math")
+    scored = "this model scored math 0.7500, text 1.5000; this checkpoint was "
+    assert scored + "scored again on them, with the same result." in model_card(recipe, found())
+    assert scored + "not scored again." in model_card(recipe, found(verified=False))

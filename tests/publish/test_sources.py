@@ -1,0 +1,115 @@
+"""The sources of an export: they fit together, and are what the recipe says."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from evomerge.archive.run import Run
+from evomerge.checkpoints.digest import digest
+from evomerge.checkpoints.folder import Checkpoint, open_checkpoint
+from evomerge.errors import RequestError
+from evomerge.publish import sources
+from evomerge.publish.public import export
+from evomerge.publish.sources import open_sources, pinned
+from evomerge.recipe import Merge, ModelRef, Recipe
+
+
+def linear(*names: str, **models: ModelRef) -> Recipe:
+    merge = Merge(method="linear", sources=names, params={"weight": 0.5})
+    return Recipe(models=models, merges={"merged": merge})
+
+
+def at(folder: Path, *names: str) -> Recipe:
+    return linear(*names, **{name: ModelRef(source=str(folder / name)) for name in names})
+
+
+@pytest.mark.parametrize("other", ["permuted", "wider"])
+def test_models_that_do_not_fit_are_refused(models: Path, other: str) -> None:
+    before = sorted(models.parent.iterdir())
+    with pytest.raises(RequestError, match=f"`{other}` cannot be merged with `math`"):
+        export(at(models, "math", other), models.parent / "out")
+    assert sorted(models.parent.iterdir()) == before
+
+
+def test_models_the_merge_does_not_use_need_not_be_there(models: Path) -> None:
+    unused = ModelRef(source=str(models / "none"))
+    recipe = linear("math", "lang", unused=unused, **at(models, "math", "lang").models)
+    found = open_sources(recipe, {})
+    assert list(found) == ["math", "lang"]
+    assert list(pinned(recipe, found, {}).models) == ["math", "lang"]
+
+
+def test_other_content_is_refused_and_read_once(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+
+    def counted(checkpoint: Checkpoint) -> str:
+        read.append(checkpoint.path.name)
+        return digest(checkpoint)
+
+    monkeypatch.setattr(sources, "digest", counted)
+    wrong = ModelRef(source=str(models / "lang"), digest=digest(open_checkpoint(models / "math")))
+    with pytest.raises(RequestError, match=r"^the model in .*/lang is not the `math` of the recipe: its"):
+        export(linear("math", math=wrong), models.parent / "out")
+    assert read == ["lang"]
+    assert not (models.parent / "out").exists()
+
+
+def test_a_folder_that_reads_like_a_hub_id_is_told_as_the_folder_it_is(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(models.parent)
+    recipe = linear(
+        "math", "lang", math=ModelRef(source="models/math"), lang=ModelRef(source="./models/lang")
+    )
+    found = open_sources(recipe, {})
+    told = pinned(recipe, found, {}).models
+    assert {name: ref.source for name, ref in told.items()} == {
+        "math": str(models / "math"),
+        "lang": str(models / "lang"),
+    }
+    assert told["math"].digest == digest(found["math"])
+
+
+def test_a_model_of_the_hub_keeps_its_id(models: Path) -> None:
+    snapshot = models.parent / "models--owner--name" / "snapshots" / "0123"
+    snapshot.parent.mkdir(parents=True)
+    (models / "math").rename(snapshot)
+    recipe, found = linear("math", math=ModelRef(source="owner/name")), open_checkpoint(snapshot)
+    assert pinned(recipe, {"math": found}, {}).models["math"].source == "owner/name"
+
+
+def test_a_chosen_folder_is_the_model_of_the_hub_only_where_the_digest_says_so(models: Path) -> None:
+    folder = {"math": models / "math"}
+    found = {"math": open_checkpoint(models / "math")}
+    loose = linear("math", math=ModelRef(source="owner/name"))
+    assert pinned(loose, found, folder).models["math"].source == str(models / "math")
+    held = linear("math", math=ModelRef(source="owner/name", digest=digest(found["math"])))
+    assert pinned(held, found, folder).models["math"].source == "owner/name"
+
+
+def test_a_run_finds_its_sources_where_they_are_said_to_lie(run: Run, exported: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(run.record.paths["math"], moved)
+    gone = Run(run.folder, replace(run.record, paths={**run.record.paths, "math": "/gone"}))
+    with pytest.raises(RequestError, match=r"no model `math` at /gone; .* `--source math=FOLDER`"):
+        export(gone, tmp_path / "out")
+    target = export(gone, tmp_path / "out", paths={"math": moved})
+    for name in ("model.safetensors", "recipe.yaml"):
+        assert (target / name).read_bytes() == (exported / name).read_bytes()
+
+
+def test_a_run_takes_no_other_model_for_its_source(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="is not the `math` of the recipe"):
+        export(run, tmp_path / "mixed", paths={"math": run.record.paths["lang"]})
+    with pytest.raises(RequestError, match="`--source maths=…`: no model named `maths`"):
+        export(run, tmp_path / "mixed", paths={"maths": run.record.paths["math"]})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_the_recipe_does_not_have_is_refused(models: Path) -> None:
+    with pytest.raises(RequestError, match="no model named `maths`"):
+        export(at(models, "math", "lang"), models.parent / "out", paths={"maths": models / "math"})
