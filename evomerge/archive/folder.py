@@ -38,7 +38,7 @@ class RunFolder:
 
     @property
     def name(self) -> str:
-        """The study's name in the storage."""
+        """The folder's own name, as people know the run."""
         return self.path.name
 
     @property

@@ -27,17 +27,19 @@ FORMAT = 1
 _PACKAGES = (
     "evomerge", "torch", "transformers", "lm_eval", "safetensors", "optuna", "cma", "ray", "numpy",
 )  # fmt: skip
-_FREE_TO_CHANGE = {"budget"}
+_FREE_TO_CHANGE = {"name", "budget"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
     """Everything needed to continue or reread a run.
 
-    `items` gives content hashes by task and split; `paths` where the sources lay on the controller;
-    `changes` which keys of the space file were replaced from outside (`--seed 3`).
+    `study` names the study in its storage, wherever the folder moves to; `items` gives content hashes by
+    task and split; `paths` where the sources lay on the controller; `changes` which keys of the space
+    file were replaced from outside (`--seed 3`).
     """
 
+    study: str
     space: Space
     layers: int
     models: Mapping[str, ModelRef]
@@ -102,6 +104,7 @@ class RunRecord:
         """Return the record as JSON values."""
         return {
             "format": FORMAT,
+            "study": self.study,
             "space": self.space.model_dump(mode="json", exclude_none=True),
             "layers": self.layers,
             "models": {name: asdict(ref) for name, ref in self.models.items()},
@@ -133,6 +136,7 @@ def from_json(content: Mapping[str, Any]) -> RunRecord:
 
 def _record(content: Mapping[str, Any]) -> RunRecord:
     return RunRecord(
+        study=content["study"],
         space=Space.model_validate(content["space"]),
         layers=content["layers"],
         models={name: ModelRef(**ref) for name, ref in content["models"].items()},

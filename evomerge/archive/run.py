@@ -14,7 +14,7 @@ from evomerge.archive.folder import RunFolder
 from evomerge.archive.front import Member, ParetoArchive
 from evomerge.archive.items import ItemStore
 from evomerge.archive.record import RunRecord
-from evomerge.archive.study import KEY, LABEL, open_storage
+from evomerge.archive.study import KEY, LABEL, open_storage, storage_url
 from evomerge.errors import RunError
 from evomerge.recipe import Recipe
 from evomerge.space.baselines import baselines
@@ -39,7 +39,7 @@ def open_run(path: str | Path, *, storage: str | None = None) -> Run:
     folder = RunFolder(Path(path).absolute())
     if not folder.path.is_dir():
         raise RunError(f"no run folder at {folder.path}")
-    return Run(folder, folder.read_record(), storage)
+    return Run(folder, folder.read_record(), storage_url(storage) if storage else None)
 
 
 class Run:
@@ -66,9 +66,9 @@ class Run:
         if isinstance(self.storage, Path) and not self.storage.exists():
             raise RunError(f"{self.folder.path} has no study yet: {self.storage.name} is missing")
         try:
-            return self._opened.get_study_id_from_name(self.folder.name)
+            return self._opened.get_study_id_from_name(self.record.study)
         except KeyError as error:
-            raise RunError(f"the storage holds no study named `{self.folder.name}`") from error
+            raise RunError(f"the storage holds no study named `{self.record.study}`") from error
 
     @cached_property
     def frozen_trials(self) -> list[FrozenTrial]:

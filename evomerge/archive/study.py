@@ -50,6 +50,22 @@ def distributions(genes: Sequence[GeneSpec]) -> dict[str, BaseDistribution]:
     }
 
 
+def storage_url(given: str) -> str:
+    """Return a database URL that leads to the same place from any working directory.
+
+    Raises `RunError` for what is no URL.
+    """
+    if "://" not in given:
+        raise RunError(
+            "a storage is a database URL such as sqlite:///study.db or postgresql://user@host/name, "
+            f"found `{given}`"
+        )
+    dialect, _, path = given.partition(":///")
+    if not dialect.startswith("sqlite") or not path or path.startswith(("/", ":", "file:")):
+        return given
+    return f"{dialect}:///{Path(path).absolute()}"
+
+
 def open_storage(where: str | Path) -> BaseStorage:
     """Return the storage at a database URL, or the journal file at a path. Never creates a folder."""
     if isinstance(where, str) and "://" in where:
@@ -155,15 +171,9 @@ class StudyRecord:
         """Return the trials in the given states (all if none given), by number."""
         return self.study.get_trials(deepcopy=False, states=states or None)
 
-    @property
-    def finished(self) -> int:
-        """How many trials are scored or failed."""
-        return len(self.trials(TrialState.COMPLETE, TrialState.FAIL))
-
-    @property
-    def labels(self) -> set[str]:
-        """The baselines the study has, in whatever state."""
-        return {trial.user_attrs[LABEL] for trial in self.trials() if LABEL in trial.user_attrs}
+    def labels(self, *states: TrialState) -> set[str]:
+        """Return the baselines the study has in the given states (all if none given)."""
+        return {trial.user_attrs[LABEL] for trial in self.trials(*states) if LABEL in trial.user_attrs}
 
     def _asked(self, trial: Trial) -> Asked:
         label = trial.user_attrs.get(LABEL)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import logging
 import shlex
 import signal
 from pathlib import Path
@@ -17,9 +15,6 @@ if TYPE_CHECKING:
     from evomerge.archive.folder import RunFolder
     from evomerge.controller.closing import ClosingReport
     from evomerge.controller.search import Options, Prepared
-
-
-_log = logging.getLogger(__name__)
 
 
 def command(
@@ -81,9 +76,7 @@ def _search(prepared: Prepared, options: Options, *, quiet: bool) -> ClosingRepo
     if not quiet:
         _announce(prepared)
     with ProgressLine(stderr, quiet=quiet) as progress:
-        return execute(
-            prepared, options=options, observe=progress.show, opened=lambda: _log_to(prepared.folder)
-        )
+        return execute(prepared, options=options, observe=progress.show)
 
 
 def _announce(prepared: Prepared) -> None:
@@ -118,7 +111,6 @@ def _conclude(prepared: Prepared, report: ClosingReport, *, quiet: bool) -> None
     """Print what the search found, and what to type next."""
     from evomerge.report.closing import closing_table, gain_sentence
 
-    _log.info("done: %s", report.to_json()["gains"])
     stdout.print(closing_table(report, prepared.record.measures))
     for gain in report.gains:
         stdout.print(gain_sentence(gain), highlight=False)
@@ -137,15 +129,6 @@ def _shown(folder: RunFolder) -> str:
     """Return the folder as people would type it here."""
     here = Path.cwd()
     return str(folder.path.relative_to(here) if folder.path.is_relative_to(here) else folder.path)
-
-
-def _log_to(folder: RunFolder) -> None:
-    handler = logging.FileHandler(folder.log, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logger = logging.getLogger("evomerge")
-    logger.setLevel(logging.INFO)
-    logger.addHandler(handler)
-    logger.info("evomerge %s searches into %s", importlib.metadata.version("evomerge"), folder.path)
 
 
 def _as_interrupt(signum: int, frame: object) -> None:

@@ -14,19 +14,24 @@ from evomerge.archive.run import Run
 from evomerge.archive.study import LABEL
 from evomerge.controller.live import LiveRun
 from evomerge.dispatch.job import Dispatcher, Job
+from evomerge.evaluate.statistics import mean_interval
 from evomerge.interrupts import held
-from evomerge.types import Evaluation, Failed, Measure, Scored
+from evomerge.space.baselines import BASE, parent
+from evomerge.types import Evaluation, Measure, Scored
 
 _MOST_WINNERS = 10
-_Z = statistics.NormalDist().inv_cdf(0.975)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReportRow:
-    """A trial's scores on the search items and on the report items; `report` is None if it failed."""
+    """A trial's scores on the search items and on the report items; `report` is None if it failed.
+
+    `best_of` names the objectives it is the best of.
+    """
 
     trial: int
     label: str
+    best_of: tuple[str, ...]
     search: Mapping[str, float]
     report: Mapping[str, float] | None
 
@@ -36,11 +41,12 @@ class Gain:
     """How much better (positive) a trial is than the best parent on the same report items.
 
     `low` and `high` bound the 95% interval of the paired mean difference; None where the metric is
-    not a mean over items.
+    not a mean over items. Where a parent is itself the best, `trial` is that parent.
     """
 
     objective: str
     trial: int
+    parent: int
     over: str
     gain: float
     low: float | None
@@ -73,47 +79,52 @@ def close_search(folder: RunFolder, run: Run, live: LiveRun, dispatcher: Dispatc
         for number, result in results.items():
             if isinstance(result, Scored):
                 live.record_report(number, result)
+    winners = _winners(run)
     rows = tuple(
         ReportRow(
             trial=number,
             label=label,
+            best_of=winners.get(number, ()),
             search=run.scores(number),
             report=dict(result.scores) if isinstance(result := results[number], Scored) else None,
         )
         for number, label in chosen.items()
     )
     gains = tuple(
-        gain
-        for measure in run.record.objectives
-        if (gain := _gain(run, measure, results, chosen)) is not None
+        gain for measure in run.record.objectives if (gain := _gain(run, measure, results)) is not None
     )
     report = ClosingReport(rows=rows, gains=gains)
     write_json(folder.report, report.to_json())
     return report
 
 
-def read_report(content: Mapping[str, Any]) -> ClosingReport:
-    """Return the report that `to_json` wrote."""
-    return ClosingReport(
-        rows=tuple(ReportRow(**row) for row in content["rows"]),
-        gains=tuple(Gain(**gain) for gain in content["gains"]),
-    )
-
-
 def _chosen(run: Run) -> dict[int, str]:
     """Return the trials to report, with labels: baselines, the best of each objective, the front."""
-    chosen = {
-        trial.number: str(trial.user_attrs[LABEL])
-        for trial in run.frozen_trials
-        if LABEL in trial.user_attrs and trial.values
-    }
-    for measure in run.record.objectives if run.archive.front else ():
-        number = run.best(measure.name)
-        best = f"best {measure.name}"
+    chosen = _baselines(run)
+    for number, names in _winners(run).items():
+        best = f"best {', '.join(names)}"
         chosen[number] = f"{chosen[number]}, {best}" if number in chosen else best
     for member in run.archive.front[:_MOST_WINNERS]:
         chosen.setdefault(member.trial, "front")
     return chosen
+
+
+def _baselines(run: Run) -> dict[int, str]:
+    """Return the labels of the scored baselines by trial."""
+    return {
+        trial.number: str(trial.user_attrs[LABEL])
+        for trial in run.frozen_trials
+        if LABEL in trial.user_attrs and trial.values
+    }
+
+
+def _winners(run: Run) -> dict[int, tuple[str, ...]]:
+    """Return the objectives that each best trial is best of."""
+    found: dict[int, tuple[str, ...]] = {}
+    for measure in run.record.objectives if run.archive.front else ():
+        number = run.best(measure.name)
+        found[number] = (*found.get(number, ()), measure.name)
+    return found
 
 
 def _evaluate(run: Run, dispatcher: Dispatcher, numbers: Sequence[int]) -> dict[int, Evaluation]:
@@ -130,19 +141,17 @@ def _evaluate(run: Run, dispatcher: Dispatcher, numbers: Sequence[int]) -> dict[
     return results
 
 
-def _gain(
-    run: Run,
-    measure: Measure,
-    results: Mapping[int, Evaluation],
-    labels: Mapping[int, str],
-) -> Gain | None:
+def _gain(run: Run, measure: Measure, results: Mapping[int, Evaluation]) -> Gain | None:
     """Return the gain of the best trial over the best parent (by report score) in one objective."""
-    scored = {n: r for n, r in results.items() if not isinstance(r, Failed)}
-    parents = [n for n in scored if labels[n].startswith(("base", "parent"))]
+    scored = {n: r for n, r in results.items() if isinstance(r, Scored)}
+    labels = {BASE, *(parent(name) for name in run.record.space.merged)}
+    parents = {n: label for n, label in _baselines(run).items() if n in scored and label in labels}
     best = run.best(measure.name) if run.archive.front else None
     if best is None or best not in scored or not parents:
         return None
     rival = max(parents, key=lambda n: measure.oriented(scored[n].scores[measure.name]))
+    if best in parents:
+        rival = best
     ours, theirs = (_items(scored[n], measure) for n in (best, rival))
     difference = measure.oriented(scored[best].scores[measure.name]) - measure.oriented(
         scored[rival].scores[measure.name]
@@ -151,7 +160,8 @@ def _gain(
     return Gain(
         objective=measure.name,
         trial=best,
-        over=labels[rival],
+        parent=rival,
+        over=parents[rival],
         gain=difference,
         low=low,
         high=high,
@@ -174,5 +184,4 @@ def _interval(
     pairs = [measure.oriented(a) - measure.oriented(b) for a, b in zip(ours, theirs, strict=True)]
     if len(pairs) < 2 or not math.isclose(statistics.fmean(pairs), difference, abs_tol=1e-9):
         return None, None
-    half = _Z * statistics.stdev(pairs) / math.sqrt(len(pairs))
-    return difference - half, difference + half
+    return mean_interval(pairs)

@@ -20,6 +20,7 @@ from evomerge.space.schema import Constraint
 from evomerge.types import Evaluation, Failed, Scored
 
 _log = logging.getLogger(__name__)
+_MAY_BE_SCORED = (TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE)
 
 
 class LiveRun:
@@ -36,11 +37,12 @@ class LiveRun:
         self._items.repair()
         self._tally = Tally(record=record)
         self._under_way: dict[int, Asked] = {}
-        known = study.labels
+        self._count_earlier_sittings()
+        # where nothing could be scored, what kept the baselines from it may have been put right
+        known = study.labels() if self._tally.scored else study.labels(*_MAY_BE_SCORED)
         for label, baseline in self._baselines.items():
             if label not in known:
                 study.enqueue(label, baseline.params)
-        self._count_earlier_sittings()
         self._left = study.unfinished()
 
     def next_job(self) -> Job | None:
@@ -54,7 +56,8 @@ class LiveRun:
     @property
     def hopeless(self) -> bool:
         """Whether every baseline failed: models that are sound by themselves cannot be scored here."""
-        return self._tally.scored == 0 and self._tally.failed >= len(self._baselines)
+        failed = self._tally.failed - self._failed_before
+        return self._tally.scored == 0 and failed >= len(self._baselines)
 
     def finish(self, number: int, evaluation: Evaluation) -> None:
         """Record a result: items, then the trial, then the front."""
@@ -118,6 +121,7 @@ class LiveRun:
                     baseline=LABEL in trial.user_attrs,
                     feasible=feasible(trial),
                 )
+        self._failed_before = self._tally.failed
         self._tally.begin()
 
     def _write_front(self) -> None:

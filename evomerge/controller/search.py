@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from evomerge.archive.folder import RunFolder
 from evomerge.archive.record import RunRecord, differences
 from evomerge.archive.run import Run
-from evomerge.archive.study import StudyRecord, open_storage, repair_journal, study_exists
+from evomerge.archive.study import StudyRecord, open_storage, repair_journal, storage_url, study_exists
 from evomerge.controller.closing import ClosingReport, close_search
 from evomerge.controller.live import LiveRun
 from evomerge.controller.loop import Observer, run_loop
@@ -24,6 +27,8 @@ from evomerge.evaluate.brief import Brief
 from evomerge.interrupts import held
 from evomerge.space import SpaceFile
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
@@ -34,6 +39,10 @@ class Options:
     serial: bool = False
     storage: str | None = None
     time_limit: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.storage is not None:
+            object.__setattr__(self, "storage", storage_url(self.storage))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,11 +61,11 @@ class Prepared:
 def start_search(file: SpaceFile, folder: RunFolder, *, options: Options) -> Prepared:
     """Return a new search, checked: whatever is wrong with the request is a `RequestError` here."""
     folder.check_free()
-    record = resolve(file, storage=options.storage)
+    record = resolve(file, study=folder.path.name, storage=options.storage)
     with about(file.document.where(("sampler",))):
         _check_sampler(record)
-    if options.storage is not None and study_exists(options.storage, folder.name):
-        raise RunError(f"the storage already holds a study named `{folder.name}`; choose another `--run`")
+    if options.storage is not None and study_exists(options.storage, record.study):
+        raise RunError(f"the storage already holds a study named `{record.study}`; choose another `--run`")
     return Prepared(record=record, folder=folder, budget=file.space.budget, text=file.text)
 
 
@@ -64,7 +73,7 @@ def resume_search(file: SpaceFile, folder: RunFolder, *, options: Options) -> Pr
     """Return a search to continue. Raises `RunError` if it is running, or naming what has changed."""
     record = folder.read_record()
     with folder.writing():
-        now = resolve(file, storage=options.storage or record.storage)
+        now = resolve(file, storage=options.storage or record.storage, known=record)
     if changed := differences(record, now):
         raise RunError(
             f"{folder.path} cannot be continued: {', '.join(changed)} changed since it was started; "
@@ -73,22 +82,18 @@ def resume_search(file: SpaceFile, folder: RunFolder, *, options: Options) -> Pr
     return Prepared(record=record, folder=folder, budget=file.space.budget, text=None)
 
 
-def execute(
-    prepared: Prepared, *, options: Options, observe: Observer, opened: Callable[[], None] | None = None
-) -> ClosingReport:
+def execute(prepared: Prepared, *, options: Options, observe: Observer) -> ClosingReport:
     """Search until the budget is spent, then score the winners on the report items.
 
-    The run folder is made once the workers are there; `opened` is called when it is. Raises
-    `RequestError` if there is no room for the workers, `WorkError` if nothing could be scored.
+    The run folder is made once the workers are there. Raises `RequestError` if there is no room for
+    the workers, `WorkError` if nothing could be scored.
     """
     record, folder = prepared.record, prepared.folder
     with dispatcher_for(record.brief(), options) as dispatcher:
         if prepared.text is not None:
             with held():
                 folder.create(record, prepared.text)
-        with folder.writing():
-            if opened is not None:
-                opened()
+        with folder.writing(), logging_to(folder.log):
             return _search(prepared, dispatcher, options, observe)
 
 
@@ -96,10 +101,13 @@ def _search(prepared: Prepared, dispatcher: Dispatcher, options: Options, observ
     run = Run(prepared.folder, prepared.record, options.storage)
     with held():
         live = _opened(prepared, run, workers=dispatcher.capacity)
-    deadline = time.monotonic() + options.time_limit if options.time_limit else None
+    deadline = time.monotonic() + options.time_limit if options.time_limit is not None else None
+    _log.info("evomerge %s searches into %s", importlib.metadata.version("evomerge"), prepared.folder.path)
     run_loop(live, dispatcher, observe, deadline=deadline)
     _check_scored(live)
-    return close_search(prepared.folder, run, live, dispatcher)
+    report = close_search(prepared.folder, run, live, dispatcher)
+    _log.info("done: %s", report.to_json()["gains"])
+    return report
 
 
 def _opened(prepared: Prepared, run: Run, *, workers: int) -> LiveRun:
@@ -109,7 +117,7 @@ def _opened(prepared: Prepared, run: Run, *, workers: int) -> LiveRun:
         repair_journal(folder.journal)
     study = StudyRecord(
         open_storage(run.storage),
-        folder.name,
+        record.study,
         objectives=record.objectives,
         genes=record.genome.genes,
         sampler=None,
@@ -129,8 +137,30 @@ def _check_scored(live: LiveRun) -> None:
         )
     if end.failed and not end.scored:
         raise WorkError(f"all {end.failed} candidates failed, the last because: {end.last_failure}")
+    if end.failed and not end.sampled:
+        raise WorkError(
+            f"only baselines could be scored; all {end.failed} others failed, "
+            f"the last because: {end.last_failure}"
+        )
     if not end.scored:
         raise WorkError("no candidate was scored before the time limit; continue with `--resume`")
+
+
+@contextmanager
+def logging_to(file: Path) -> Iterator[None]:
+    """Append what evomerge logs to `file` meanwhile."""
+    handler = logging.FileHandler(file, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logger = logging.getLogger("evomerge")
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        handler.close()
 
 
 @contextmanager

@@ -17,12 +17,14 @@ from evomerge.checkpoints.folder import Checkpoint, open_checkpoint
 from evomerge.checkpoints.locate import canonical, locate, locate_tasks
 from evomerge.errors import RequestError, SpaceError, TaskError, unknown
 from evomerge.evaluate.items import split_items
+from evomerge.merge.plan import compile_plan
 from evomerge.recipe import ModelRef
 from evomerge.space import Genome, Space, SpaceFile
 from evomerge.space.document import KeyPath
+from evomerge.space.genome import METHOD, GeneSpec
 from evomerge.space.load import measure_name
-from evomerge.space.schema import Measured
-from evomerge.types import Measure
+from evomerge.space.schema import Measured, Source
+from evomerge.types import Measure, Value
 
 if TYPE_CHECKING:
     from evomerge.evaluate.harness import TaskFacts
@@ -40,13 +42,22 @@ def about(place: str) -> Iterator[None]:
         raise type(error)(f"{place}: {error}") from error
 
 
-def resolve(file: SpaceFile, *, storage: str | None = None) -> RunRecord:
+def resolve(
+    file: SpaceFile,
+    *,
+    study: str | None = None,
+    storage: str | None = None,
+    known: RunRecord | None = None,
+) -> RunRecord:
     """Return the run record of a search of a space; its relative paths start from its file.
+
+    The study is called `study`, else as the space. Sources and tasks that stand in the space as in
+    the one of a `known` record are taken from where they lay then.
 
     Raises a `RequestError` for the first thing that would keep the search from working.
     """
     space, where, near = file.space, file.document.where, file.path.absolute().parent
-    checkpoints = _checkpoints(space, where, near)
+    checkpoints = _checkpoints(space, where, near, known)
     with about(where(("sources",))):
         structure = check_compatible(checkpoints)
     models = {name: _reference(space, name, checkpoint) for name, checkpoint in checkpoints.items()}
@@ -57,10 +68,13 @@ def resolve(file: SpaceFile, *, storage: str | None = None) -> RunRecord:
         raise SpaceError(
             f"{where(('merge',))}: nothing to search: every parameter is fixed; give one in `genes` a range"
         )
+    with about(where(("merge",))):
+        _check_plans(genome, checkpoints)
     with about(where(("tasks",))):
-        tasks = locate_tasks(space.tasks, near=near) if space.tasks else None
+        tasks = _tasks(space, near, known)
     facts = _facts(space, where, tasks)
     return RunRecord(
+        study=study or space.name,
         space=space,
         layers=structure.layers,
         models=models,
@@ -75,14 +89,47 @@ def resolve(file: SpaceFile, *, storage: str | None = None) -> RunRecord:
     )
 
 
-def _checkpoints(space: Space, where: Where, near: Path) -> dict[str, Checkpoint]:
+def _checkpoints(space: Space, where: Where, near: Path, known: RunRecord | None) -> dict[str, Checkpoint]:
     """Return the models the merge uses, opened."""
     opened = {}
     for name in dict.fromkeys([*([space.merge.base] if space.merge.base else []), *space.merged]):
         source = space.sources[name]
         with about(where(("sources", name))):
-            opened[name] = open_checkpoint(locate(source.source, revision=source.revision, near=near))
+            folder = _where_it_lay(name, source, known)
+            folder = folder or locate(source.source, revision=source.revision, near=near)
+            opened[name] = open_checkpoint(folder)
     return opened
+
+
+def _where_it_lay(name: str, source: Source, known: RunRecord | None) -> Path | None:
+    """Return the folder a known record has for the source, if it is still there."""
+    if known is None or known.space.sources.get(name) != source or name not in known.paths:
+        return None
+    folder = Path(known.paths[name])
+    return folder if folder.is_dir() else None
+
+
+def _tasks(space: Space, near: Path, known: RunRecord | None) -> Path | None:
+    if space.tasks is None:
+        return None
+    if known is not None and known.tasks and known.space.tasks == space.tasks and Path(known.tasks).is_dir():
+        return Path(known.tasks)
+    return locate_tasks(space.tasks, near=near)
+
+
+def _check_plans(genome: Genome, checkpoints: Mapping[str, Checkpoint]) -> None:
+    """Plan one candidate of each method. Raises `RecipeError` if the space asks for what cannot be."""
+    point = {gene.name: _somewhere(i, gene) for i, gene in enumerate(genome.genes)}
+    for method in genome.space.merge.methods:
+        compile_plan(genome.decode({**point, METHOD: method}), checkpoints)
+
+
+def _somewhere(index: int, gene: GeneSpec) -> Value:
+    """Return a value inside the gene's range, for each gene another share of the way."""
+    if gene.choices is not None:
+        return gene.choices[index % len(gene.choices)]
+    share = (index + 1) * 0.618 % 1
+    return gene.low + share * (gene.high - gene.low)
 
 
 def _reference(space: Space, name: str, checkpoint: Checkpoint) -> ModelRef:

@@ -23,10 +23,11 @@ class Best:
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """How far a search is, for people to look at."""
+    """How far a search is, for people to look at. `sampled` counts the scored that are no baselines."""
 
     budget: int
     scored: int
+    sampled: int
     failed: int
     running: int
     finished_now: int
@@ -100,6 +101,7 @@ class Tally:
         return Snapshot(
             budget=budget,
             scored=self.scored,
+            sampled=self.scored - len(self._baselines),
             failed=self.failed,
             running=running,
             finished_now=self.finished - self._finished_before,

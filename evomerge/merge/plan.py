@@ -220,7 +220,7 @@ def _check_surveys(outputs: tuple[Output, ...]) -> None:
     if len(keys) > 1:
         raise RecipeError(
             "a method that looks at the whole model needs one density for all groups; "
-            "give one, or use `scope: tensor`"
+            "fix `density` at one number, or use `scope: tensor`"
         )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from evomerge.controller.closing import ClosingReport, Gain
+from evomerge.space.baselines import BASE
 from evomerge.types import Measure
 
 
@@ -22,12 +23,14 @@ def closing_table(report: ClosingReport, measures: Sequence[Measure]) -> Table:
             f"{row.report[m.name]:.3f} ({row.search[m.name]:.3f})" if row.report else "failed"
             for m in measures
         ]
-        table.add_row(row.label, str(row.trial), *cells, style="bold" if "best" in row.label else "")
+        table.add_row(row.label, str(row.trial), *cells, style="bold" if row.best_of else "")
     return table
 
 
 def gain_sentence(gain: Gain) -> str:
     """Return one sentence on a gain: how much, over whom, how sure, on how many items."""
+    if gain.trial == gain.parent:
+        return f"{gain.objective}: no candidate did better than the {_model(gain.over)} on the search items"
     head = f"{gain.objective}: trial {gain.trial} against the {_model(gain.over)}: {gain.gain:+.3f}"
     if gain.low is None or gain.high is None:
         return f"{head} on {gain.items} report items"
@@ -36,4 +39,4 @@ def gain_sentence(gain: Gain) -> str:
 
 
 def _model(label: str) -> str:
-    return "base model" if label.startswith("base") else label
+    return "base model" if label == BASE else label

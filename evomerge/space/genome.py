@@ -19,7 +19,8 @@ from evomerge.recipe.model import IN_LAYERS, Setting
 from evomerge.space.schema import GeneRange, Range, Space
 from evomerge.types import Params, Value
 
-_METHOD = "method"
+METHOD = "method"
+"""The gene that chooses among several methods."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +58,7 @@ class Genome:
         found = []
         methods = self.space.merge.methods
         if len(methods) > 1:
-            found.append(GeneSpec(name=_METHOD, choices=methods, start=methods[0]))
+            found.append(GeneSpec(name=METHOD, choices=methods, start=methods[0]))
         for parameter in self._parameters.values():
             asked = self._range(parameter)
             if isinstance(asked, Range | list):
@@ -66,7 +67,7 @@ class Genome:
 
     def decode(self, params: Params) -> Recipe:
         """Return the recipe that `params` (one value per gene) stand for."""
-        method = str(params.get(_METHOD, self.space.merge.methods[0]))
+        method = str(params.get(METHOD, self.space.merge.methods[0]))
         own = declared(plugins.load("methods", method))
         shared: dict[str, Setting] = {}
         for name, parameter in own.items():

@@ -49,11 +49,12 @@ MIXED = SPACES["mixed"]
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A sampler to check: its name, how many objectives and trials to try it with, its options."""
+    """A sampler to check: its name, how many objectives, trials and workers to try it with, its options."""
 
     name: str
     objectives: int = 1
     trials: int = 24
+    workers: int = 3
     options: Mapping[str, Value] = field(default_factory=dict)
 
 
@@ -82,7 +83,7 @@ class _Search:
             genes=genes,
             objectives=self._measures,
             seed=seed,
-            workers=3,
+            workers=case.workers,
             trials_before=len(self.record.trials()),
             options=case.options,
         )

@@ -22,6 +22,7 @@ def record() -> RunRecord:
         return Measure(name=task, task=task, metric=metric, filter="none", higher_is_better=up)
 
     return RunRecord(
+        study="s",
         space=parse_space(SPACE, "small.yaml"),
         layers=4,
         models={n: ModelRef(source=f"/models/{n}", digest=f"blake2b:{n}") for n in ("base", "math", "lang")},

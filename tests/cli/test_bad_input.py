@@ -86,7 +86,7 @@ def test_a_missing_space_file(complaint: Complaint) -> None:
         (edited("models/math", "models/words"), "space.yaml:1: `sources`: `math` cannot be merged with `base`: the vocabularies differ (2 tokens missing, 2 extra, …"),
         (edited("layers: 1", "layers: 3"), "space.yaml:2: `merge.layers`: 3 runs of layers are asked for, but there are 2 layers"),
         (edited("layers: 1", "genes: {weight: 1}"), "space.yaml:2: `merge`: nothing to search: every parameter is fixed; …"),
-        (edited("layers: 1", "layers: 1, method: ties, compat: official"), "space.yaml:2: `merge`: `ties` cannot merge `model.embed_tokens.weight` so: `compat: official` has no weights in TIES, found […]; fix `weight` at 1"),
+        (edited("layers: 1", "layers: 1, method: ties, compat: official"), "space.yaml:2: `merge`: `ties` cannot merge `lm_head.weight` so: `compat: official` has no weights in TIES, found […]; fix `weight` at 1"),
         (edited("layers: 1", "layers: 1, method: ties, genes: {scope: model}"), "space.yaml:2: `merge`: a method that looks at the whole model needs one density for all groups; fix `density` at one number, or use `scope: tensor`"),
         (edited("tasks: tasks", "tasks: nowhere"), "space.yaml:4: `tasks`: no task folder `nowhere` (looked at …)"),
         (edited("task: tiny", "task: tinny"), "space.yaml:3: `objectives[0].task`: no task named `tinny`. Did you mean `tiny`? Known: tiny (looked in …/tasks)"),

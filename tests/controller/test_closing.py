@@ -1,10 +1,12 @@
 """The arithmetic of a gain: its interval, its direction, and when it is proven."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
-from evomerge.controller.closing import ClosingReport, Gain, ReportRow, _interval, read_report
+from evomerge.controller.closing import Gain, _interval
+from evomerge.report.closing import gain_sentence
 from evomerge.types import Measure
 
 UP = Measure(name="acc", task="t", metric="acc", filter="none", higher_is_better=True)
@@ -12,22 +14,29 @@ DOWN = Measure(name="ppl", task="t", metric="ppl", filter="none", higher_is_bett
 
 
 def gain(low: float | None, high: float | None) -> Gain:
-    return Gain(objective="acc", trial=7, over="parent math", gain=0.1, low=low, high=high, items=4)
+    return Gain(objective="acc", trial=7, parent=1, over="parent math", gain=0.1, low=low, high=high, items=4)
 
 
 def test_the_interval_is_that_of_the_paired_mean() -> None:
     ours, theirs = (1.0, 1.0, 0.0, 1.0), (0.0, 1.0, 0.0, 0.0)
     # differences 1 0 0 1: mean 1/2, variance (4 * 1/4) / 3 = 1/3, standard error sqrt(1/12)
     low, high = _interval(ours, theirs, 0.5, UP)
-    half = 1.959963984540054 * math.sqrt(1 / 12)
+    half = 3.182446305284263 * math.sqrt(1 / 12)  # Student's t with three degrees of freedom
     assert low == pytest.approx(0.5 - half)
     assert high == pytest.approx(0.5 + half)
 
 
 def test_what_both_share_does_not_widen_the_interval() -> None:
-    noise = [0.0, 9.0, -4.0, 100.0]
-    low, high = _interval([x + 1 for x in noise], noise, 1.0, UP)
-    assert (low, high) == (1.0, 1.0)
+    hard = [0.0, 9.0, -4.0, 100.0]
+    ours = [x + y for x, y in zip(hard, (1.0, 1.0, 0.0, 1.0), strict=True)]
+    apart = _interval((1.0, 1.0, 0.0, 1.0), (0.0, 0.0, 0.0, 0.0), 0.75, UP)
+    assert _interval(ours, hard, 0.75, UP) == pytest.approx(apart)
+
+
+@pytest.mark.parametrize(("items", "proven"), [(2, False), (10, True)])
+def test_a_few_items_that_all_agree_prove_nothing_yet(items: int, proven: bool) -> None:
+    low, high = _interval((1.0,) * items, (0.0,) * items, 1.0, UP)
+    assert gain(low, high).proven is proven
 
 
 def test_lower_is_better_turns_the_interval_round() -> None:
@@ -80,12 +89,12 @@ def test_a_gain_is_proven_where_its_interval_lies_above_zero(
     assert gain(low, high).proven is proven
 
 
-def test_a_report_is_read_as_it_was_written() -> None:
-    report = ClosingReport(
-        rows=(
-            ReportRow(trial=0, label="base", search={"acc": 0.5}, report={"acc": 0.4}),
-            ReportRow(trial=7, label="best acc", search={"acc": 0.6}, report=None),
-        ),
-        gains=(gain(0.01, 0.2), gain(None, None)),
+def test_a_parent_that_is_best_is_not_compared_with_itself() -> None:
+    none = replace(gain(None, None), trial=1)
+    assert gain_sentence(none) == "acc: no candidate did better than the parent math on the search items"
+
+
+def test_the_sentence_says_how_much_over_whom_and_how_sure() -> None:
+    assert gain_sentence(gain(-0.05, 0.25)) == (
+        "acc: trial 7 against the parent math: +0.100 [-0.050, +0.250] on 4 report items, not proven"
     )
-    assert read_report(report.to_json()) == report

@@ -66,6 +66,14 @@ def test_cma_resumes_a_restarted_strategy() -> None:
     resumes_as_if_never_stopped(Case(name="cma", trials=60, options={"popsize": 4, "sigma": 1e-9}))
 
 
+def test_cma_keeps_its_population_when_resumed_with_fewer_workers() -> None:
+    """A larger population was told of more results before each step; replaying with a smaller one differs."""
+    whole, first = (_Search(Case(name="cma", workers=32)) for _ in range(2))
+    first.run(70)
+    resumed = _Search(Case(name="cma", workers=2), storage=first.storage)
+    assert resumed.run(30) == whole.run(100)[70:]
+
+
 @pytest.mark.parametrize("name", ["gp", "nsgaii", "nsgaiii"])
 def test_a_baseline_without_genes_does_not_hide_the_genes_of_the_others(name: str) -> None:
     search = _Search(case(name, 1))

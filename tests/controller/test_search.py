@@ -21,7 +21,8 @@ from evomerge.archive.run import Run
 from evomerge.archive.study import StudyRecord
 from evomerge.checkpoints.locate import ZOO
 from evomerge.controller.public import search
-from evomerge.errors import RequestError, RunError, SpaceError, WorkError
+from evomerge.errors import EvaluationError, RequestError, RunError, SpaceError, WorkError
+from evomerge.evaluate.evaluator import ItemScoring
 from evomerge.space import parse_space
 from evomerge.space.baselines import baselines
 
@@ -139,9 +140,48 @@ def test_two_objectives_end_in_a_front(two_objectives_file: Path, tmp_path: Path
     assert json.loads(run.folder.front.read_text())["hypervolume"] > 0
 
 
-def test_time_limit_stops_the_asking(space_file: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("limit", [0, 1e-9])
+def test_time_limit_stops_the_asking(space_file: Path, tmp_path: Path, limit: float) -> None:
     with pytest.raises(WorkError, match="no candidate"):
-        search(space_file, run=tmp_path / "late", serial=True, time_limit=1e-9)
+        search(space_file, run=tmp_path / "late", serial=True, time_limit=limit)
+
+
+def test_the_log_has_what_went_wrong_also_from_python(space_file: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "overflow.yaml"
+    text = space_file.read_text().replace("dtype: float32", "dtype: float16")
+    broken.write_text(text.replace("{low: -0.3, high: 2.0}", "{low: 1.0e+8, high: 1.0e+9}"))
+    with pytest.raises(WorkError, match=r"^only baselines could be scored; all 2 others failed.*cannot hold"):
+        search(broken, run=tmp_path / "run", serial=True, budget=7)
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert "searches into" in log
+    assert log.count("cannot hold") == 2
+
+
+def test_a_run_folder_may_be_renamed(space_file: Path, tmp_path: Path) -> None:
+    search(space_file, run=tmp_path / "old", serial=True, budget=6)
+    (tmp_path / "old").rename(tmp_path / "new")
+    assert len(evomerge.open_run(tmp_path / "new").trials()) == 6
+    more = search(space_file, run=tmp_path / "new", serial=True, budget=7, resume=True)
+    assert list(more.trials()["trial"]) == list(range(7))
+
+
+def test_a_run_continues_from_its_own_copy_of_the_space(
+    space_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Relative paths in the copy lead nowhere, but the record knows where they led."""
+    home = tmp_path / "home"
+    shutil.copytree(ZOO / "models" / "math", home / "models" / "math")
+    shutil.copytree(ZOO / "tasks", home / "tasks")
+    text = space_file.read_text().replace("zoo:math", "models/math").replace("zoo:tasks", "tasks")
+    (home / "mine.yaml").write_text(text)
+    run = tmp_path / "runs" / "mine"
+    search(home / "mine.yaml", run=run, serial=True, budget=6)
+    monkeypatch.chdir(tmp_path)
+    more = search(run / "space.yaml", run=run, serial=True, budget=7, resume=True)
+    assert list(more.trials()["trial"]) == list(range(7))
+    shutil.move(home, tmp_path / "elsewhere")
+    with pytest.raises(RequestError, match=r"`sources.math`: .*models/math"):
+        search(run / "space.yaml", run=run, serial=True, budget=8, resume=True)
 
 
 def started(space: Path, run: Path, *arguments: str) -> subprocess.Popen[str]:
@@ -248,7 +288,7 @@ def test_a_space_may_be_given_as_a_value(
 def test_resume_refuses_another_space(space_file: Path, tmp_path: Path, serial: Run) -> None:
     other = tmp_path / "other.yaml"
     other.write_text(space_file.read_text().replace("high: 2.0", "high: 1.5"))
-    with pytest.raises(RunError, match=r"`name` of the space.*`merge` of the space"):
+    with pytest.raises(RunError, match=r"cannot be continued: `merge` of the space"):
         search(other, run=serial.folder.path, resume=True, serial=True)
 
 
@@ -262,11 +302,11 @@ def test_a_larger_budget_extends_a_finished_run(space_file: Path, tmp_path: Path
 def test_candidates_that_fail_are_recorded_and_the_search_goes_on(space_file: Path, tmp_path: Path) -> None:
     broken = tmp_path / "overflow.yaml"
     text = space_file.read_text().replace("dtype: float32", "dtype: float16")
-    broken.write_text(text.replace("{low: -0.3, high: 2.0}", "{low: 1.0e+8, high: 1.0e+9}"))
-    run = search(broken, run=tmp_path / "overflow", serial=True, budget=8)
-    states = run.trials()["state"].tolist()
-    assert states == ["scored"] * 5 + ["failed"] * 3
-    assert "cannot hold" in run.trials()["failure"].iloc[-1]
+    broken.write_text(text.replace("{low: -0.3, high: 2.0}", "1, lambda: [1.0, 1.1, 1.2, 1.0e+9]"))
+    run = search(broken, run=tmp_path / "overflow", serial=True, sampler="random", budget=15)
+    failed = run.trials()[run.trials()["state"] == "failed"]
+    assert 0 < len(failed) < 10
+    assert failed["failure"].str.contains("cannot hold").all()
 
 
 def test_a_search_whose_baselines_all_fail_is_given_up(space_file: Path, tmp_path: Path) -> None:
@@ -281,6 +321,24 @@ def test_a_search_whose_baselines_all_fail_is_given_up(space_file: Path, tmp_pat
     with pytest.raises(WorkError, match=r"given up after 5 failures.*AssertionError at `assert not results`"):
         search(space, run=tmp_path / "run", serial=True)
     assert evomerge.open_run(tmp_path / "run").trials()["state"].tolist() == ["failed"] * 5
+    (tmp_path / "run" / "log.txt").unlink()
+    with pytest.raises(WorkError, match=r"given up after 10 failures"):  # five of them now
+        search(space, run=tmp_path / "run", serial=True, resume=True)
+
+
+def test_baselines_that_failed_are_tried_again_where_nothing_could_be_scored(
+    space_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def out_of_order(*arguments: Any) -> Any:
+        raise EvaluationError("out of order")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(ItemScoring, "score", out_of_order)
+        with pytest.raises(WorkError, match=r"given up .*out of order"):
+            search(space_file, run=tmp_path / "run", serial=True)
+    run = search(space_file, run=tmp_path / "run", serial=True, resume=True, budget=12)
+    assert run.trials()["state"].tolist() == ["failed"] * 5 + ["scored"] * 7
+    assert run.trials()["baseline"].tolist()[5:10] == run.trials()["baseline"].tolist()[:5]
 
 
 def test_no_room_for_the_workers_leaves_nothing(space_file: Path, tmp_path: Path) -> None:
@@ -289,11 +347,16 @@ def test_no_room_for_the_workers_leaves_nothing(space_file: Path, tmp_path: Path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_sqlite_serves_as_storage_and_keeps_one_study_per_name(space_file: Path, tmp_path: Path) -> None:
-    database = f"sqlite:///{tmp_path}/study.db"
+def test_sqlite_serves_as_storage_and_keeps_one_study_per_name(
+    space_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    database = "sqlite:///study.db"
     run = search(space_file, run=tmp_path / "one", serial=True, storage=database, budget=6)
     assert list(run.trials()["trial"]) == list(range(6))
     assert not run.folder.journal.exists()
+    monkeypatch.chdir("/")
+    assert len(evomerge.open_run(tmp_path / "one").trials()) == 6
     more = search(space_file, run=tmp_path / "one", serial=True, storage=database, budget=7, resume=True)
     assert len(more.trials()) == 7
     with pytest.raises(RunError, match="already holds a study named `one`"):

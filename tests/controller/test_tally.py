@@ -12,6 +12,7 @@ from evomerge.types import Measure
 UP = Measure(name="acc", task="t", metric="acc", filter="none", higher_is_better=True)
 DOWN = Measure(name="ppl", task="u", metric="ppl", filter="none", higher_is_better=False)
 RECORD = RunRecord(
+    study="s",
     space=parse_space("sources: {a: a, b: b}\nmerge: {method: linear}\nobjectives: [{task: t}, {task: u}]\n"),
     layers=1,
     models={},

@@ -1,7 +1,7 @@
 """CMA-ES, asynchronous: free workers never wait for a generation.
 
-Hansen 2016, https://arxiv.org/abs/1604.00772, by pycma. Every result is told, in the order of completion,
-once enough for a generation are there; results older than one generation are dropped. The population is at
+Hansen 2016, https://arxiv.org/abs/1604.00772, by pycma. Results are told in the order of completion,
+once enough for a generation are there; those older than one generation are dropped. The population is at
 least the number of workers. pycma draws from numpy's global stream unless given one of its own.
 
 Nothing is pickled. Each trial records what was drawn for it, and after how many tells; a resumed search
@@ -87,7 +87,12 @@ class CmaSampler(BaseSampler):
         self._restore(study)
         drawn = trial.system_attrs.get(_DRAWN)
         if drawn is None:
-            drawn = {"generation": self._es.countiter, "after": self._tells, "x": list(self._draw())}
+            drawn = {
+                "popsize": self._popsize,
+                "generation": self._es.countiter,
+                "after": self._tells,
+                "x": list(self._draw()),
+            }
             study._storage.set_trial_system_attr(trial._trial_id, _DRAWN, drawn)
         return self._cube.decode(np.asarray(drawn["x"]))
 
@@ -121,6 +126,9 @@ class CmaSampler(BaseSampler):
             return
         self._restored = True
         trials = [t for t in study.get_trials(deepcopy=False) if _DRAWN in t.system_attrs]
+        if trials:  # the population is that of the first sitting, however many workers there are now
+            self._popsize = int(trials[0].system_attrs[_DRAWN]["popsize"])
+            self._es = self._strategy(self._cube.start)
         told = sorted(
             (t for t in trials if t.state.is_finished() and _TOLD in t.system_attrs),
             key=lambda trial: int(trial.system_attrs[_TOLD]),

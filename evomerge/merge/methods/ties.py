@@ -127,6 +127,13 @@ class Ties:
     ]
     compat: str = "evomerge"
 
+    def __post_init__(self) -> None:
+        if not _RULES[self.compat].weights and set(self.weight) != {1.0}:
+            raise MergeError(
+                f"`compat: {self.compat}` has no weights in TIES, found {list(self.weight)}; "
+                "fix `weight` at 1"
+            )
+
     def merge(self, base: Tensor | None, operands: Tensor, site: Site) -> Tensor:
         """Merge `base (*s)` and `operands (n, *s)` to `(*s)`."""
         assert base is not None  # `base` is declared "needed"
@@ -188,9 +195,6 @@ class Ties:
         return math.copysign(1.0, votes) if votes else rules.undecided
 
     def _trim(self, deltas: Tensor, site: Site) -> Tensor:
-        rules = _RULES[self.compat]
-        if not rules.weights and set(self.weight) != {1.0}:
-            raise MergeError(f"`compat: {self.compat}` has no weights in TIES, found {self.weight}")
         kept = deltas.new_empty(deltas.shape)
         for i, delta in enumerate(deltas):
             if self._whole_model:
@@ -199,7 +203,7 @@ class Ties:
                 kept[i] = trim_at(delta, cuts.thresholds[i], spare)
             else:
                 count = self._count(self.density[i], delta.numel())
-                kept[i] = trim(delta, count, every_tie=rules.whole_model)
+                kept[i] = trim(delta, count, every_tie=_RULES[self.compat].whole_model)
         return kept
 
     def _count(self, density: float, size: int) -> int:
