@@ -49,12 +49,16 @@ class ItemScores:
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
-    """A candidate that was built and scored: one finite number per measure, and the items behind it."""
+    """A candidate that was built and scored: one finite number per measure, and the items behind it.
+
+    `device` names what it was computed on, for whoever wants the same digits again.
+    """
 
     scores: Mapping[str, float]
     items: tuple[ItemScores, ...]
     merge_seconds: float
     score_seconds: float
+    device: str
 
     def __post_init__(self) -> None:
         broken = {name: score for name, score in self.scores.items() if not math.isfinite(score)}
@@ -63,16 +67,13 @@ class Scored:
         object.__setattr__(self, "scores", MappingProxyType(dict(self.scores)))
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _scored, (dict(self.scores), self.items, self.merge_seconds, self.score_seconds)
-
-    @property
-    def seconds(self) -> float:
-        """Wall seconds from the recipe to the scores."""
-        return self.merge_seconds + self.score_seconds
+        return _scored, (dict(self.scores), self.items, self.merge_seconds, self.score_seconds, self.device)
 
 
-def _scored(scores: Mapping[str, float], items: tuple[ItemScores, ...], merge: float, score: float) -> Scored:
-    return Scored(scores=scores, items=items, merge_seconds=merge, score_seconds=score)
+def _scored(
+    scores: Mapping[str, float], items: tuple[ItemScores, ...], merge: float, score: float, device: str
+) -> Scored:
+    return Scored(scores=scores, items=items, merge_seconds=merge, score_seconds=score, device=device)
 
 
 @dataclass(frozen=True, kw_only=True)

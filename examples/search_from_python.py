@@ -38,7 +38,7 @@ def main() -> None:
         trials = run.trials()  # one row per candidate; run.items() has one per candidate and item
         print(trials[["trial", "baseline", "math_b"]].nlargest(5, "math_b").to_string(index=False))
 
-        merged = evomerge.export(run.recipe(run.best()), Path(folder) / "merged", paths=run.record.paths)
+        merged = evomerge.export(run, Path(folder) / "merged")  # held to its recorded score
         asked = (Path(run.record.tasks or "") / "data" / "math_b_gen.jsonl").read_text().splitlines()[:50]
         for name, model_folder in (("maths expert", run.record.paths["math"]), ("merged model", merged)):
             right = right_answers(model_folder, [json.loads(line) for line in asked])

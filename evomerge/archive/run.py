@@ -80,7 +80,7 @@ class Run:
         return open_storage(self.storage)
 
     def trials(self) -> pd.DataFrame:
-        """Return one row per trial: number, state, baseline, scores, feasibility, times, genes."""
+        """Return one row per trial: number, state, baseline, scores, feasibility, times, device, genes."""
         import pandas as pd
 
         return pd.DataFrame.from_records([self._row(trial) for trial in self.frozen_trials])
@@ -169,6 +169,7 @@ class Run:
             "feasible": trial.user_attrs.get("feasible", True),
             "merge_seconds": seconds[0],
             "score_seconds": seconds[1],
+            "device": trial.user_attrs.get("device"),
             "failure": trial.user_attrs.get("failure"),
             "recipe": trial.user_attrs.get(KEY),
             **trial.params,

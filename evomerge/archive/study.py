@@ -158,6 +158,7 @@ class StudyRecord:
         trial.set_user_attr("scores", dict(scored.scores))
         trial.set_user_attr("merge_seconds", round(scored.merge_seconds, 3))
         trial.set_user_attr("score_seconds", round(scored.score_seconds, 3))
+        trial.set_user_attr("device", scored.device)
         values = [scored.scores[objective.name] for objective in self._objectives]
         self.study.tell(number, values)
 

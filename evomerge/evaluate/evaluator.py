@@ -33,6 +33,7 @@ class Evaluator:
         self._checkpoints = {name: open_checkpoint(Path(path)) for name, path in brief.checkpoints.items()}
         self._library = open_library(self._checkpoints, self._checkpoints)
         self._resident = ResidentModel(self._library, device=device_named(brief.device))
+        self._device = device_label(brief.device)
         self._scoring = ItemScoring(brief)
 
     def evaluate(self, recipe: Recipe, split: Split = "search") -> Evaluation:
@@ -50,6 +51,7 @@ class Evaluator:
             items=items,
             merge_seconds=merged - started,
             score_seconds=time.monotonic() - merged,
+            device=self._device,
         )
 
     def close(self) -> None:
@@ -104,6 +106,14 @@ class ItemScoring:
             )
             self._scorers[words] = Scorer(model, loaded, batch_size=self._brief.batch_size)
         return self._scorers[words]
+
+
+def device_label(name: str) -> str:
+    """Return a device's name and, for a GPU, its model."""
+    device = device_named(name)
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return str(device)
 
 
 def device_named(name: str) -> torch.device:

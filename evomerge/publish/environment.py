@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-
 from evomerge.archive.record import provenance
-from evomerge.evaluate.evaluator import device_named
+from evomerge.evaluate.evaluator import device_label
 
 _SEARCH_ONLY = ("optuna", "cma", "ray")
 
@@ -16,14 +14,6 @@ _SEARCH_ONLY = ("optuna", "cma", "ray")
 def environment() -> dict[str, Any]:
     """Return this process's provenance, as a run records it, and the device it computes on."""
     return {**provenance(), "device": device_label("auto")}
-
-
-def device_label(name: str) -> str:
-    """Return a device and, for a GPU, its model."""
-    device = device_named(name)
-    if device.type == "cuda":
-        return f"{device} ({torch.cuda.get_device_name(device)})"
-    return str(device)
 
 
 def differences(recorded: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:

@@ -25,18 +25,18 @@ def export_trial(
     """Write trial `number` as a checkpoint at `target` and return its path.
 
     `paths` says which sources lie elsewhere than where the search read them; `begun` is called when all is
-    checked and the writing begins. Raises `RequestError` if the
-    trial, the sources or the target will not do, `ExportError` if `verify` and the written checkpoint does
-    not score what the search recorded.
+    checked and the writing begins. Raises `RequestError` if the trial, the sources or the target will not do,
+    `ExportError` if `verify` and the written checkpoint does not score what the search recorded.
     """
     check_known(paths, run.record.paths)
     recorded = run.scores(number)
+    where = {**run.record.provenance, "device": run.frozen_trials[number].user_attrs.get("device")}
     return write_checkpoint(
         run.recipe(number),
         target,
         paths={**run.record.paths, **paths},
         found=_found(run, number, recorded, verified=verify),
-        verify=scores_like(recorded, run.record.brief(), run.record.provenance) if verify else None,
+        verify=scores_like(recorded, run.record.brief(), where) if verify else None,
         keep=[run.folder.path],
         begun=begun,
         overwrite=overwrite,

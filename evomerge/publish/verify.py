@@ -20,7 +20,7 @@ def scores_like(
 ) -> Callable[[Path], None]:
     """Return a check that a checkpoint scores exactly `recorded` on the brief's search items.
 
-    `provenance` is the run's: where it differs from this process, the error says so.
+    `provenance` is the run's, with the trial's device: where it differs from this process, the error says so.
     """
 
     def verify(folder: Path) -> None:

@@ -91,7 +91,7 @@ class _Search:
 
     def tell(self, asked: Asked, constraints: Mapping[str, float] | None = None) -> None:
         scores = {each.name: self._score(asked.params, i) for i, each in enumerate(self._measures)}
-        scored = Scored(scores=scores, items=(), merge_seconds=0.0, score_seconds=0.0)
+        scored = Scored(scores=scores, items=(), merge_seconds=0.0, score_seconds=0.0, device="cpu")
         self.record.tell_scored(asked.number, scored, constraints or {})
 
     def fail(self, asked: Asked) -> None:

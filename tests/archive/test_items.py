@@ -12,7 +12,7 @@ ORDER = {"gsm": {"search": ["a", "b", "c"], "report": ["d"]}, "wiki": {"search":
 
 
 def scored(*items: ItemScores) -> Scored:
-    return Scored(scores={"gsm": 0.5}, items=items, merge_seconds=0.1, score_seconds=0.2)
+    return Scored(scores={"gsm": 0.5}, items=items, merge_seconds=0.1, score_seconds=0.2, device="cpu")
 
 
 def gsm(*scores: float, items: tuple[str, ...] = ("a", "b", "c"), metric: str = "acc") -> ItemScores:

@@ -43,7 +43,7 @@ def again(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
 
 
 def scored(**scores: float) -> Scored:
-    return Scored(scores=scores, items=(), merge_seconds=0.25, score_seconds=1.5)
+    return Scored(scores=scores, items=(), merge_seconds=0.25, score_seconds=1.5, device="cpu")
 
 
 def finished(study: StudyRecord) -> int:
@@ -78,7 +78,8 @@ def test_a_score_is_read_back_by_the_next_controller(again: Opener) -> None:
     (trial,) = again().trials()
     assert (trial.state, trial.values) == (TrialState.COMPLETE, [0.5])
     assert trial.user_attrs == {
-        "recipe": "abc", "scores": {"gsm": 0.5, "extra": 0.25}, "merge_seconds": 0.25, "score_seconds": 1.5,
+        "recipe": "abc", "scores": {"gsm": 0.5, "extra": 0.25},
+        "merge_seconds": 0.25, "score_seconds": 1.5, "device": "cpu",
     }  # fmt: skip
 
 
