@@ -93,6 +93,9 @@ class Recipe:
         if not self.merge.sources:
             raise RecipeError("a merge needs at least one source, found none")
 
+    def __hash__(self) -> int:
+        return hash(self.key)
+
     @property
     def merge(self) -> Merge:
         """The only merge."""

@@ -27,6 +27,10 @@ def test_the_key_is_sixteen_hex_digits_and_does_not_change_between_versions() ->
     assert recipe().key == "ad3e455f070dcc6e"
 
 
+def test_recipes_are_values_for_sets_and_tables() -> None:
+    assert len({recipe(), recipe(), recipe(replace(MERGE, params={"density": 0.1}))}) == 2
+
+
 def test_the_name_of_the_merge_does_not_matter() -> None:
     assert recipe(name="other").key == recipe().key
 
