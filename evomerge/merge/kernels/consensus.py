@@ -4,8 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from evomerge.parameters import Choice, Gene
+
 if TYPE_CHECKING:
     from torch import Tensor
+
+VOTE_WEIGHT = Gene(
+    low=0.0, high=1.5, default=1.0, meaning="how much of each task vector", also={"weights": float}
+)
+SIGN_METHOD = Choice(
+    options=("total", "count"),
+    default="total",
+    meaning="who votes: magnitudes or sources",
+    also={"frequency": "count", "mass": "total"},
+)
 
 
 def elect(deltas: Tensor, sign_method: str) -> Tensor:

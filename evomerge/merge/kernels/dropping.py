@@ -5,10 +5,26 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from evomerge.merge.method import Site
+from evomerge.parameters import Choice, Gene
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+CHANCE_TO_STAY = Gene(
+    low=0.05,
+    high=1.0,
+    default=1.0,
+    meaning="chance of each entry to stay",
+    least=0.0,
+    also={"drop_rate": lambda rate: 1 - rate},
+)
+RESCALE = Choice(
+    options=("auto", "inverse_density", "l1", "none"),
+    default="auto",
+    meaning="how the kept entries make up for the dropped; `auto` is `inverse_density`, "
+    "and `l1` under mergekit's semantics",
+    also={True: "auto", False: "none"},
+)
 _NO_NORM = 1e-7
 
 

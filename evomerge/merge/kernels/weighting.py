@@ -5,11 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from evomerge.parameters import Choice, Gene
+
 if TYPE_CHECKING:
     from torch import Tensor
 
 SMALLEST_SUM = 1e-8
 """A sum of weights below this cannot be divided by."""
+
+TASK_WEIGHT = Gene(
+    low=-0.5,
+    high=1.5,
+    default=1.0,
+    meaning="how much of each task vector; negative unlearns it",
+    also={"weights": float},
+)
+LAMBDA = Gene(low=0.1, high=2.0, default=1.0, meaning="multiplies the sum", searched=False)
+NORMALIZE = Choice(options=(True, False), default=False, meaning="divide by the sum of weights")
 
 
 def per_source(values: Sequence[float], operands: Tensor) -> Tensor:

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from evomerge.merge.kernels.dropping import drop
-from evomerge.merge.kernels.weighting import SMALLEST_SUM, weighted_sum
+from evomerge.merge.kernels.dropping import CHANCE_TO_STAY, RESCALE, drop
+from evomerge.merge.kernels.weighting import LAMBDA, NORMALIZE, SMALLEST_SUM, TASK_WEIGHT, weighted_sum
 from evomerge.merge.method import EVERYONES, BaseUse, MergeMethod, Operand, Site
-from evomerge.parameters import Choice, Gene, PerSource
+from evomerge.parameters import PerSource
 from evomerge.types import Value
 
 if TYPE_CHECKING:
@@ -31,43 +31,11 @@ class DareLinear:
     compats: ClassVar[tuple[str, ...]] = EVERYONES
     additive: ClassVar[Mapping[str, Value] | None] = {"lambda": 1.0, "normalize": False, "density": 1.0}
 
-    weight: Annotated[
-        PerSource,
-        Gene(
-            low=-0.5,
-            high=1.5,
-            default=1.0,
-            meaning="how much of each task vector",
-            also={"weights": float},
-        ),
-    ]
-    density: Annotated[
-        PerSource,
-        Gene(
-            low=0.05,
-            high=1.0,
-            default=1.0,
-            meaning="chance of each entry to stay",
-            least=0.0,
-            also={"drop_rate": lambda rate: 1 - rate},
-        ),
-    ]
-    lambda_: Annotated[
-        float, Gene(low=0.1, high=2.0, default=1.0, meaning="multiplies the sum", searched=False)
-    ]
-    rescale: Annotated[
-        str,
-        Choice(
-            options=("auto", "inverse_density", "l1", "none"),
-            default="auto",
-            meaning="how the kept entries make up for the dropped; `auto` is `inverse_density`, "
-            "and `l1` under mergekit's semantics",
-            also={True: "auto", False: "none"},
-        ),
-    ]
-    normalize: Annotated[
-        bool, Choice(options=(True, False), default=False, meaning="divide by the sum of weights")
-    ]
+    weight: Annotated[PerSource, TASK_WEIGHT]
+    density: Annotated[PerSource, CHANCE_TO_STAY]
+    lambda_: Annotated[float, LAMBDA]
+    rescale: Annotated[str, RESCALE]
+    normalize: Annotated[bool, NORMALIZE]
     compat: str = "evomerge"
 
     def merge(self, base: Tensor | None, operands: Tensor, site: Site) -> Tensor:

@@ -9,10 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from evomerge.merge.kernels.dropping import drop
+from evomerge.merge.kernels.consensus import SIGN_METHOD, VOTE_WEIGHT
+from evomerge.merge.kernels.dropping import CHANCE_TO_STAY, RESCALE, drop
+from evomerge.merge.kernels.weighting import LAMBDA
 from evomerge.merge.method import BaseUse, MergeMethod, Operand, Site
 from evomerge.merge.methods.ties import Ties
-from evomerge.parameters import Choice, Gene, PerSource
+from evomerge.parameters import Choice, PerSource
 from evomerge.types import Value
 
 if TYPE_CHECKING:
@@ -29,41 +31,10 @@ class DareTies:
     compats: ClassVar[tuple[str, ...]] = ("evomerge", "mergekit", "peft")
     additive: ClassVar[Mapping[str, Value] | None] = None
 
-    weight: Annotated[
-        PerSource,
-        Gene(
-            low=0.0,
-            high=1.5,
-            default=1.0,
-            meaning="how much of each task vector",
-            also={"weights": float},
-        ),
-    ]
-    density: Annotated[
-        PerSource,
-        Gene(
-            low=0.05,
-            high=1.0,
-            default=1.0,
-            meaning="chance of each entry to stay",
-            least=0.0,
-            also={"drop_rate": lambda rate: 1 - rate},
-        ),
-    ]
-    lambda_: Annotated[
-        float,
-        Gene(low=0.1, high=2.0, default=1.0, meaning="multiplies the merged vector", searched=False),
-    ]
-    rescale: Annotated[
-        str,
-        Choice(
-            options=("auto", "inverse_density", "l1", "none"),
-            default="auto",
-            meaning="how the kept entries make up for the dropped; `auto` is `inverse_density`, "
-            "and `l1` under mergekit's semantics",
-            also={True: "auto", False: "none"},
-        ),
-    ]
+    weight: Annotated[PerSource, VOTE_WEIGHT]
+    density: Annotated[PerSource, CHANCE_TO_STAY]
+    lambda_: Annotated[float, LAMBDA]
+    rescale: Annotated[str, RESCALE]
     normalize: Annotated[
         bool,
         Choice(
@@ -72,15 +43,7 @@ class DareTies:
             meaning="divide by the weights that agree; PEFT always does, by their number",
         ),
     ]
-    sign_method: Annotated[
-        str,
-        Choice(
-            options=("total", "count"),
-            default="total",
-            meaning="who votes: magnitudes or sources",
-            also={"frequency": "count"},
-        ),
-    ]
+    sign_method: Annotated[str, SIGN_METHOD]
     compat: str = "evomerge"
 
     def merge(self, base: Tensor | None, operands: Tensor, site: Site) -> Tensor:

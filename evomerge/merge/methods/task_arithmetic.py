@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from evomerge.merge.kernels.weighting import SMALLEST_SUM, weighted_sum
+from evomerge.merge.kernels.weighting import LAMBDA, NORMALIZE, SMALLEST_SUM, TASK_WEIGHT, weighted_sum
 from evomerge.merge.method import EVERYONES, BaseUse, MergeMethod, Operand, Site
-from evomerge.parameters import Choice, Gene, PerSource
+from evomerge.parameters import PerSource
 from evomerge.types import Value
 
 if TYPE_CHECKING:
@@ -28,23 +28,9 @@ class TaskArithmetic:
     compats: ClassVar[tuple[str, ...]] = EVERYONES
     additive: ClassVar[Mapping[str, Value] | None] = {"lambda": 1.0, "normalize": False}
 
-    weight: Annotated[
-        PerSource,
-        Gene(
-            low=-0.5,
-            high=1.5,
-            default=1.0,
-            meaning="how much of each task vector; negative unlearns it",
-            also={"weights": float},
-        ),
-    ]
-    lambda_: Annotated[
-        float,
-        Gene(low=0.1, high=2.0, default=1.0, meaning="multiplies the sum", searched=False),
-    ]
-    normalize: Annotated[
-        bool, Choice(options=(True, False), default=False, meaning="divide by the sum of weights")
-    ]
+    weight: Annotated[PerSource, TASK_WEIGHT]
+    lambda_: Annotated[float, LAMBDA]
+    normalize: Annotated[bool, NORMALIZE]
     compat: str = "evomerge"
 
     def merge(self, base: Tensor | None, operands: Tensor, site: Site) -> Tensor:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from evomerge.errors import MergeError
-from evomerge.merge.kernels.consensus import agreeing, elect, strongest
+from evomerge.merge.kernels.consensus import SIGN_METHOD, VOTE_WEIGHT, agreeing, elect, strongest
 from evomerge.merge.kernels.trimming import global_cut, kept_count, trim, trim_at
 from evomerge.merge.kernels.weighting import per_source
 from evomerge.merge.method import BaseUse, MergeMethod, Operand, Site, Stream
@@ -69,16 +69,7 @@ class Ties:
     compats: ClassVar[tuple[str, ...]] = tuple(_RULES)
     additive: ClassVar[Mapping[str, Value] | None] = None
 
-    weight: Annotated[
-        PerSource,
-        Gene(
-            low=0.0,
-            high=1.5,
-            default=1.0,
-            meaning="how much of each trimmed task vector",
-            also={"weights": float},
-        ),
-    ]
+    weight: Annotated[PerSource, VOTE_WEIGHT]
     density: Annotated[
         PerSource,
         Gene(
@@ -98,15 +89,7 @@ class Ties:
         bool,
         Choice(options=(True, False), default=True, meaning="divide by the weights that agree (mean)"),
     ]
-    sign_method: Annotated[
-        str,
-        Choice(
-            options=("total", "count"),
-            default="total",
-            meaning="who votes: magnitudes or sources",
-            also={"frequency": "count", "mass": "total"},
-        ),
-    ]
+    sign_method: Annotated[str, SIGN_METHOD]
     merge_: Annotated[
         str,
         Choice(
