@@ -22,6 +22,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from evomerge.archive.files import trim_torn_line
+from evomerge.archive.optuna_private import live
 from evomerge.errors import RunError
 from evomerge.space.genome import GeneSpec
 from evomerge.types import Failed, Measure, Params, Scored
@@ -141,7 +142,7 @@ class StudyRecord:
     def unfinished(self) -> list[Asked]:
         """Return the trials a crash left running, in order; they keep their numbers."""
         left = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        return [self._asked(Trial(self.study, trial._trial_id)) for trial in left]
+        return [self._asked(live(self.study, trial)) for trial in left]
 
     def note(self, number: int, **attributes: Any) -> None:
         """Attach readable attributes to a running trial."""

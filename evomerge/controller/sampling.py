@@ -17,6 +17,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from evomerge import plugins
+from evomerge.archive.optuna_private import only
 from evomerge.errors import RequestError
 from evomerge.seeds import derive
 from evomerge.space.genome import GeneSpec
@@ -63,15 +64,15 @@ class GenesOnly(BaseSampler):
         self.inner = inner
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        self.inner.before_trial(_GenesOnlyStudy(study), trial)  # type: ignore[arg-type]
+        self.inner.before_trial(only(study, _has_genes), trial)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        return self.inner.infer_relative_search_space(_GenesOnlyStudy(study), trial)  # type: ignore[arg-type]
+        return self.inner.infer_relative_search_space(only(study, _has_genes), trial)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        return self.inner.sample_relative(_GenesOnlyStudy(study), trial, search_space)  # type: ignore[arg-type]
+        return self.inner.sample_relative(only(study, _has_genes), trial, search_space)
 
     def sample_independent(
         self,
@@ -81,7 +82,7 @@ class GenesOnly(BaseSampler):
         param_distribution: BaseDistribution,
     ) -> Any:
         return self.inner.sample_independent(
-            _GenesOnlyStudy(study),  # type: ignore[arg-type]
+            only(study, _has_genes),
             trial,
             param_name,
             param_distribution,
@@ -95,30 +96,10 @@ class GenesOnly(BaseSampler):
         values: Sequence[float] | None,
     ) -> None:
         if _has_genes(trial):
-            self.inner.after_trial(_GenesOnlyStudy(study), trial, state, values)  # type: ignore[arg-type]
+            self.inner.after_trial(only(study, _has_genes), trial, state, values)
 
     def reseed_rng(self) -> None:
         self.inner.reseed_rng()
-
-
-class _GenesOnlyStudy:
-    """A study seen through `GenesOnly`. Samplers of Optuna 5.0 read trials by these three names."""
-
-    def __init__(self, study: Study) -> None:
-        self._seen = study
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._seen, name)
-
-    @property
-    def trials(self) -> list[FrozenTrial]:
-        return self.get_trials()
-
-    def get_trials(self, *args: Any, **kwargs: Any) -> list[FrozenTrial]:
-        return [trial for trial in self._seen.get_trials(*args, **kwargs) if _has_genes(trial)]
-
-    def _get_trials(self, *args: Any, **kwargs: Any) -> list[FrozenTrial]:
-        return [trial for trial in self._seen._get_trials(*args, **kwargs) if _has_genes(trial)]
 
 
 def _has_genes(trial: FrozenTrial) -> bool:

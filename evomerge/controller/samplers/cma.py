@@ -23,6 +23,7 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from evomerge.archive.optuna_private import remember
 from evomerge.archive.study import distributions
 from evomerge.controller.sampling import SamplerContext
 from evomerge.controller.unit_cube import UnitCube
@@ -93,7 +94,7 @@ class CmaSampler(BaseSampler):
                 "after": self._tells,
                 "x": list(self._draw()),
             }
-            study._storage.set_trial_system_attr(trial._trial_id, _DRAWN, drawn)
+            remember(study, trial, _DRAWN, drawn)
         return self._cube.decode(np.asarray(drawn["x"]))
 
     def sample_independent(
@@ -116,7 +117,7 @@ class CmaSampler(BaseSampler):
         if _DRAWN not in trial.system_attrs:
             return  # a baseline
         self._tells += 1
-        study._storage.set_trial_system_attr(trial._trial_id, _TOLD, self._tells)
+        remember(study, trial, _TOLD, self._tells)
         if state == TrialState.COMPLETE and values is not None:
             self._tell(trial, values[0])
 
