@@ -1,7 +1,8 @@
 """What is private in Optuna and used here, as of 5.0; no other file touches it.
 
 `Study._storage`, `Study._get_trials` (samplers read trials by it), `FrozenTrial._trial_id` and the
-constructor of `Trial`. `tests/controller/test_samplers.py` and `tests/archive/test_study.py` hold each to its use.
+constructor of `Trial`. `tests/controller/test_samplers.py` and `tests/archive/test_study.py` hold each
+to its use.
 """
 
 from __future__ import annotations
