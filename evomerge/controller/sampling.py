@@ -116,7 +116,7 @@ def _from_hub(package: str, context: SamplerContext) -> BaseSampler:
         module = optunahub.load_module(package)
     except Exception as error:  # the hub client raises whatever git or the network raises
         raise RequestError(f"OptunaHub has no `{package}` that can be loaded: {error}") from error
-    kinds = [value for name, value in vars(module).items() if _is_sampler(value) and name in _public(module)]
+    kinds = [value for name, value in vars(module).items() if _offers(module, name, value)]
     if len(kinds) != 1:
         raise RequestError(f"OptunaHub package `{package}` offers {len(kinds)} samplers, not one")
     accepted = inspect.signature(kinds[0]).parameters
@@ -125,9 +125,9 @@ def _from_hub(package: str, context: SamplerContext) -> BaseSampler:
     return sampler
 
 
-def _is_sampler(value: Any) -> bool:
-    return inspect.isclass(value) and issubclass(value, BaseSampler) and value is not BaseSampler
-
-
-def _public(module: Any) -> set[str]:
-    return set(getattr(module, "__all__", dir(module)))
+def _offers(module: Any, name: str, value: Any) -> bool:
+    """Return whether a module means a value as its sampler: lists it, or defines it and lists nothing."""
+    if not inspect.isclass(value) or not issubclass(value, BaseSampler) or value is BaseSampler:
+        return False
+    listed = getattr(module, "__all__", None)
+    return name in listed if listed is not None else value.__module__.startswith(module.__name__)
