@@ -25,6 +25,11 @@ class Measure:
     filter: str
     higher_is_better: bool
 
+    @property
+    def arrow(self) -> str:
+        """The direction of better, as tables show it."""
+        return "↑" if self.higher_is_better else "↓"
+
     def oriented(self, value: float) -> float:
         """Return `value` turned so that higher is better."""
         return value if self.higher_is_better else -value

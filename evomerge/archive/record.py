@@ -66,9 +66,7 @@ class RunRecord:
         """Return what is searched, and for what, in a few phrases for people."""
         space, merge = self.space, self.space.merge
         base = f" over {merge.base}" if merge.base else ""
-        goals = ", ".join(
-            f"{each.name} ({each.metric} {'↑' if each.higher_is_better else '↓'})" for each in self.objectives
-        )
+        goals = ", ".join(f"{each.name} ({each.metric} {each.arrow})" for each in self.objectives)
         counts = ", ".join(f"{len(split['search'])} items of {task}" for task, split in self.items.items())
         sampler = space.sampler_choice.name
         said = {

@@ -71,6 +71,16 @@ class MergeMethod(Protocol):
         """Merge one tensor: `base (*s)` or None and `operands (n, *s)`, float32, to `(*s)` float32."""
 
 
+def taken(method: type[MergeMethod], count: int) -> str | None:
+    """Return None if the method takes `count` sources, else how many it takes, in words."""
+    least, most = method.sources
+    if least <= count and (most is None or count <= most):
+        return None
+    if most is None:
+        return f"at least {least}"
+    return f"exactly {least}" if least == most else f"{least} to {most}"
+
+
 @runtime_checkable
 class Surveying(Protocol):
     """A method that may need to see the whole model before it can merge a tensor of it."""

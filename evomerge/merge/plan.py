@@ -16,7 +16,7 @@ from evomerge.checkpoints.architecture import Architecture, read_architecture
 from evomerge.checkpoints.folder import Checkpoint
 from evomerge.checkpoints.headers import TensorSpec
 from evomerge.errors import CheckpointError, MergeError, RecipeError, unknown
-from evomerge.merge.method import MergeMethod, Surveying
+from evomerge.merge.method import MergeMethod, Surveying, taken
 from evomerge.parameters import bind
 from evomerge.recipe import Merge, Recipe
 
@@ -197,11 +197,8 @@ def _code(dtype: str | None) -> str | None:
 
 def _check_sources(merge: Merge) -> None:
     kind = plugins.load("methods", merge.method)
-    least, most = kind.sources
-    count = len(merge.sources)
-    if count < least or (most is not None and count > most):
-        allowed = f"exactly {least}" if least == most else f"at least {least}"
-        raise RecipeError(f"`{merge.method}` takes {allowed} source(s), found {count}")
+    if allowed := taken(kind, len(merge.sources)):
+        raise RecipeError(f"`{merge.method}` takes {allowed} source(s), found {len(merge.sources)}")
     if kind.base == "needed" and merge.base is None:
         raise RecipeError(f"`{merge.method}` needs a base model; add `base: NAME`")
 

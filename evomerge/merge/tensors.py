@@ -12,6 +12,7 @@ from evomerge import plugins
 from evomerge.checkpoints.tensors import DictSource, Library, TensorSource
 from evomerge.errors import MergeError
 from evomerge.merge.execute import Execution
+from evomerge.merge.method import taken
 from evomerge.merge.plan import Apply, Copy, Operand, Operation, Output, Plan
 from evomerge.parameters import bind
 
@@ -68,9 +69,8 @@ def merge_tensors(
 
 
 def _check(method: str, kind: Any, base: object, count: int) -> None:
-    least, most = kind.sources
-    if count < least or (most is not None and count > most):
-        raise MergeError(f"`{method}` takes {least} to {most or 'any number of'} models, found {count}")
+    if allowed := taken(kind, count):
+        raise MergeError(f"`{method}` takes {allowed} model(s), found {count}")
     if kind.base == "needed" and base is None:
         raise MergeError(f"`{method}` needs a base, found None")
 

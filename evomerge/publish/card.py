@@ -92,8 +92,7 @@ def _table_rows(rows: Sequence[tuple[str, Mapping[str, float]]], names: list[str
 
 
 def _headed(measure: Measure) -> str:
-    arrow = "↑" if measure.higher_is_better else "↓"
-    return f"{measure.name} ({measure.metric} {arrow})"
+    return f"{measure.name} ({measure.metric} {measure.arrow})"
 
 
 def _provenance(found: Found) -> str:

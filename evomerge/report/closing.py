@@ -17,7 +17,7 @@ def closing_table(report: ClosingReport, measures: Sequence[Measure]) -> Table:
     table.add_column("model")
     table.add_column("trial", justify="right")
     for measure in measures:
-        table.add_column(f"{measure.name} {'↑' if measure.higher_is_better else '↓'}", justify="right")
+        table.add_column(f"{measure.name} {measure.arrow}", justify="right")
     for row in report.rows:
         cells = [
             f"{row.report[m.name]:.3f} ({row.search[m.name]:.3f})" if row.report else "failed"

@@ -31,8 +31,7 @@ def front_table(run: Run, frame: pd.DataFrame) -> Table:
     table.add_column("trial", justify="right")
     table.add_column("kind")
     for measure in run.record.measures:
-        arrow = "↑" if measure.higher_is_better else "↓"
-        table.add_column(f"{measure.name} {arrow}", justify="right")
+        table.add_column(f"{measure.name} {measure.arrow}", justify="right")
         table.add_column("on report", justify="right")
     for row in frame.to_dict("records"):
         cells = [

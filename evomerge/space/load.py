@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from evomerge import plugins
 from evomerge.errors import PluginError, SpaceError, unknown
+from evomerge.merge.method import taken
 from evomerge.parameters import Choice, Gene, declared
 from evomerge.space.document import Document, KeyPath, read_document
 from evomerge.space.mistakes import mistakes
@@ -142,19 +143,17 @@ def _method_mistakes(space: Space) -> Iterator[tuple[KeyPath, str]]:
 
 
 def _fit(space: Space, name: str, method: Any) -> Iterator[tuple[KeyPath, str]]:
-    least, most = method.sources
-    count = len(space.merged)
+    allowed = taken(method, len(space.merged))
     baseless = method.base == "needed" and space.merge.base is None
     if baseless:
         yield ("merge",), f"needs `base`: `{name}` merges the sources into a base model"
     counted = space.merge.sources is not None or not baseless  # naming a base takes it off the sources
-    if counted and (count < least or (most is not None and count > most)):
-        allowed = f"exactly {least}" if least == most else f"at least {least}"
+    if counted and allowed:
         besides = " besides the base" if method.base == "needed" else ""
         yield (
             ("merge", "sources"),
             f"must name {allowed}{besides}, as `{name}` merges no more and no fewer, "
-            f"found {count} ({', '.join(space.merged)})",
+            f"found {len(space.merged)} ({', '.join(space.merged)})",
         )
     if space.merge.compat not in method.compats:
         yield ("merge", "compat"), _unknown(f"compat of `{name}`", space.merge.compat, method.compats)
