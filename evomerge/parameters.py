@@ -36,6 +36,8 @@ class Gene:
     searched: bool = True
     least: float = -math.inf
     """What it may not go below: there the parameter means nothing, whatever a space says."""
+    most: float = math.inf
+    """Beyond this more changes nothing, so a search there is wasted; a space may not ask for it."""
     also: Mapping[str, Callable[[float], float]] = field(default_factory=dict)
     """Other words for it in the literature, each with the conversion to ours."""
 

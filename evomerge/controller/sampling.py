@@ -49,7 +49,8 @@ def make_sampler(name: str, context: SamplerContext) -> BaseSampler:
         else:
             sampler = plugins.load("samplers", name)(context)
     except (TypeError, ValueError) as error:
-        raise RequestError(f"sampler `{name}` does not take {dict(context.options)}: {error}") from error
+        given = f" does not take {dict(context.options)}" if context.options else ""
+        raise RequestError(f"sampler `{name}`{given}: {error}") from error
     return GenesOnly(sampler)
 
 
@@ -115,7 +116,8 @@ def _from_hub(package: str, context: SamplerContext) -> BaseSampler:
     try:
         module = optunahub.load_module(package)
     except Exception as error:  # the hub client raises whatever git or the network raises
-        raise RequestError(f"OptunaHub has no `{package}` that can be loaded: {error}") from error
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise RequestError(f"OptunaHub has no `{package}` that can be loaded: {reason}") from error
     kinds = [value for name, value in vars(module).items() if _offers(module, name, value)]
     if len(kinds) != 1:
         raise RequestError(f"OptunaHub package `{package}` offers {len(kinds)} samplers, not one")

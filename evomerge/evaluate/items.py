@@ -31,8 +31,8 @@ def split_items(
         report = min(_DEFAULT_REPORT, len(items) - search)
     if search < 1 or report < 1 or search + report > len(items):
         raise TaskError(
-            f"task `{task}` has {len(items)} items, too few for {search} to search on and {report} "
-            "others to report on; lower `items`"
+            f"task `{task}` has {len(items)} items, too few for {search} to search on and "
+            f"{max(report, 1)} others to report on; lower `items`"
         )
     order = sorted(set(items))
     random.Random(derive(seed, "items", task)).shuffle(order)

@@ -22,6 +22,8 @@ from evomerge.types import Params, Value
 METHOD = "method"
 """The gene that chooses among several methods."""
 
+_RUNS = 4  # of layers, unless the space says otherwise
+
 
 @dataclass(frozen=True, kw_only=True)
 class GeneSpec:
@@ -136,6 +138,8 @@ class Genome:
                     f"overlap, found {asked}"
                 )
             return tuple((first, last) for first, last in asked)
+        if asked is None:
+            asked = min(_RUNS, self.layers)
         count = self.layers if asked == "each" else int(asked)
         if count > self.layers:
             raise SpaceError(f"{count} runs of layers are asked for, but there are {self.layers} layers")

@@ -83,6 +83,11 @@ def parse_space(text: str, name: str = "space.yaml") -> Space:
 
 def _validated(document: Document) -> Space:
     content = dict(document.content)
+    if "merge_method" in content:
+        raise SpaceError(
+            f"{document.where(('merge_method',))}: this is a recipe of mergekit, which says what to merge; "
+            "a space says what to search (see search_spaces/ for examples)"
+        )
     own_name = re.sub(r"[^A-Za-z0-9_.\-]", "-", Path(document.name).stem).lstrip(".-")
     content.setdefault("name", own_name or "space")
     try:
@@ -146,8 +151,10 @@ def _fit(space: Space, name: str, method: Any) -> Iterator[tuple[KeyPath, str]]:
     allowed = taken(method, len(space.merged))
     baseless = method.base == "needed" and space.merge.base is None
     if baseless:
-        yield ("merge",), f"needs `base`: `{name}` merges the sources into a base model"
-    counted = space.merge.sources is not None or not baseless  # naming a base takes it off the sources
+        names = ", ".join(space.sources)
+        yield ("merge",), f"needs `base`, which `{name}` merges the sources into: name one of {names}"
+    # naming a base takes it off the sources; none at all is told of elsewhere
+    counted = bool(space.merged) and (space.merge.sources is not None or not baseless)
     if counted and allowed:
         besides = " besides the base" if method.base == "needed" else ""
         yield (
@@ -175,8 +182,10 @@ def _misfit(spec: Gene | Choice, value: GeneRange) -> str | None:
         return f"must be among {known}, found {_said(bad)}" if bad else None
     if any(isinstance(each, bool | str) or not math.isfinite(each) for each in listed):
         return f"must be a number, a list of numbers or {{low, high}}, found {_said(listed)}"
-    lowest = value.low if isinstance(value, Range) else min(map(float, listed))
-    return f"must be at least {spec.least:g}, found {lowest:g}" if lowest < spec.least else None
+    ends = (value.low, value.high) if isinstance(value, Range) else tuple(map(float, listed))
+    if min(ends) < spec.least:
+        return f"must be at least {spec.least:g}, found {min(ends):g}"
+    return f"must be at most {spec.most:g}, found {max(ends):g}" if max(ends) > spec.most else None
 
 
 def _said(values: Iterable[Any]) -> str:

@@ -90,7 +90,16 @@ def _explained(entries: Sequence[Complaint]) -> str:
         kinds.remove("a whole number")
     *others, final = dict.fromkeys(kinds)
     wanted = f"{', '.join(others)} or {final}" if others else final
-    return f"must be {wanted}, found {_shown(entries[0]['input'])}"
+    found = entries[0]["input"]
+    return f"must be {wanted}, found {_shown(found)}{_meant_number(found) if 'a number' in kinds else ''}"
+
+
+def _meant_number(found: Any) -> str:
+    """Return how to write a number that YAML took for text, such as 1e-3; nothing for other values."""
+    try:
+        return f" (to YAML that is text; write {float(found)})" if isinstance(found, str) else ""
+    except ValueError:
+        return ""
 
 
 def _kind(entry: Complaint) -> str:

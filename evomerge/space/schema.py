@@ -48,14 +48,15 @@ GeneRange: TypeAlias = Range | list[Value] | Value
 class MergeSpace(_Table):
     """What may vary in the merge of `sources` over `base`.
 
-    `layers` cuts the layers into that many equal runs, or into the runs listed as [first, last]; "each"
-    gives every layer its own genes. `modules` lists the module groups that have genes of their own.
+    `layers` cuts the layers into that many equal runs (by default four, or each layer where there are
+    fewer), or into the runs listed as [first, last]; "each" gives every layer its own genes. `modules`
+    lists the module groups that have genes of their own.
     """
 
     base: Name | None = None
     sources: list[Name] | None = None
     method: Name | list[Name] = "task_arithmetic"
-    layers: Count | Literal["each"] | list[list[int]] = 4
+    layers: Count | Literal["each"] | list[list[int]] | None = None
     modules: list[str | list[str]] = Field(default=[list(IN_LAYERS), "embed", "head"])
     genes: dict[str, GeneRange] = Field(default_factory=dict)
     compat: str = "evomerge"
@@ -88,7 +89,7 @@ class MergeSpace(_Table):
 
     @field_validator("layers")
     @classmethod
-    def _pairs(cls, layers: int | str | list[list[int]]) -> int | str | list[list[int]]:
+    def _pairs(cls, layers: int | str | list[list[int]] | None) -> int | str | list[list[int]] | None:
         for run in layers if isinstance(layers, list) else ():
             if len(run) != 2 or not 0 <= run[0] <= run[1]:
                 raise ValueError(f"must list runs of layers [first, last] counted from 0, found {run}")

@@ -192,8 +192,39 @@ def test_a_name_that_leads_nowhere_is_told_with_the_known_ones(text: str, messag
 def test_a_method_that_merges_into_a_base_asks_for_one(method: str) -> None:
     text = edited("  base: base\n", f"  method: {method}\n")
     assert mistakes(text) == [
-        f"s.yaml:5: `merge` needs `base`: `{method}` merges the sources into a base model"
+        f"s.yaml:5: `merge` needs `base`, which `{method}` merges the sources into: "
+        "name one of base, math, lang"
     ]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("genes: {weight: {low: 1e-3, high: 1}}", "`merge.genes.weight.low` must be a number, found '1e-3' (to YAML that is text; write 0.001)"),
+        ("genes: {weight: {low: one, high: 1}}", "`merge.genes.weight.low` must be a number, found 'one'"),
+    ],
+)  # fmt: skip
+def test_a_number_that_yaml_takes_for_text_is_told_how_to_write_it(line: str, message: str) -> None:
+    assert mistakes(in_merge(line)) == [f"s.yaml:7: {message}"]
+
+
+@pytest.mark.parametrize("density", ["2", "{low: 0.5, high: 3}", "[0.5, 3]"])
+def test_a_density_above_one_would_search_where_nothing_changes(density: str) -> None:
+    (message,) = mistakes(in_merge("method: ties", f"genes: {{density: {density}}}"))
+    assert message.startswith("s.yaml:8: `merge.genes.density` must be at most 1, found ")
+
+
+def test_a_space_of_only_a_base_has_one_mistake() -> None:
+    text = "sources: {base: zoo:base}\nmerge: {base: base}\nobjectives: [{task: t}]\n"
+    assert mistakes(text) == [
+        "s.yaml:1: `sources` leaves nothing to merge: name at least one source besides the base"
+    ]
+
+
+def test_a_recipe_of_mergekit_is_told_from_a_space() -> None:
+    text = "models:\n  - model: a\nmerge_method: ties\n"
+    (message,) = mistakes(text)
+    assert message.startswith("s.yaml:3: `merge_method`: this is a recipe of mergekit")
 
 
 def test_slerp_takes_one_source_besides_the_base() -> None:

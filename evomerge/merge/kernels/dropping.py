@@ -16,6 +16,7 @@ CHANCE_TO_STAY = Gene(
     default=1.0,
     meaning="chance of each entry to stay",
     least=0.0,
+    most=1.0,
     also={"drop_rate": lambda rate: 1 - rate},
 )
 RESCALE = Choice(

@@ -78,6 +78,7 @@ class Ties:
             default=1.0,
             meaning="share of each task vector kept, largest first",
             least=0.0,
+            most=1.0,
             also={"k_percent": lambda percent: percent / 100, "mask_rate": lambda rate: 1 - rate},
         ),
     ]
