@@ -31,6 +31,7 @@ _MEANING = (
 )
 """Config keys without which tensors of the same shapes do not mean the same."""
 
+_LAYERS = ("num_hidden_layers", "n_layer")
 _POSITIONS = ("rope_theta", "rope_scaling", "rope_parameters", "partial_rotary_factor", "sliding_window")
 _BUFFERS = ("rotary_emb.inv_freq", ".attn.bias", ".masked_bias", ".attention.bias")
 """Endings of constants that older versions of transformers saved among the weights."""
@@ -44,6 +45,7 @@ def check_compatible(models: Mapping[str, Checkpoint]) -> Architecture:
     structure = read_architecture(reference.specs, reference.config)
     for name, model in models.items():
         _check_not_quantised(name, model)
+        _check_layers(name, model)
     words = vocabulary(reference.path)
     for name, model in others:
         _check_structure(first, structure, name, read_architecture(model.specs, model.config))
@@ -71,7 +73,9 @@ def vocabulary(path: Path) -> Mapping[str, Any]:
             added = {entry["content"]: entry["id"] for entry in content.get("added_tokens", [])}
             pairs = table if isinstance(table, dict) else {entry[0]: i for i, entry in enumerate(table)}
         except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise CheckpointError(f"{file} is not a tokenizer: {error}") from error
+            raise CheckpointError(
+                f"{file} is not a tokenizer: it has no table of tokens (`model.vocab`)"
+            ) from error
         return {**pairs, **added}
     raise CheckpointError(f"{path} has no tokenizer (looked for {', '.join(_TOKENIZER_FILES)})")
 
@@ -89,6 +93,15 @@ def _check_not_quantised(name: str, model: Checkpoint) -> None:
                 f"`{name}` is quantised (`{tensor}` is {spec.dtype}), and such weights cannot be merged; "
                 "use the model in bfloat16, float16 or float32"
             )
+
+
+def _check_layers(name: str, model: Checkpoint) -> None:
+    stated = next((model.config[key] for key in _LAYERS if key in model.config), None)
+    found = read_architecture(model.specs, model.config).layers
+    if stated not in (None, found):
+        raise CheckpointError(
+            f"`{name}` has {found} layers, but its config.json says {stated}: one of the two is wrong"
+        )
 
 
 def _check_structure(first: str, one: Architecture, name: str, other: Architecture) -> None:
@@ -136,6 +149,11 @@ def _check_shapes(first: str, one: Checkpoint, name: str, other: Checkpoint, str
         if found is None:
             if spec.is_float and tensor != structure.head and not tensor.endswith(_BUFFERS):
                 raise CheckpointError(f"`{name}` cannot be merged with `{first}`: it has no `{tensor}`")
+        elif found.is_float != spec.is_float:
+            raise CheckpointError(
+                f"`{name}` cannot be merged with `{first}`: `{tensor}` is {found.dtype} there "
+                f"and {spec.dtype} here"
+            )
         elif found.shape != spec.shape:
             raise CheckpointError(
                 f"`{name}` cannot be merged with `{first}`: `{tensor}` is {list(found.shape)}, "

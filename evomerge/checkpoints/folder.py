@@ -14,6 +14,7 @@ from evomerge.errors import CheckpointError
 
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
+_ADAPTER = "adapter_config.json"
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "consolidated.00.pth")
 
 
@@ -58,6 +59,11 @@ def open_checkpoint(path: Path) -> Checkpoint:
 
 def _config(path: Path) -> dict[str, Any]:
     file = path / "config.json"
+    if (path / _ADAPTER).is_file() and not file.is_file():
+        raise CheckpointError(
+            f"{path} is a LoRA adapter, not a whole model: merge it into its base first "
+            "(PEFT's `merge_and_unload`)"
+        )
     if not file.is_file():
         raise CheckpointError(f"{path} is not a checkpoint: it has no config.json")
     try:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from evomerge.archive.record import RunRecord, provenance, redacted
+from evomerge.checkpoints.architecture import Architecture
 from evomerge.checkpoints.compatible import check_compatible
 from evomerge.checkpoints.digest import digest
 from evomerge.checkpoints.folder import Checkpoint, open_checkpoint
@@ -58,8 +59,7 @@ def resolve(
     """
     space, where, near = file.space, file.document.where, file.path.absolute().parent
     checkpoints = _checkpoints(space, where, near, known)
-    with about(where(("sources",))):
-        structure = check_compatible(checkpoints)
+    structure = _structure(checkpoints, where)
     models = {name: _reference(space, name, checkpoint) for name, checkpoint in checkpoints.items()}
     genome = Genome(space=space, layers=structure.layers, models=models)
     with about(where(("merge", "layers"))):
@@ -99,6 +99,20 @@ def _checkpoints(space: Space, where: Where, near: Path, known: RunRecord | None
             folder = folder or locate(source.source, revision=source.revision, near=near)
             opened[name] = open_checkpoint(folder)
     return opened
+
+
+def _structure(checkpoints: Mapping[str, Checkpoint], where: Where) -> Architecture:
+    """Return the structure the models share, each checked against the first."""
+    from evomerge.merge.memory import check_known  # transformers takes a second to import
+
+    first, *others = checkpoints
+    with about(where(("sources", first))):
+        structure = check_compatible({first: checkpoints[first]})
+        check_known(structure.model_type)
+    for name in others:
+        with about(where(("sources", name))):
+            check_compatible({first: checkpoints[first], name: checkpoints[name]})
+    return structure
 
 
 def _where_it_lay(name: str, source: Source, known: RunRecord | None) -> Path | None:

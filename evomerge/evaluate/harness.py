@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import lm_eval.utils
+import yaml
 from lm_eval.api.instance import Instance
 from lm_eval.api.task import Task
 from lm_eval.models.huggingface import HFLM
@@ -135,6 +136,7 @@ class TaskLibrary:
 
     def __init__(self, folder: Path | None, *, few_shot: int | None, seed: int) -> None:
         logging.getLogger("lm_eval").setLevel(logging.ERROR)
+        self._folder = folder
         self._where = f"in {folder}" if folder else "among lm-eval's tasks"
         self._own = folder is None
         self._few_shot = few_shot
@@ -151,15 +153,26 @@ class TaskLibrary:
         if name in self._manager.all_groups or name in self._manager.all_tags:
             raise TaskError(f"`{name}` is a group of tasks; name its tasks one by one")
         if name not in self._manager.all_subtasks:
+            self._check_readable(name)
             raise TaskError(f"{unknown('task', name, self._similar(name))} (looked {self._where})")
         try:
             task = self._manager.load([name])["tasks"][name]
-        except (OSError, ImportError, KeyError, TypeError, ValueError) as error:
-            raise TaskError(f"task `{name}` ({self._where}) cannot be loaded: {error}") from error
-        loaded = ItemTask(task, few_shot=self._few_shot, seed=self._seed)
+            loaded = ItemTask(task, few_shot=self._few_shot, seed=self._seed)
+        except Exception as error:  # a task is other people's templates and functions
+            what = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise TaskError(f"task `{name}` ({self._where}) cannot be loaded: {what}") from error
         if not loaded.facts.items:
             raise TaskError(f"task `{name}` ({self._where}) has no items")
         return loaded
+
+    def _check_readable(self, name: str) -> None:
+        """Raise `TaskError` if the folder has a file of this name that is no YAML: lm-eval skips those."""
+        for file in sorted(self._folder.rglob(f"{name}.y*ml")) if self._folder else ():
+            try:
+                yaml.compose(file.read_text(encoding="utf-8"))
+            except (yaml.YAMLError, UnicodeDecodeError) as error:
+                what = " ".join(str(error).split())
+                raise TaskError(f"the task file {file} is not YAML: {what}") from error
 
     def _similar(self, name: str) -> list[str]:
         """Return the known names, of lm-eval's thousands only some that begin alike."""

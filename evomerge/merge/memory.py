@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 from collections.abc import Iterator
 from typing import Any
@@ -9,13 +10,25 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor, nn
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from evomerge.checkpoints.tensors import Library
-from evomerge.errors import EvaluationError
+from evomerge.errors import CheckpointError, EvaluationError
 from evomerge.merge.execute import Execution
 from evomerge.merge.plan import Plan
 
 _log = logging.getLogger(__name__)
+
+
+def check_known(model_type: str) -> None:
+    """Raise `CheckpointError` if transformers has no causal language model of this type."""
+    known = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    if model_type not in known:
+        close = difflib.get_close_matches(model_type, known, n=1)
+        hint = f", did you mean `{close[0]}`?" if close else ""
+        raise CheckpointError(
+            f"transformers {transformers.__version__} has no language model of type `{model_type}`{hint}"
+        )
 
 
 class ResidentModel:

@@ -72,6 +72,11 @@ def save_llama(folder: Path, *, seed: int, layers: int = 2, words: list[str] = W
     save_tokenizer(folder, words)
 
 
+def edit_config(folder: Path, **changed: object) -> None:
+    file = folder / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changed}))
+
+
 def save_gpt2(folder: Path) -> None:
     config = GPT2Config(
         vocab_size=len(WORDS), n_embd=8, n_layer=2, n_head=2, n_positions=64, bos_token_id=1, eos_token_id=1
@@ -119,6 +124,16 @@ def furnished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_gpt2(folder / "models" / "gpt2")
     save_llama(folder / "models" / "taller", seed=5, layers=3)
     save_llama(folder / "models" / "words", seed=6, words=[*WORDS[:-2], "oui", "non"])
+    save_llama(folder / "models" / "heads", seed=7)
+    edit_config(folder / "models" / "heads", num_attention_heads=4, num_key_value_heads=4)
+    save_llama(folder / "models" / "gptq", seed=8)
+    edit_config(folder / "models" / "gptq", quantization_config={"quant_method": "gptq"})
+    save_llama(folder / "models" / "short", seed=9, layers=3)
+    edit_config(folder / "models" / "short", num_hidden_layers=2)
+    save_llama(folder / "models" / "strange", seed=10)
+    edit_config(folder / "models" / "strange", model_type="lama")
+    (folder / "models" / "lora").mkdir()
+    (folder / "models" / "lora" / "adapter_config.json").write_text("{}")
     (folder / "models" / "empty").mkdir()
     shutil.copytree(folder / "models" / "math", folder / "models" / "torn")
     weights = folder / "models" / "torn" / "model.safetensors"

@@ -81,9 +81,14 @@ def test_a_missing_space_file(complaint: Complaint) -> None:
         (edited("models/math", "zoo:none"), "space.yaml:1: `sources.math`: no zoo model named `none`. Known: …"),
         (edited("models/math", "models/empty"), "space.yaml:1: `sources.math`: …/models/empty is not a checkpoint: it has no config.json"),
         (edited("models/math", "models/torn"), "space.yaml:1: `sources.math`: …/models/torn/model.safetensors is not a whole safetensors file: …"),
-        (edited("models/math", "models/gpt2"), "space.yaml:1: `sources`: `math` cannot be merged with `base`: its architecture is gpt2, not llama"),
-        (edited("models/math", "models/taller"), "space.yaml:1: `sources`: `math` cannot be merged with `base`: its number of layers is 3, not 2"),
-        (edited("models/math", "models/words"), "space.yaml:1: `sources`: `math` cannot be merged with `base`: the vocabularies differ (2 tokens missing, 2 extra, …"),
+        (edited("models/math", "models/gpt2"), "space.yaml:1: `sources.math`: `math` cannot be merged with `base`: its architecture is gpt2, not llama"),
+        (edited("models/math", "models/taller"), "space.yaml:1: `sources.math`: `math` cannot be merged with `base`: its number of layers is 3, not 2"),
+        (edited("models/math", "models/words"), "space.yaml:1: `sources.math`: `math` cannot be merged with `base`: the vocabularies differ (2 tokens missing, 2 extra, …"),
+        (edited("models/math", "models/lora"), "space.yaml:1: `sources.math`: …/models/lora is a LoRA adapter, not a whole model: merge it into its base first (PEFT's `merge_and_unload`)"),
+        (edited("models/math", "models/heads"), "space.yaml:1: `sources.math`: `math` cannot be merged with `base`: its `num_attention_heads` is 4, not 2"),
+        (edited("models/math", "models/gptq"), "space.yaml:1: `sources.math`: `math` is quantised (`quantization_config` in its config.json: gptq), and …"),
+        (edited("models/math", "models/short"), "space.yaml:1: `sources.math`: `math` has 3 layers, but its config.json says 2: one of the two is wrong"),
+        (edited("models/base", "models/strange").replace("models/math", "models/strange"), "space.yaml:1: `sources.base`: transformers … has no language model of type `lama`, did you mean `llama`?"),
         (edited("layers: 1", "layers: 3"), "space.yaml:2: `merge.layers`: 3 runs of layers are asked for, but there are 2 layers"),
         (edited("layers: 1", "genes: {weight: 1}"), "space.yaml:2: `merge`: nothing to search: every parameter is fixed; …"),
         (edited("layers: 1", "layers: 1, method: ties, compat: official"), "space.yaml:2: `merge`: `ties` cannot merge `lm_head.weight` so: `compat: official` has no weights in TIES, found […]; fix `weight` at 1"),
@@ -102,6 +107,29 @@ def test_a_space_that_cannot_be_searched(
 ) -> None:
     workplace.write_space(text)
     assert re.fullmatch(as_pattern(message), said := complaint("search", "space.yaml", "--serial")), said
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (("doc_to_text: ", "doc_to_text: '{{nowhere.near}}' #"), "task `tiny` (in …/tasks) cannot be loaded: 'nowhere' is undefined"),
+        (("task: tiny", "task: [tiny"), "the task file …/tasks/tiny.yaml is not YAML: while parsing a flow sequence …"),
+    ],
+)  # fmt: skip
+def test_a_task_that_cannot_be_built(
+    workplace: Workplace, complaint: Complaint, edit: tuple[str, str], message: str
+) -> None:
+    file = workplace.path / "tasks" / "tiny.yaml"
+    assert edit[0] in file.read_text()
+    file.write_text(file.read_text().replace(*edit))
+    said = complaint("search", "space.yaml", "--serial")
+    assert re.fullmatch(as_pattern(f"space.yaml:3: `objectives[0].task`: {message}"), said), said
+
+
+def test_more_examples_than_the_task_has(workplace: Workplace, complaint: Complaint) -> None:
+    workplace.write_space(SPACE + "few_shot: 1000\n")
+    said = complaint("search", "space.yaml", "--serial")
+    assert said.startswith("space.yaml:3: `objectives[0].task`: task `tiny` (in "), said
 
 
 def test_a_storage_that_is_no_url(complaint: Complaint) -> None:
