@@ -13,9 +13,10 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from evomerge.dispatch.environment import QUIET, ray_environment
 from evomerge.errors import RequestError
 from evomerge.interrupts import held
 
@@ -25,27 +26,28 @@ _STORE_BYTES = 100 << 20
 _LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 _NOWHERE = ("198.51.100.1", 9)  # an address reserved for documentation, and the port that discards
 
-QUIET = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_USAGE_STATS_PROMPT_ENABLED": "0",
-}
-"""Set for a cluster that is joined, too: nothing is reported from here."""
-
-ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-"""Despite its name: bind to, or dial, 127.0.0.1 and not this machine's outer address."""
-
 
 @contextmanager
 def local_ray(*, cpus: int) -> Iterator[None]:
-    """Run a private Ray with `cpus` CPUs and every GPU; stop it and delete its files at the end."""
+    """Run a private Ray with `cpus` CPUs and every GPU; stop it and delete its files at the end.
+
+    The environment is afterwards what it was. Raises `RequestError` if Ray runs in this process already.
+    """
     _sweep()
+    token = os.environ.get("RAY_AUTH_TOKEN") or secrets.token_hex(32)  # else one is left in $HOME
     prefix = f"{_PREFIX}{os.getpid()}-"  # short: Unix sockets allow about 100 characters
     folder = Path(tempfile.mkdtemp(prefix=prefix))
-    os.environ.update(QUIET)
-    os.environ.update(ON_LOOPBACK)
-    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # else one is left in $HOME
-    os.environ.setdefault("HF_HOME", str(Path.home() / ".cache" / "huggingface"))
-    (folder / "ray_bootstrap_config.yaml").write_text("{}\n")  # else cloud metadata is asked for
+    try:
+        (folder / "ray_bootstrap_config.yaml").write_text("{}\n")  # else cloud metadata is asked for
+        with ray_environment(QUIET | {"RAY_AUTH_TOKEN": token}, loopback=True), _started(folder, cpus):
+            yield
+    finally:
+        with held():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _started(folder: Path, cpus: int) -> Iterator[None]:
     import ray
 
     try:
@@ -63,7 +65,6 @@ def local_ray(*, cpus: int) -> Iterator[None]:
     finally:
         with held():
             ray.shutdown()
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _knock(address: str) -> bool:
@@ -100,31 +101,49 @@ def _outer_address() -> str:
 
 
 def _sweep() -> None:
-    """Delete what searches that were killed left of their Ray."""
+    """Delete what searches that were killed left of their Ray. Another search may sweep at the same time."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*"):
         owner = folder.name.removeprefix(_PREFIX).partition("-")[0]
-        if owner.isdecimal() and folder.stat().st_uid == os.getuid() and not Path("/proc", owner).exists():
+        if owner.isdecimal() and _is_ours(folder) and not _lives(int(owner)):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_ours(folder: Path) -> bool:
+    try:
+        return folder.lstat().st_uid == os.getuid()
+    except FileNotFoundError:
+        return False
+
+
+def _lives(process: int) -> bool:
+    """Return whether there is such a process, be it another user's."""
+    try:
+        with suppress(PermissionError):
+            os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    return True
 
 
 @contextmanager
 def joined_ray(address: str) -> Iterator[None]:
-    """Join the cluster at `address`. Raises `RequestError` if it does not answer."""
-    if _knock(address):
-        os.environ.update(ON_LOOPBACK)
-    os.environ.update(QUIET)
-    import ray
+    """Join the cluster at `address`; the environment is afterwards what it was.
 
-    try:
-        with held():
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise RequestError(f"no Ray cluster answers at {address}: {error}") from error
-    try:
-        yield
-    finally:
-        with held():
-            ray.shutdown()
+    Raises `RequestError` if it does not answer, or if Ray runs in this process already.
+    """
+    with ray_environment(QUIET, loopback=_knock(address)):
+        import ray
+
+        try:
+            with held():
+                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise RequestError(f"no Ray cluster answers at {address}: {error}") from error
+        try:
+            yield
+        finally:
+            with held():
+                ray.shutdown()
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -12,12 +13,30 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
+import ray
+from ray._private import ray_constants
 
 import evomerge
-from evomerge.dispatch.cluster import ON_LOOPBACK, QUIET, joined_ray, local_ray
+from evomerge.dispatch.cluster import joined_ray, local_ray
+from evomerge.dispatch.environment import ON_LOOPBACK, QUIET
+from evomerge.dispatch.shape import Node, read_cluster, shape_workers
 from evomerge.errors import RequestError
 from tests.controller.conftest import SPACE
+
+WITH_TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+
+TWO_NODES = """
+import sys
+from ray.cluster_utils import Cluster
+node = {"num_cpus": 3, "object_store_memory": 80 << 20, "include_dashboard": False}
+cluster = Cluster(initialize_head=True, head_node_args=node)
+cluster.add_node(**node)
+print(cluster.address, flush=True)
+sys.stdin.read()
+cluster.shutdown()
+"""
 
 
 def test_files_of_dead_searches_are_swept_and_of_living_ones_kept(
@@ -29,13 +48,63 @@ def test_files_of_dead_searches_are_swept_and_of_living_ones_kept(
     dead, living = Path(f"/tmp/evm-{process.pid}-x"), Path(f"/tmp/evm-{os.getppid()}-x")
     for folder in (dead, living):
         folder.mkdir()
+    gone = Path(f"/tmp/evm-{process.pid}-gone")
+    gone.symlink_to("/nowhere")  # there when listed, and not when asked for
     try:
         with local_ray(cpus=1):
             assert not dead.exists()
             assert living.exists()
     finally:
         living.rmdir()
+        gone.unlink()
     assert not list(Path("/tmp").glob(f"evm-{os.getpid()}-*"))
+
+
+def test_a_private_ray_stays_inside_and_leaves_the_process_as_it_was(
+    cluster: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where Ray was imported, and has read its settings, before; the next search may use a cluster."""
+    monkeypatch.setattr(ray_constants, "ENABLE_RAY_CLUSTER", True)
+    before = dict(os.environ)
+    with local_ray(cpus=1):
+        assert os.environ["RAY_AUTH_TOKEN"] != WITH_TOKEN["RAY_AUTH_TOKEN"]
+        processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+        listening = {
+            connection.laddr.ip
+            for process in processes
+            for connection in process.net_connections("inet")
+            if connection.status == psutil.CONN_LISTEN
+        }
+        assert listening
+        assert listening <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+    assert dict(os.environ) == before
+    assert ray_constants.ENABLE_RAY_CLUSTER
+    for name, value in WITH_TOKEN.items():
+        monkeypatch.setenv(name, value)
+    with joined_ray(cluster):
+        assert read_cluster(ray).nodes == [Node(cpus=1, gpus=0)]
+
+
+def test_workers_are_counted_node_by_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    with subprocess.Popen(
+        [sys.executable, "-c", TWO_NODES],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        env=os.environ | QUIET | ON_LOOPBACK,
+    ) as nodes:  # fmt: skip
+        assert nodes.stdout is not None
+        with joined_ray(nodes.stdout.readline().strip()):
+            found = read_cluster(ray)
+        nodes.communicate()
+    assert found.nodes == [Node(cpus=3, gpus=0)] * 2
+    assert shape_workers(found, None, threads=2).count == 2
+
+
+def test_ray_that_runs_already_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "shutdown", lambda: pytest.fail("not ours"))
+    with pytest.raises(RequestError, match="Ray runs in this process already"), local_ray(cpus=1):
+        pass
 
 
 def test_a_cluster_that_does_not_answer_is_said() -> None:
@@ -61,7 +130,7 @@ def cluster() -> Iterator[str]:
     ]
     options = {"port": port, "node-ip-address": "127.0.0.1", "num-cpus": 1, "include-dashboard": "false"}
     settings = [f"--{name}={value}" for name, value in {**options, "temp-dir": folder}.items()]
-    environment = os.environ | QUIET | ON_LOOPBACK
+    environment = os.environ | QUIET | ON_LOOPBACK | WITH_TOKEN
     with subprocess.Popen([*command, *settings], env=environment, stdout=subprocess.DEVNULL) as head:
         try:
             wait_for_port(port, head)
@@ -89,6 +158,7 @@ def test_a_search_joins_a_cluster_and_leaves_it_running(cluster: str, tmp_path: 
         done = subprocess.run(
             [sys.executable, "-m", "evomerge", *command],
             capture_output=True, text=True, check=False, cwd=tmp_path, timeout=300,
+            env=os.environ | WITH_TOKEN,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         assert evomerge.open_run(tmp_path / run).trials()["state"].tolist() == ["scored"] * 7
@@ -103,6 +173,7 @@ def test_a_cluster_without_room_is_said(cluster: str, tmp_path: Path) -> None:
         text=True,
         check=False,
         cwd=tmp_path,
+        env=os.environ | WITH_TOKEN,
     )
     assert done.returncode == 2
     assert "use `--workers 1` or fewer" in done.stderr
