@@ -29,7 +29,10 @@ class Dispatcher(Protocol):
         """Take a job; fewer than `capacity` may be under way."""
 
     def collect(self) -> list[tuple[Job, Evaluation]]:
-        """Return what has finished, waiting up to about a second for the first."""
+        """Return what has finished, waiting up to about a second for the first.
+
+        Raises `WorkError` if there is no evaluator left to wait for.
+        """
 
     def close(self) -> None:
         """Let the evaluators go; jobs under way are lost."""

@@ -5,15 +5,19 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from evomerge.dispatch.actor import RayWorker
 from evomerge.dispatch.cluster import joined_ray, local_ray
 from evomerge.dispatch.job import Job
-from evomerge.dispatch.worker import Worker
-from evomerge.errors import RequestError, WorkError
+from evomerge.dispatch.pool import WorkerPool, cause
+from evomerge.dispatch.shape import WorkerShape, read_cluster, shape_workers
+from evomerge.dispatch.worker import unforeseen
 from evomerge.evaluate.brief import Brief
 from evomerge.interrupts import held
 from evomerge.types import Evaluation, Failed
@@ -25,36 +29,46 @@ _ATTEMPTS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class WorkerShape:
-    """How many workers, and what each takes of the machine."""
-
-    count: int
-    cpus: int
-    gpus: float
+class _Attempt:
+    job: Job
+    number: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Flight:
     actor: Any
-    job: Job
-    attempt: int
+    attempt: _Attempt
     started: float
 
 
 @contextmanager
 def ray_dispatcher(brief: Brief, *, workers: int | None, address: str | None) -> Iterator[RayDispatcher]:
-    """Give a dispatcher on a private Ray, or on the cluster at `address`; clean up at the end.
+    """Give a dispatcher with a worker, on a private Ray or the cluster at `address`; clean up at the end.
 
-    Raises `RequestError` if the cluster cannot be reached or has no room for `workers`.
+    Raises `RequestError` if the cluster cannot be reached, has no room for `workers`, or gives none in
+    ten minutes; `WorkError` if none can start.
     """
     cluster = local_ray(cpus=_cpus()) if address is None else joined_ray(address)
+    home = str(Path.home()) if address is None else None
     with cluster:
-        dispatcher = RayDispatcher(brief, shape_workers(workers, threads=brief.threads))
+        import ray
+
+        shape = shape_workers(read_cluster(ray), workers, threads=brief.threads)
+        pool = WorkerPool(ray, hirer(ray, brief, shape, home=home), shape)
+        dispatcher = RayDispatcher(ray, pool, capacity=shape.count)
         try:
+            pool.await_first()
             yield dispatcher
         finally:
             with held():
                 dispatcher.close()
+
+
+def hirer(ray: Any, brief: Brief, shape: WorkerShape, *, home: str | None) -> Callable[[], Any]:
+    """Return what asks Ray for one more worker of this shape."""
+    remote = ray.remote(num_cpus=shape.cpus, num_gpus=shape.gpus, max_restarts=0)(RayWorker)
+    reference = ray.put(brief)
+    return lambda: remote.remote(reference, home)
 
 
 def _cpus() -> int:
@@ -62,96 +76,70 @@ def _cpus() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def shape_workers(asked: int | None, *, threads: int) -> WorkerShape:
-    """Return the workers the running Ray has room for: one per GPU, else one per `threads` CPUs.
-
-    Raises `RequestError` if there is too little room for the workers asked for.
-    """
-    import ray
-
-    have = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    cpus, gpus = int(have.get("CPU", 0)), int(have.get("GPU", 0))
-    room = cpus // threads
-    count = asked or min(gpus, room) or room
-    if not 1 <= count <= room:
-        raise RequestError(
-            f"{max(count, 1)} worker(s) of {threads} thread(s) need more than Ray's {cpus} CPU(s); "
-            + (f"use `--workers {room}` or fewer" if room else "lower `threads` in the space")
-        )
-    return WorkerShape(count=count, cpus=threads, gpus=min(1.0, gpus / count))
-
-
 class RayDispatcher:
-    """Actors of `Worker`. A worker that dies costs its candidate one retry on a fresh one."""
+    """Jobs to the workers of a pool. A worker that dies costs its candidate one retry on another.
 
-    def __init__(self, brief: Brief, shape: WorkerShape) -> None:
-        import ray
+    `capacity` counts the workers asked for, so that what is asked of a sampler depends on results alone
+    and not on how soon workers come; jobs wait here until one is ready.
+    """
 
-        self._ray = ray
-        self.capacity = shape.count
-        self._brief = ray.put(brief)
-        remote = ray.remote(num_cpus=shape.cpus, num_gpus=shape.gpus, max_restarts=0)
-        self._kind: Any = remote(Worker)
-        self._idle = [self._start() for _ in range(shape.count)]
+    def __init__(self, ray: Any, pool: WorkerPool, *, capacity: int) -> None:
+        self.capacity = capacity
+        self._ray, self._pool = ray, pool
+        self._waiting: deque[_Attempt] = deque()
         self._flights: dict[Any, _Flight] = {}
-        self._await_first()
 
     def submit(self, job: Job) -> None:
-        self._launch(job, attempt=1)
+        self._waiting.append(_Attempt(job=job, number=1))
+        self._launch()
 
     def collect(self) -> list[tuple[Job, Evaluation]]:
-        done, _ = self._ray.wait(list(self._flights), num_returns=1, timeout=_WAIT_SECONDS)
+        """Return what has finished. Raises `WorkError` if no worker is left to wait for."""
+        if self._waiting and not self._flights:
+            self._pool.check()
+        references = [*self._pool.starting, *self._flights]
+        done, _ = self._ray.wait(references, num_returns=1, timeout=_WAIT_SECONDS) if references else ([], [])
         with held():
-            results = [(self._flights.pop(ref), ref) for ref in done]
-            return [found for flight, ref in results for found in self._land(flight, ref)]
+            landed = [(self._flights.pop(ref), ref) for ref in done if ref in self._flights]
+            self._pool.admit(done)
+            results = [found for flight, ref in landed for found in self._land(flight, ref)]
+            self._launch()
+        return results
 
     def close(self) -> None:
-        for actor in [*self._idle, *(flight.actor for flight in self._flights.values())]:
-            self._ray.kill(actor)
-        self._idle, self._flights = [], {}
+        for flight in self._flights.values():
+            self._ray.kill(flight.actor)
+        self._flights = {}
+        self._waiting.clear()
+        self._pool.close()
 
-    def _start(self) -> Any:
-        return self._kind.remote(self._brief)
-
-    def _await_first(self) -> None:
-        """Wait until one worker is ready; if it cannot start, its own error ends the run."""
-        from ray.exceptions import RayActorError
-
-        ready = [actor.ready.remote() for actor in self._idle]
-        first, _ = self._ray.wait(ready, num_returns=1)
-        try:
-            self._ray.get(first[0])
-        except RayActorError as error:
-            raise WorkError(
-                f"no worker could start: {_cause(error)} (`--serial` runs without workers, for debugging)"
-            ) from error
-
-    def _launch(self, job: Job, *, attempt: int) -> None:
-        actor = self._idle.pop()
-        reference = actor.evaluate.remote(job.recipe, job.split)
-        self._flights[reference] = _Flight(actor=actor, job=job, attempt=attempt, started=time.monotonic())
+    def _launch(self) -> None:
+        """Send waiting jobs out while there are idle workers."""
+        while self._waiting and (actor := self._pool.take()) is not None:
+            attempt = self._waiting.popleft()
+            reference = actor.evaluate.remote(attempt.job.recipe, attempt.job.split)
+            self._flights[reference] = _Flight(actor=actor, attempt=attempt, started=time.monotonic())
 
     def _land(self, flight: _Flight, reference: Any) -> Iterator[tuple[Job, Evaluation]]:
-        from ray.exceptions import RayActorError
+        from ray.exceptions import RayError, RayTaskError
 
+        job, number = flight.attempt.job, flight.attempt.number
         try:
             evaluation = self._ray.get(reference)
-        except RayActorError as error:
-            self._idle.append(self._start())
-            if flight.attempt < _ATTEMPTS:
-                _log.warning("worker died on trial %d; trying it once more", flight.job.trial)
-                self._launch(flight.job, attempt=flight.attempt + 1)
+        except RayTaskError:  # raised by our own code: a bug
+            raise
+        except RayError as error:
+            self._pool.replace(flight.actor)
+            if number < _ATTEMPTS:
+                _log.warning("worker lost on trial %d (%s); trying it once more", job.trial, cause(error))
+                self._waiting.appendleft(_Attempt(job=job, number=number + 1))
                 return
             evaluation = Failed(
-                reason=f"it ended its worker {flight.attempt} times: {_cause(error)}",
+                reason=f"it ended its worker {number} times: {cause(error)}",
                 traceback=str(error),
                 seconds=time.monotonic() - flight.started,
             )
         else:
-            self._idle.append(flight.actor)
-        yield flight.job, evaluation
-
-
-def _cause(error: Exception) -> str:
-    """Return the end of what Ray tells of a dead actor: its own last error, or how its process ended."""
-    return [line.strip() for line in str(error).splitlines() if line.strip()][-1]
+            settle = self._pool.replace if unforeseen(evaluation) else self._pool.give_back
+            settle(flight.actor)
+        yield job, evaluation

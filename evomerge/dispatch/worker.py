@@ -17,10 +17,6 @@ class Worker:
     def __init__(self, brief: Brief) -> None:
         self._evaluator = Evaluator(brief)
 
-    def ready(self) -> bool:
-        """Return True once sources and tasks are there."""
-        return True
-
     def evaluate(self, recipe: Recipe, split: Split) -> Evaluation:
         """Return the recipe's scores, or why there are none."""
         started = time.monotonic()
@@ -36,6 +32,14 @@ class Worker:
     def close(self) -> None:
         """Unmap the sources."""
         self._evaluator.close()
+
+
+def unforeseen(evaluation: Evaluation) -> bool:
+    """Return whether an error that is none of evomerge's ended it: its process may be broken.
+
+    After some CUDA errors every later call fails, too. `Failed` has a traceback for these errors only.
+    """
+    return isinstance(evaluation, Failed) and bool(evaluation.traceback)
 
 
 def _reason(error: Exception) -> str:

@@ -8,13 +8,17 @@ import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+import ray
 
 from evomerge.controller.setup import resolve
 from evomerge.dispatch.job import Job
-from evomerge.dispatch.ray import RayDispatcher, WorkerShape, ray_dispatcher, shape_workers
+from evomerge.dispatch.pool import WorkerPool
+from evomerge.dispatch.ray import RayDispatcher, hirer, ray_dispatcher
+from evomerge.dispatch.shape import WorkerShape, read_cluster, shape_workers
 from evomerge.errors import RequestError, WorkError
 from evomerge.evaluate.brief import Brief
 from evomerge.recipe import Recipe
@@ -29,6 +33,20 @@ class Deadly(str):
 
     def __reduce__(self) -> tuple[object, ...]:
         return os._exit, (1,)
+
+
+class HomeOfReader(str):
+    """Text that, once read in another process, is that process's home."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.path.expanduser, ("~",)
+
+
+class Occupant:
+    """Somebody else's actor."""
+
+    def ready(self) -> bool:
+        return True
 
 
 @pytest.fixture(scope="module")
@@ -52,12 +70,17 @@ def collected(dispatcher: RayDispatcher) -> tuple[Job, Scored | Failed]:
             return found[0]
 
 
+def pool_of(brief: Brief, shape: WorkerShape, *, patience: float = 60.0) -> WorkerPool:
+    """Return more workers on the Ray that runs."""
+    return WorkerPool(ray, hirer(ray, brief, shape, home=None), shape, patience=patience)
+
+
 def worker_process(dispatcher: RayDispatcher) -> int:
     """Return the process of the only worker."""
     found = [
         process.pid
         for process in psutil.Process().children(recursive=True)
-        if process.name().startswith("ray::Worker")
+        if process.name().startswith("ray::RayWorker")
     ]
     assert len(found) == 1
     return found[0]
@@ -90,6 +113,26 @@ def test_an_unexpected_error_is_a_failure_with_its_traceback(
     assert "Traceback" in result.traceback
 
 
+def test_a_worker_that_met_an_unexpected_error_is_replaced(
+    dispatcher: RayDispatcher, small: tuple[Brief, Recipe]
+) -> None:
+    dispatcher.submit(Job(trial=12, recipe=small[1]))
+    assert isinstance(collected(dispatcher)[1], Scored)
+    before = worker_process(dispatcher)
+    dispatcher.submit(Job(trial=13, recipe="not a recipe"))  # type: ignore[arg-type]
+    collected(dispatcher)
+    dispatcher.submit(Job(trial=14, recipe=small[1]))
+    assert isinstance(collected(dispatcher)[1], Scored)
+    assert worker_process(dispatcher) != before
+
+
+def test_workers_have_the_home_of_the_user(dispatcher: RayDispatcher, small: tuple[Brief, Recipe]) -> None:
+    dispatcher.submit(Job(trial=15, recipe=small[1], split=HomeOfReader("search")))  # type: ignore[arg-type]
+    _, result = collected(dispatcher)
+    assert isinstance(result, Failed)
+    assert str(Path.home()) in result.reason, result.reason
+
+
 def test_a_candidate_that_ends_every_worker_is_a_failure(
     dispatcher: RayDispatcher, small: tuple[Brief, Recipe]
 ) -> None:
@@ -120,13 +163,39 @@ def test_a_worker_that_cannot_start_ends_the_run_with_its_own_error(
     with pytest.raises(
         WorkError, match=r"^no worker could start: .*`math_b`.*looked in /nowhere.*--serial"
     ) as it:
-        RayDispatcher(lost, WorkerShape(count=1, cpus=0, gpus=0.0))
+        pool_of(lost, WorkerShape(count=1, cpus=0, gpus=0.0)).await_first()
     assert "\n" not in str(it.value)
 
 
 def test_more_workers_than_cpus_are_refused(dispatcher: RayDispatcher) -> None:
     with pytest.raises(RequestError, match="--workers"):
-        shape_workers(10_000, threads=1)
+        shape_workers(read_cluster(ray), 10_000, threads=1)
+
+
+def test_a_cluster_that_stays_busy_is_said(dispatcher: RayDispatcher, small: tuple[Brief, Recipe]) -> None:
+    cpus = len(os.sched_getaffinity(0))  # one has the dispatcher's worker
+    pool = pool_of(small[0], WorkerShape(count=1, cpus=cpus, gpus=0.0), patience=0.5)
+    try:
+        with pytest.raises(
+            RequestError, match=rf"asked Ray for 1 worker.* of {cpus} CPU.* of {cpus} CPU.* free"
+        ):
+            pool.await_first()
+    finally:
+        pool.close()
+
+
+def test_a_worker_joins_when_room_is_made(dispatcher: RayDispatcher, small: tuple[Brief, Recipe]) -> None:
+    kind: Any = ray.remote(num_cpus=len(os.sched_getaffinity(0)) - 1)(Occupant)
+    occupant = kind.remote()
+    ray.get(occupant.ready.remote())
+    pool = pool_of(small[0], WorkerShape(count=1, cpus=1, gpus=0.0))
+    try:
+        assert ray.wait(list(pool.starting), timeout=0.5)[0] == []
+        ray.kill(occupant)
+        pool.await_first()
+        assert pool.take() is not None
+    finally:
+        pool.close()
 
 
 def test_home_is_left_alone(dispatcher: RayDispatcher) -> None:

@@ -1,0 +1,205 @@
+"""Who gets jobs and when, and what becomes of workers that are lost. Against a stand-in for Ray."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+from ray.exceptions import (
+    ActorDiedError,
+    ActorUnavailableError,
+    ActorUnschedulableError,
+    NodeDiedError,
+    OutOfMemoryError,
+    RayError,
+    RayTaskError,
+    RuntimeEnvSetupError,
+)
+
+from evomerge.dispatch.job import Job
+from evomerge.dispatch.ray import RayDispatcher
+from evomerge.errors import RequestError, WorkError
+from evomerge.recipe import Recipe
+from evomerge.types import Evaluation, Failed, Scored
+from tests.dispatch.stand_in import Actor, Reference, StandInRay, dispatcher_of, pool_of, ready
+
+RECIPE: Recipe = "a recipe"  # type: ignore[assignment]
+GOOD = Scored(scores={"a": 1.0}, items=(), merge_seconds=0.1, score_seconds=0.1, device="cpu")
+
+OUT_OF_MEMORY = OutOfMemoryError("1 worker(s) were killed for memory.\nOOM kill reason: much.\nSee the docs.")  # type: ignore[no-untyped-call]
+NODE_DIED = NodeDiedError("Task failed due to the node being dead.\n\nThe node IP: 10.0.0.7")  # type: ignore[no-untyped-call]
+UNSCHEDULABLE = ActorUnschedulableError("its node is gone")
+NO_ENVIRONMENT = RuntimeEnvSetupError("no such image")
+UNAVAILABLE = ActorUnavailableError("socket closed", None)
+
+
+def broken_constructor() -> ActorDiedError:
+    """Return what Ray raises where a worker's constructor did."""
+    return ActorDiedError(task_error("Traceback\nValueError: no tasks", ValueError()))
+
+
+def task_error(text: str, error: Exception) -> RayTaskError:
+    """Return what Ray raises where a method of a worker's did."""
+    return RayTaskError("method", text, error)  # type: ignore[no-untyped-call]
+
+
+def jobs(dispatcher: RayDispatcher, *trials: int) -> None:
+    """Hand in jobs."""
+    for trial in trials:
+        dispatcher.submit(Job(trial=trial, recipe=RECIPE))
+
+
+def results(dispatcher: RayDispatcher, *, turns: int = 6) -> list[tuple[int, Evaluation]]:
+    """Return what comes of everything that has been answered: one answer a turn."""
+    return [(job.trial, evaluation) for _ in range(turns) for job, evaluation in dispatcher.collect()]
+
+
+def test_a_worker_that_never_comes_gets_no_job() -> None:
+    never = Actor()
+    dispatcher = dispatcher_of(StandInRay(one := ready(), never), 2)
+    jobs(dispatcher, 1, 2)
+    for trial in (1, 2):
+        assert results(dispatcher) == []
+        one.evaluate.answer = GOOD
+        assert results(dispatcher) == [(trial, GOOD)]
+    assert dispatcher.capacity == 2
+
+
+def test_a_late_worker_joins_when_it_is_ready() -> None:
+    late = Actor()
+    dispatcher = dispatcher_of(StandInRay(ready(), late), 2)
+    jobs(dispatcher, 1, 2)
+    late.ready.answer = True
+    late.evaluate.answer = GOOD
+    assert results(dispatcher) == [(2, GOOD)]
+
+
+def test_the_worker_that_was_idle_longest_is_next() -> None:
+    pool = pool_of(ray := StandInRay(ready(), ready(), ready()), 3)
+    pool.admit(list(pool.starting))
+    first, second, third = ray.actors
+    assert pool.take() is first
+    pool.give_back(first)
+    assert [pool.take() for _ in range(4)] == [second, third, first, None]
+
+
+def test_a_worker_is_replaced_after_an_error_nobody_foresaw() -> None:
+    dispatcher = dispatcher_of(ray := StandInRay(poisoned := ready(), fresh := ready()), 1)
+    jobs(dispatcher, 1)
+    bad = Failed(reason="AcceleratorError: illegal memory access", traceback="Traceback ...")
+    poisoned.evaluate.answer = bad
+    assert results(dispatcher) == [(1, bad)]
+    assert poisoned.killed
+    jobs(dispatcher, 2)
+    fresh.evaluate.answer = GOOD
+    assert results(dispatcher) == [(2, GOOD)]
+    assert ray.actors == [poisoned, fresh]
+
+
+def test_a_worker_stays_after_a_failure_that_was_foreseen() -> None:
+    dispatcher = dispatcher_of(ray := StandInRay(only := ready()), 1)
+    for trial in (1, 2):
+        jobs(dispatcher, trial)
+        only.evaluate.answer = Failed(reason="`a` of this candidate is nan")
+        assert [trial for trial, _ in results(dispatcher)] == [trial]
+    assert ray.actors == [only]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OUT_OF_MEMORY, "1 worker(s) were killed for memory."),
+        (NODE_DIED, "Task failed due to the node being dead."),
+        (UNSCHEDULABLE, "The actor is not schedulable: its node is gone"),
+        (NO_ENVIRONMENT, "Failed to set up runtime environment."),
+        (UNAVAILABLE, "The actor None is unavailable: socket closed. The task may or may not"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, RayError) else "",
+)
+def test_whatever_ray_says_of_a_lost_worker_costs_one_retry_then_the_candidate(
+    error: RayError, reason: str
+) -> None:
+    dispatcher = dispatcher_of(ray := StandInRay(*(actors := [ready(), ready(), ready()])), 1)
+    jobs(dispatcher, 1)
+    actors[0].evaluate.answer = actors[1].evaluate.answer = error
+    [(trial, failed)] = results(dispatcher)
+    assert isinstance(failed, Failed)
+    assert trial == 1
+    assert failed.reason.startswith(f"it ended its worker 2 times: {reason}")
+    assert "\n" not in failed.reason
+    assert [actor.killed for actor in ray.actors] == [True, True, False]
+    jobs(dispatcher, 2)
+    actors[2].evaluate.answer = GOOD
+    assert results(dispatcher) == [(2, GOOD)]
+
+
+def test_a_bug_of_ours_ends_the_search() -> None:
+    dispatcher = dispatcher_of(StandInRay(only := ready()), 1)
+    jobs(dispatcher, 1)
+    only.evaluate.answer = task_error("Traceback", TypeError("ours"))
+    with pytest.raises(RayTaskError):
+        dispatcher.collect()
+
+
+def test_no_worker_in_time_is_said_with_what_was_asked_and_what_there_is() -> None:
+    with pytest.raises(RequestError) as it:
+        pool_of(StandInRay(), 3, patience=0.05).await_first()
+    assert str(it.value) == (
+        "asked Ray for 3 worker(s) of 2 CPU(s), and none has come in 0.05 seconds; the cluster has "
+        "1 of 6 CPU(s) free on 2 node(s): ask for less, or try again when it has room"
+    )
+
+
+def test_a_worker_that_cannot_start_is_tried_twice_once_another_could(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bad = [Actor(ready=Reference(answer=OUT_OF_MEMORY)) for _ in range(2)]
+    dispatcher = dispatcher_of(ray := StandInRay(good := ready(), *bad), 2)
+    jobs(dispatcher, 1)
+    with caplog.at_level(logging.WARNING):
+        assert results(dispatcher) == []
+    assert "one less: 1 worker(s) were killed for memory." in caplog.text
+    good.evaluate.answer = GOOD
+    assert results(dispatcher) == [(1, GOOD)]
+    assert [actor.killed for actor in ray.actors] == [False, True, True]
+
+
+@pytest.mark.parametrize(("error", "tries"), [(broken_constructor(), 1), (NODE_DIED, 2)])
+def test_if_no_worker_can_start_its_own_error_ends_the_run(error: RayError, tries: int) -> None:
+    ray = StandInRay(*[Actor(ready=Reference(answer=error)) for _ in range(tries)])
+    with pytest.raises(WorkError, match=r"^no worker could start: (ValueError: no tasks|Task failed due)"):
+        pool_of(ray, 1).await_first()
+    assert len(ray.actors) == tries
+
+
+def test_one_worker_that_cannot_start_does_not_end_the_run() -> None:
+    bad = Actor(ready=Reference(answer=broken_constructor()))
+    dispatcher = dispatcher_of(StandInRay(bad, good := ready()), 2)
+    jobs(dispatcher, 1)
+    good.evaluate.answer = GOOD
+    assert results(dispatcher) == [(1, GOOD)]
+
+
+def test_a_search_whose_workers_all_fail_to_come_back_ends() -> None:
+    bad = [Actor(ready=Reference(answer=NODE_DIED)) for _ in range(2)]
+    dispatcher = dispatcher_of(StandInRay(only := ready(), *bad), 1)
+    jobs(dispatcher, 1)
+    only.evaluate.answer = NODE_DIED
+    with pytest.raises(WorkError, match=r"^no worker is left: Task failed due to the node being dead\. "):
+        results(dispatcher)
+
+
+def test_a_search_whose_workers_find_no_room_any_more_ends() -> None:
+    dispatcher = dispatcher_of(StandInRay(only := ready()), 1, patience=0.05)
+    jobs(dispatcher, 1)
+    only.evaluate.answer = NODE_DIED
+    with pytest.raises(WorkError, match=r"none has come back in 0.05 seconds; continue with `--resume`"):
+        results(dispatcher, turns=1000)  # a turn without news takes 0.01 seconds
+
+
+def test_closing_ends_every_worker() -> None:
+    dispatcher = dispatcher_of(ray := StandInRay(ready(), ready(), Actor()), 3)
+    jobs(dispatcher, 1)
+    dispatcher.collect()
+    dispatcher.close()
+    assert all(actor.killed for actor in ray.actors)
