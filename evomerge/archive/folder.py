@@ -78,8 +78,14 @@ class RunFolder:
         return from_json(content)
 
     def check_free(self) -> None:
-        """Raise `RunError` if something is where the folder would be made."""
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        """Raise `RunError` if something is where the folder would be made, or it cannot be made there."""
+        if self.path.is_file():
+            raise RunError(f"{self.path} is a file, so no run folder; choose another `--run`")
+        above = next(place for place in (self.path, *self.path.parents) if place.exists())
+        if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+            why = "not writable" if above.is_dir() else "a file"
+            raise RunError(f"the run folder {self.path} cannot be made: {above} is {why}")
+        if self.path.exists() and any(self.path.iterdir()):
             raise RunError(
                 f"the run folder {self.path} exists; continue it with `--resume`, or choose another `--run`"
             )

@@ -36,7 +36,7 @@ def open_run(path: str | Path, *, storage: str | None = None) -> Run:
 
     Raises `RunError` if there is no run, or its database needs a `storage` URL with a password.
     """
-    folder = RunFolder(Path(path).absolute())
+    folder = RunFolder(Path(path).resolve())
     if not folder.path.is_dir():
         raise RunError(f"no run folder at {folder.path}")
     return Run(folder, folder.read_record(), storage_url(storage) if storage else None)
@@ -77,7 +77,7 @@ class Run:
 
     @cached_property
     def _opened(self) -> BaseStorage:
-        return open_storage(self.storage)
+        return open_storage(self.storage, existing=True)
 
     def trials(self) -> pd.DataFrame:
         """Return one row per trial: number, state, baseline, scores, feasibility, times, device, genes."""
@@ -125,7 +125,8 @@ class Run:
         """Return a scored trial's measures by name. Raises `RunError` if it has none."""
         trial = self._trial(number)
         if trial.state != TrialState.COMPLETE:
-            raise RunError(f"trial {number} has no score: it is {_STATES[trial.state]}")
+            what = "it failed" if trial.state == TrialState.FAIL else f"it is {_STATES[trial.state]}"
+            raise RunError(f"trial {number} has no score: {what}")
         return dict(trial.user_attrs["scores"])
 
     def recipe(self, number: int) -> Recipe:

@@ -67,9 +67,15 @@ def storage_url(given: str) -> str:
     return f"{dialect}:///{Path(path).absolute()}"
 
 
-def open_storage(where: str | Path) -> BaseStorage:
-    """Return the storage at a database URL, or the journal file at a path. Never creates a folder."""
+def open_storage(where: str | Path, *, existing: bool = False) -> BaseStorage:
+    """Return the storage at a database URL, or the journal file at a path. Never creates a folder.
+
+    Raises `RunError` if it cannot be opened, is damaged, or should be `existing` and is not.
+    """
     if isinstance(where, str) and "://" in where:
+        file = where.partition(":///")[2].partition("?")[0] if where.startswith("sqlite") else ""
+        if existing and file.startswith("/") and not Path(file).is_file():
+            raise RunError(f"there is no database at {file}")
         from sqlalchemy.exc import SQLAlchemyError
 
         try:
@@ -80,8 +86,14 @@ def open_storage(where: str | Path) -> BaseStorage:
                 "(`pip install psycopg2-binary` for PostgreSQL, `pip install pymysql` for MySQL)"
             ) from None
         except (SQLAlchemyError, ValueError, RuntimeError) as error:  # its text may tell the password
-            raise RunError(f"the storage cannot be opened ({type(error).__name__})") from None
-    return JournalStorage(JournalFileBackend(str(Path(where).absolute())))
+            raise RunError(
+                f"the storage cannot be opened ({type(error).__name__}); check its URL, and that the "
+                "database is there"
+            ) from None
+    try:
+        return JournalStorage(JournalFileBackend(str(Path(where).absolute())))
+    except (ValueError, KeyError) as error:
+        raise RunError(f"the study {where} is damaged: {error}") from error
 
 
 def study_exists(where: str | Path, name: str) -> bool:

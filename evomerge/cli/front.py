@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from evomerge.cli.screen import stdout
+from evomerge.cli.screen import stderr, stdout
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,6 +38,8 @@ def command(
     frame: pd.DataFrame = front_frame(opened)
     if format is Format.table:
         stdout.print(front_table(opened, frame))
+        if frame.empty:
+            stderr.print("No candidate has been scored that meets every constraint.")
     elif format is Format.csv:
         typer.echo(frame.to_csv(index=False), nl=False)
     elif format is Format.json:

@@ -5,7 +5,9 @@ Exit codes: 0 done, 1 the work failed, 2 the request is wrong, 130 interrupted (
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
+import io
 import logging
 import os
 import sys
@@ -51,6 +53,9 @@ app.add_typer(zoo.app, name="zoo")
 
 def main() -> None:
     """Run the command line; every error evomerge can explain is one sentence on stderr."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # an arrow may be more than the locale has
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TQDM_DISABLE", "1")  # lm-eval's bars; tqdm reads it when first imported
     logging.basicConfig(
@@ -65,6 +70,11 @@ def main() -> None:
     except EvomergeError as error:
         _say(str(error))
         sys.exit(1)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EBADF):
+            raise
+        _say(f"the output cannot be written: {error.strerror}")
+        os._exit(1)  # Python would fail to flush it once more
 
 
 def _say(message: str) -> None:

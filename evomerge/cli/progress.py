@@ -23,6 +23,7 @@ class ProgressLine:
         self._live = Live(console=console, refresh_per_second=4, transient=True)
         self._said = ("", 0.0)
         self._last: Snapshot | None = None
+        self._printed = ""
 
     def __enter__(self) -> ProgressLine:
         if self._console.is_terminal and not self._quiet:
@@ -37,8 +38,8 @@ class ProgressLine:
     ) -> None:
         if self._console.is_terminal and not self._quiet:
             self._live.stop()
-        if self._last is not None and not self._quiet:
-            self._console.print(line(self._last), highlight=False, soft_wrap=True)
+        if self._last is not None and not self._quiet and line(self._last).plain != self._printed:
+            self._print(self._last)
 
     def show(self, snapshot: Snapshot) -> None:
         """Show how far the search is."""
@@ -56,8 +57,13 @@ class ProgressLine:
         said, when = self._said
         now = time.monotonic()
         if (best != said and now - when >= 1.0) or now - when >= _PLAIN_EVERY:
-            self._console.print(line(snapshot), highlight=False, soft_wrap=True)
+            self._print(snapshot)
             self._said = (best, now)
+
+    def _print(self, snapshot: Snapshot) -> None:
+        text = line(snapshot)
+        self._console.print(text, highlight=False, soft_wrap=True)
+        self._printed = text.plain
 
 
 def line(snapshot: Snapshot) -> Text:

@@ -6,7 +6,7 @@ import sys
 
 from rich.console import Console
 
-_PIPE_WIDTH = 120  # tables in files and CI logs need not break at 80 columns
+_PIPE_WIDTH = 1000  # nothing breaks in files and CI logs
 
-stderr = Console(stderr=True)
+stderr = Console(stderr=True, width=None if sys.stderr.isatty() else _PIPE_WIDTH)
 stdout = Console(soft_wrap=True, width=None if sys.stdout.isatty() else _PIPE_WIDTH)

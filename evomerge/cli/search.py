@@ -109,20 +109,19 @@ def _again(space: Path, prepared: Prepared, options: Options) -> str:
 
 def _conclude(prepared: Prepared, report: ClosingReport, *, quiet: bool) -> None:
     """Print what the search found, and what to type next."""
-    from evomerge.report.closing import closing_table, gain_sentence
+    from evomerge.report.closing import closing_table, gain_sentence, nothing_found
 
     stdout.print(closing_table(report, prepared.record.measures))
     for gain in report.gains:
         stdout.print(gain_sentence(gain), highlight=False)
+    if why := nothing_found(report):
+        stdout.print(why, highlight=False)
     run = shlex.quote(_shown(prepared.folder))
-    steps = (
-        "Next:",
-        f"  evomerge front {run}",
-        f"  evomerge dashboard {run}",
-        f"  evomerge export {run} merged-model",
-    )
-    for text in () if quiet else steps:
-        stderr.print(text, highlight=False, soft_wrap=True)
+    steps = [f"front {run}", f"dashboard {run}"] + [f"export {run} merged-model"] * report.feasible
+    if not quiet:
+        stderr.print("Next:")
+        for step in steps:
+            stderr.print(f"  evomerge {step}", highlight=False, soft_wrap=True)
 
 
 def _shown(folder: RunFolder) -> str:

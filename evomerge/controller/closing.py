@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -61,14 +61,20 @@ class Gain:
 
 @dataclass(frozen=True, kw_only=True)
 class ClosingReport:
-    """The closing table and the gains it supports."""
+    """The closing table and the gains it supports.
+
+    `feasible` says whether any candidate meets every constraint; `unmet` are the constraints that none
+    meets, each with the nearest score there is.
+    """
 
     rows: tuple[ReportRow, ...]
     gains: tuple[Gain, ...]
+    feasible: bool
+    unmet: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON values."""
-        return {"rows": [asdict(row) for row in self.rows], "gains": [asdict(g) for g in self.gains]}
+        return asdict(self)
 
 
 def close_search(folder: RunFolder, run: Run, live: LiveRun, dispatcher: Dispatcher) -> ClosingReport:
@@ -93,9 +99,18 @@ def close_search(folder: RunFolder, run: Run, live: LiveRun, dispatcher: Dispatc
     gains = tuple(
         gain for measure in run.record.objectives if (gain := _gain(run, measure, results)) is not None
     )
-    report = ClosingReport(rows=rows, gains=gains)
+    report = ClosingReport(rows=rows, gains=gains, feasible=bool(run.archive.front), unmet=tuple(_unmet(run)))
     write_json(folder.report, report.to_json())
     return report
+
+
+def _unmet(run: Run) -> Iterator[str]:
+    """Yield the constraints that no scored trial meets, with the nearest score."""
+    scored = [trial.user_attrs["scores"] for trial in run.frozen_trials if trial.values]
+    for measure, constraint in zip(run.record.constraints, run.record.space.constraints, strict=True):
+        nearest = min((scores[measure.name] for scores in scored), key=constraint.missed_by)
+        if constraint.missed_by(nearest) > 0:
+            yield f"{measure.name} {' and '.join(constraint.bounds)} (nearest {nearest:.3f})"
 
 
 def _chosen(run: Run) -> dict[int, str]:

@@ -16,10 +16,10 @@ from evomerge.archive.study import KEY, LABEL, Asked, StudyRecord
 from evomerge.controller.tally import Snapshot, Tally
 from evomerge.dispatch.job import Job
 from evomerge.space.baselines import baselines
-from evomerge.space.schema import Constraint
 from evomerge.types import Evaluation, Failed, Scored
 
 _log = logging.getLogger(__name__)
+_HOPELESS = 30
 _MAY_BE_SCORED = (TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE)
 
 
@@ -55,9 +55,14 @@ class LiveRun:
 
     @property
     def hopeless(self) -> bool:
-        """Whether every baseline failed: models that are sound by themselves cannot be scored here."""
+        """Whether every baseline failed in this sitting, or the first thirty sampled candidates did.
+
+        Models that are sound by themselves cannot be scored here, or no merge of them can.
+        """
         failed = self._tally.failed - self._failed_before
-        return self._tally.scored == 0 and failed >= len(self._baselines)
+        if self._tally.scored == 0:
+            return failed >= len(self._baselines)
+        return self._tally.sampled == 0 and failed >= _HOPELESS
 
     def finish(self, number: int, evaluation: Evaluation) -> None:
         """Record a result: items, then the trial, then the front."""
@@ -101,14 +106,8 @@ class LiveRun:
 
     def _violations(self, scored: Scored) -> dict[str, float]:
         """Return by how much each constraint is missed; at most 0 where it is met."""
-        asked: Sequence[Constraint] = self._record.space.constraints
-        return {
-            measure.name: max(
-                constraint.min - scored.scores[measure.name] if constraint.min is not None else float("-inf"),
-                scored.scores[measure.name] - constraint.max if constraint.max is not None else float("-inf"),
-            )
-            for constraint, measure in zip(asked, self._record.constraints, strict=True)
-        }
+        asked = zip(self._record.constraints, self._record.space.constraints, strict=True)
+        return {measure.name: each.missed_by(scored.scores[measure.name]) for measure, each in asked}
 
     def _count_earlier_sittings(self) -> None:
         for trial in self._study.trials(TrialState.COMPLETE, TrialState.FAIL):

@@ -26,10 +26,10 @@ def prepare(
     """
     file = _read(space, changes)
     if resume:
-        folder = RunFolder((run or latest(RUNS, file.space.name)).absolute())
+        folder = RunFolder((run or latest(RUNS, file.space.name)).resolve())
         file = _read(space, {**folder.read_record().changes, **changes})
         return resume_search(file, folder, options=options)
-    folder = RunFolder((run or next_free(RUNS, file.space.name)).absolute())
+    folder = RunFolder((run or next_free(RUNS, file.space.name)).resolve())
     return start_search(file, folder, options=options)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
 import logging
 import time
@@ -22,7 +23,7 @@ from evomerge.controller.setup import about, resolve
 from evomerge.dispatch.job import Dispatcher
 from evomerge.dispatch.ray import ray_dispatcher
 from evomerge.dispatch.serial import SerialDispatcher
-from evomerge.errors import RunError, WorkError
+from evomerge.errors import RequestError, RunError, WorkError
 from evomerge.evaluate.brief import Brief
 from evomerge.interrupts import held
 from evomerge.space import SpaceFile
@@ -41,6 +42,13 @@ class Options:
     time_limit: float | None = None
 
     def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 1:
+            raise RequestError(f"a search needs at least one worker, found {self.workers}")
+        if self.serial and (self.ray_address is not None or (self.workers or 1) > 1):
+            raise RequestError(
+                "`--serial` evaluates one candidate at a time in this process; leave out `--workers` "
+                "and `--ray-address`, or `--serial`"
+            )
         if self.storage is not None:
             object.__setattr__(self, "storage", storage_url(self.storage))
 
@@ -93,7 +101,7 @@ def execute(prepared: Prepared, *, options: Options, observe: Observer) -> Closi
         if prepared.text is not None:
             with held():
                 folder.create(record, prepared.text)
-        with folder.writing(), logging_to(folder.log):
+        with _disk_faults(folder), folder.writing(), logging_to(folder.log):
             return _search(prepared, dispatcher, options, observe)
 
 
@@ -131,9 +139,10 @@ def _opened(prepared: Prepared, run: Run, *, workers: int) -> LiveRun:
 def _check_scored(live: LiveRun) -> None:
     end = live.snapshot()
     if live.hopeless:
+        who = "no candidate" if end.scored else "not even the base and the parents"
         raise WorkError(
-            f"not even the base and the parents could be scored, so the search was given up after "
-            f"{end.failed} failures, the last because: {end.last_failure}"
+            f"{who} could be scored, so the search was given up after {end.failed} failures, "
+            f"the last because: {end.last_failure}"
         )
     if end.failed and not end.scored:
         raise WorkError(f"all {end.failed} candidates failed, the last because: {end.last_failure}")
@@ -144,6 +153,20 @@ def _check_scored(live: LiveRun) -> None:
         )
     if not end.scored:
         raise WorkError("no candidate was scored before the time limit; continue with `--resume`")
+
+
+@contextmanager
+def _disk_faults(folder: RunFolder) -> Iterator[None]:
+    """Say in a sentence that a disk is full or broken; what was recorded until then is kept."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO):
+            raise
+        raise WorkError(
+            f"{folder.path} cannot be written any more: {error.strerror}; what is finished is kept, "
+            "so make room and continue with `--resume`"
+        ) from error
 
 
 @contextmanager

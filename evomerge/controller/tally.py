@@ -66,6 +66,11 @@ class Tally:
         """Trials scored or failed."""
         return self.scored + self.failed
 
+    @property
+    def sampled(self) -> int:
+        """Trials scored that are no baselines."""
+        return self.scored - len(self._baselines)
+
     def begin(self) -> None:
         """Start this sitting's clock; what was counted so far belongs to earlier ones."""
         self._finished_before, self._started = self.finished, time.monotonic()
@@ -101,7 +106,7 @@ class Tally:
         return Snapshot(
             budget=budget,
             scored=self.scored,
-            sampled=self.scored - len(self._baselines),
+            sampled=self.sampled,
             failed=self.failed,
             running=running,
             finished_now=self.finished - self._finished_before,

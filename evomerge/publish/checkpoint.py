@@ -26,6 +26,7 @@ _CARRIED = (
     "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model",
     "vocab.json", "vocab.txt", "merges.txt", "spiece.model", "LICENSE", "LICENSE.txt", "LICENSE.md",
 )  # fmt: skip
+_RECIPE = "recipe.yaml"
 _SPARE_BYTES = 64 << 20
 
 Verify = Callable[[Path], None]
@@ -54,9 +55,10 @@ def write_checkpoint(
     do not fit or the disk is too small; `ExportError` from `verify`, or if it cannot be written.
     """
     target = Path(target).absolute()
-    check_target(target, overwrite)
+    _check_target(target, overwrite)
     sources = open_sources(recipe, paths or {})
     _check_apart(target, [*(source.path for source in sources.values()), *keep])
+    _check_replaceable(target)
     recipe = pinned(recipe, sources, paths or {})
     plan = compile_plan(recipe, sources)
     _check_disk(target, plan)
@@ -65,7 +67,7 @@ def write_checkpoint(
     with _beside(target) as staging:
         with _writing(target):
             _write(plan, sources, staging, shard_bytes)
-            (staging / "recipe.yaml").write_text(to_yaml(published(recipe)), encoding="utf-8")
+            (staging / _RECIPE).write_text(to_yaml(published(recipe)), encoding="utf-8")
             (staging / "README.md").write_text(model_card(recipe, found), encoding="utf-8")
         if verify is not None:
             verify(staging)
@@ -74,14 +76,12 @@ def write_checkpoint(
     return target
 
 
-def check_target(target: Path, overwrite: bool) -> None:
+def _check_target(target: Path, overwrite: bool) -> None:
     """Raise `RequestError` if a checkpoint cannot be put at `target`."""
     if target.is_symlink():
         raise RequestError(f"{target} is a link; name the folder it leads to")
     if target.exists() and not overwrite:
         raise RequestError(f"{target} exists; choose another folder, or replace it with `--overwrite`")
-    if target.exists() and not (target / "config.json").is_file():
-        raise RequestError(f"{target} is not a checkpoint, so it is not overwritten")
     if not target.parent.is_dir():
         raise RequestError(f"{target.parent} does not exist; make it first")
 
@@ -95,6 +95,13 @@ def _check_apart(target: Path, folders: Iterable[Path]) -> None:
                 f"the target {target} is, holds or lies in {folder}, which the export reads; "
                 "choose another folder"
             )
+
+
+def _check_replaceable(target: Path) -> None:
+    if target.exists() and not (target / _RECIPE).is_file():
+        raise RequestError(
+            f"{target} is no checkpoint that evomerge wrote (it has no {_RECIPE}), so it is not overwritten"
+        )
 
 
 def _check_disk(target: Path, plan: Plan) -> None:

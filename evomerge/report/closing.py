@@ -27,6 +27,14 @@ def closing_table(report: ClosingReport, measures: Sequence[Measure]) -> Table:
     return table
 
 
+def nothing_found(report: ClosingReport) -> str | None:
+    """Return the sentence that says why there is no winner, or None if there is one."""
+    if report.feasible:
+        return None
+    missed = ", ".join(report.unmet) or "all constraints at once"
+    return f"no candidate meets {missed}; so the front is empty, and there is nothing to export"
+
+
 def gain_sentence(gain: Gain) -> str:
     """Return one sentence on a gain: how much, over whom, how sure, on how many items."""
     if gain.trial == gain.parent:
@@ -34,7 +42,7 @@ def gain_sentence(gain: Gain) -> str:
     head = f"{gain.objective}: trial {gain.trial} against the {_model(gain.over)}: {gain.gain:+.3f}"
     if gain.low is None or gain.high is None:
         return f"{head} on {gain.items} report items"
-    verdict = "" if gain.proven else ", not proven"
+    verdict = "" if gain.proven else ", worse" if gain.high < 0 else ", not proven"
     return f"{head} [{gain.low:+.3f}, {gain.high:+.3f}] on {gain.items} report items{verdict}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, field_validator, model_validator
@@ -129,6 +130,12 @@ class Constraint(Measured):
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError(f"must have `min` at most `max`, found {self.min:g} and {self.max:g}")
         return self
+
+    def missed_by(self, score: float) -> float:
+        """Return how far `score` lies outside the bounds; at most 0 inside them."""
+        below = self.min - score if self.min is not None else -math.inf
+        above = score - self.max if self.max is not None else -math.inf
+        return max(below, above)
 
     @property
     def bounds(self) -> tuple[str, ...]:

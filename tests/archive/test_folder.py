@@ -44,16 +44,24 @@ def test_an_existing_folder_is_refused_and_left_alone(tmp_path: Path, record: Ru
 
 def test_a_file_in_the_way_is_refused_and_left_alone(tmp_path: Path, record: RunRecord) -> None:
     (tmp_path / "run").write_text("precious")
-    with pytest.raises(RunError, match=r"exists"):
+    with pytest.raises(RunError, match=r"is a file, so no run folder"):
         RunFolder(tmp_path / "run").create(record, "")
     assert (tmp_path / "run").read_text() == "precious"
+
+
+def test_a_place_that_is_not_writable_is_refused_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda place, mode: False)  # tests may run as root, who may all
+    with pytest.raises(RunError, match=f"cannot be made: {tmp_path} is not writable$"):
+        RunFolder(tmp_path / "new" / "run").check_free()
 
 
 def test_a_folder_that_cannot_be_made_is_an_error_and_leaves_nothing(
     tmp_path: Path, record: RunRecord
 ) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match=r"cannot be written: Not a directory$"):
+    with pytest.raises(RunError, match=r"cannot be made: .*/file is a file$"):
         RunFolder(tmp_path / "file" / "run").create(record, "")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 

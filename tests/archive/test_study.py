@@ -237,6 +237,18 @@ def test_a_relative_path_is_the_file_it_names_wherever_the_process_goes(
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
+def test_reading_a_database_that_is_not_there_does_not_make_it(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=f"^there is no database at {tmp_path}/none.db$"):
+        open_storage(f"sqlite:///{tmp_path}/none.db", existing=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_journal_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "study.journal").write_text('{garbage\n{"op_code": 0}\n')
+    with pytest.raises(RunError, match=r"^the study .*study\.journal is damaged: "):
+        open_storage(tmp_path / "study.journal")
+
+
 @pytest.mark.parametrize(
     "url",
     [

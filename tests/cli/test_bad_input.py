@@ -152,7 +152,9 @@ def test_a_run_folder_that_exists(workplace: Workplace, complaint: Complaint) ->
 
 
 def test_a_run_folder_that_is_a_file(complaint: Complaint) -> None:
-    assert "space.yaml exists" in complaint("search", "space.yaml", "--run", "space.yaml")
+    assert "space.yaml is a file, so no run folder" in complaint(
+        "search", "space.yaml", "--run", "space.yaml"
+    )
 
 
 @pytest.mark.parametrize("where", [[], ["--run", "runs/none"]])
@@ -201,7 +203,10 @@ def test_an_export_target_that_is_no_checkpoint_is_not_overwritten(
 ) -> None:
     (workplace.path / "recipe.yaml").write_text(RECIPE)
     said = complaint("export", "recipe.yaml", "tasks", "--overwrite")
-    assert said == f"{workplace.path / 'tasks'} is not a checkpoint, so it is not overwritten"
+    assert (
+        said
+        == f"{workplace.path / 'tasks'} is no checkpoint that evomerge wrote (it has no recipe.yaml), so it is not overwritten"
+    )
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe\x00m", b"models: \xe4"])

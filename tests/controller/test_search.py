@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -339,6 +340,61 @@ def test_baselines_that_failed_are_tried_again_where_nothing_could_be_scored(
     run = search(space_file, run=tmp_path / "run", serial=True, resume=True, budget=12)
     assert run.trials()["state"].tolist() == ["failed"] * 5 + ["scored"] * 7
     assert run.trials()["baseline"].tolist()[5:10] == run.trials()["baseline"].tolist()[:5]
+
+
+def test_a_search_in_which_no_merge_works_is_given_up(space_file: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "overflow.yaml"
+    text = space_file.read_text().replace("dtype: float32", "dtype: float16")
+    broken.write_text(text.replace("{low: -0.3, high: 2.0}", "{low: 1.0e+8, high: 1.0e+9}"))
+    with pytest.raises(WorkError, match=r"^no candidate could be scored.* after 30 failures.*cannot hold"):
+        search(broken, run=tmp_path / "run", serial=True, sampler="random", budget=200)
+    assert len(evomerge.open_run(tmp_path / "run").trials()) == 35
+
+
+def test_constraints_that_nothing_meets_are_named(space_file: Path, tmp_path: Path) -> None:
+    strict = tmp_path / "strict.yaml"
+    strict.write_text(
+        space_file.read_text() + "constraints: [{task: math_a, min: 1.5}, {task: lang_b, min: 0.1}]\n"
+    )
+    done = subprocess.run(
+        [*COMMAND, str(strict), "--run", str(tmp_path / "run"), "--serial", "--budget", "7"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    said = done.stdout.splitlines()[-1]
+    assert said.startswith("no candidate meets math_a ≥ 1.5 (nearest 0.")
+    assert "lang_b" not in said
+    assert "evomerge export" not in done.stderr
+    report = evomerge.open_run(tmp_path / "run").report()
+    assert report is not None
+    assert not report["feasible"]
+
+
+def test_a_full_disk_is_one_sentence_and_the_run_goes_on_afterwards(
+    space_file: Path, tmp_path: Path, serial: Run
+) -> None:
+    command = [*COMMAND, str(space_file), "--run", str(tmp_path / "run"), "--serial"]
+    full = subprocess.run(
+        command, capture_output=True, text=True, check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
+    )  # fmt: skip
+    assert full.returncode == 1, full.stderr
+    assert "Traceback" not in full.stderr
+    assert "cannot be written any more: File too large; what is finished is kept" in full.stderr
+    again = subprocess.run([*command, "--resume"], capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    pd.testing.assert_frame_equal(genes(evomerge.open_run(tmp_path / "run").trials()), genes(serial.trials()))
+
+
+@pytest.mark.parametrize(
+    "options", [{"serial": True, "ray_address": "auto"}, {"serial": True, "workers": 2}, {"workers": 0}]
+)
+def test_options_that_contradict_each_other_are_refused(
+    space_file: Path, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    with pytest.raises(RequestError, match=r"`--serial` evaluates one|at least one worker"):
+        search(space_file, run=tmp_path / "run", **options)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_no_room_for_the_workers_leaves_nothing(space_file: Path, tmp_path: Path) -> None:

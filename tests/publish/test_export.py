@@ -107,7 +107,7 @@ def test_overwrite_replaces_a_checkpoint_but_no_other_folder(run: Run, tmp_path:
     assert (target / "model.safetensors").read_bytes() != before
     assert [child.name for child in tmp_path.iterdir()] == ["target"]
     (tmp_path / "thesis").mkdir()
-    with pytest.raises(RequestError, match="not a checkpoint"):
+    with pytest.raises(RequestError, match="is no checkpoint that evomerge wrote"):
         export(run.recipe(1), tmp_path / "thesis", overwrite=True)
 
 
