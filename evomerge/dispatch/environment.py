@@ -29,14 +29,17 @@ ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 def ray_environment(settings: Mapping[str, str], *, loopback: bool) -> Iterator[None]:
     """Set variables for the length of the block; what Ray sets in it goes with them.
 
+    Ray's own answer to SIGTERM, to exit at once even in the middle of its start, is not installed.
+
     Raises `RequestError` if Ray is running in this process already.
     """
     import ray
-    from ray._private import ray_constants
+    from ray._private import ray_constants, utils
 
     if ray.is_initialized():
         raise RequestError("Ray runs in this process already; `ray.shutdown()` it before the search")
     variables, outward = _variables(), ray_constants.ENABLE_RAY_CLUSTER
+    install, utils.set_sigterm_handler = utils.set_sigterm_handler, _leave
     os.environ.update(settings)
     if loopback:
         os.environ.update(ON_LOOPBACK)
@@ -45,7 +48,7 @@ def ray_environment(settings: Mapping[str, str], *, loopback: bool) -> Iterator[
     try:
         yield
     finally:
-        ray_constants.ENABLE_RAY_CLUSTER = outward
+        ray_constants.ENABLE_RAY_CLUSTER, utils.set_sigterm_handler = outward, install
         for name in _variables().keys() - variables.keys():
             del os.environ[name]
         os.environ.update(variables)
@@ -59,6 +62,10 @@ def _variables() -> dict[str, str]:
         for name, value in os.environ.items()
         if name.startswith("RAY_") or name == "PYTHONBREAKPOINT"
     }
+
+
+def _leave(handler: object) -> None:
+    del handler
 
 
 def _forget() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -83,6 +85,27 @@ def test_a_private_ray_stays_inside_and_leaves_the_process_as_it_was(
         monkeypatch.setenv(name, value)
     with joined_ray(cluster):
         assert read_cluster(ray).nodes == [Node(cpus=1, gpus=0)]
+
+
+def test_a_termination_while_ray_starts_is_an_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray would exit at once, also in the middle of its start."""
+    start = ray.init
+
+    def terminated(**settings: Any) -> None:
+        start(**settings)
+        signal.raise_signal(signal.SIGTERM)
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ray, "init", terminated)
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt), local_ray(cpus=1):
+            raise AssertionError("the search went on")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert not ray.is_initialized()
 
 
 def test_workers_are_counted_node_by_node(monkeypatch: pytest.MonkeyPatch) -> None:
