@@ -32,11 +32,6 @@ class Checkpoint:
         """The safetensors files, each once, in order."""
         return tuple(dict.fromkeys(self.files.values()))
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all tensors."""
-        return sum(spec.nbytes for spec in self.specs.values())
-
 
 def open_checkpoint(path: Path) -> Checkpoint:
     """Return the checkpoint in `path`. Raises `CheckpointError` saying what is missing or broken."""

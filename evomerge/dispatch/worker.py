@@ -43,8 +43,11 @@ def unforeseen(evaluation: Evaluation) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """Return what an error says; one without words (a bare `assert`) is told by the line that raised it."""
-    if words := str(error):
-        return f"{type(error).__name__}: {words}"
+    """Return the first line of what an error says.
+
+    One without words (a bare `assert`) is told by the line that raised it.
+    """
+    if words := str(error).strip():
+        return f"{type(error).__name__}: {words.splitlines()[0]}"
     last = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__} at `{last.line}` ({last.filename}:{last.lineno})"

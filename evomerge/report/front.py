@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def front_frame(run: Run) -> pd.DataFrame:
-    """Return the front, best in the first objective first: trial, kind, scores, report scores, method."""
+    """Return the front, best in the first objective first: trial, kind, scores, report scores, recipe key."""
     front = run.front()
     names = [measure.name for measure in run.record.measures]
     frame = front[["trial", *names]].copy()

@@ -87,7 +87,6 @@ class Genome:
         params: Mapping[str, Setting],
         groups: tuple[Group, ...] = (),
         sources: tuple[str, ...] | None = None,
-        base: str | None = None,
     ) -> Recipe:
         """Return a recipe over this space's models, with its dtype and mask seed."""
         kind = plugins.load("methods", method)
@@ -95,7 +94,7 @@ class Genome:
         merge = Merge(
             method=method,
             sources=sources or self.space.merged,
-            base=(base or own.base) if kind.base == "needed" else None,
+            base=own.base if kind.base == "needed" else None,
             params=params,
             groups=groups,
             compat=own.compat if own.compat in kind.compats else "evomerge",

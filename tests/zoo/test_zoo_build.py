@@ -13,9 +13,9 @@ from evomerge.cli.zoo import app
 from evomerge.errors import RequestError
 from evomerge.zoo import build as building
 from evomerge.zoo.catalog import NAMES, shipped_models, shipped_tasks
-from evomerge.zoo.score import accuracy
 from evomerge.zoo.tasks import read_items
 from evomerge.zoo.worker import Job, run
+from tests.zoo.scoring import accuracy
 
 
 def no_training(models: Path, names: list[str], *, seed: int, threads: int) -> dict[str, float]:

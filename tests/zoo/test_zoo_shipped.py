@@ -9,8 +9,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from evomerge.zoo.catalog import NAMES, PARAMETERS, entries, shipped_models, shipped_tasks
-from evomerge.zoo.score import accuracy
 from evomerge.zoo.tasks import read_items
+from tests.zoo.scoring import accuracy
 
 State = Mapping[str, torch.Tensor]
 DTYPES = (torch.float32, torch.bfloat16)
