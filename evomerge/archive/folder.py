@@ -77,8 +77,20 @@ class RunFolder:
             raise RunError(f"{file} is not JSON: {error}") from error
         return from_json(content)
 
+    def write_record(self, record: RunRecord) -> None:
+        """Write the record, unless it is there as it is."""
+        content = record.to_json()
+        if not self.begun or json.loads((self.path / _RECORD).read_text(encoding="utf-8")) != content:
+            write_json(self.path / _RECORD, content)
+
     def check_free(self) -> None:
         """Raise `RunError` if something is where the folder would be made, or it cannot be made there."""
+        try:
+            self._check_free()
+        except OSError as error:
+            raise RunError(f"the run folder {self.path} cannot be made: {error.strerror}") from error
+
+    def _check_free(self) -> None:
         if self.path.is_file():
             raise RunError(f"{self.path} is a file, so no run folder; choose another `--run`")
         above = next(place for place in (self.path, *self.path.parents) if place.exists())
@@ -97,7 +109,7 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             write_text(self.path / "space.yaml", space_text)
-            write_json(self.path / _RECORD, record.to_json())
+            self.write_record(record)
         except OSError as error:
             if not existed:
                 shutil.rmtree(self.path, ignore_errors=True)

@@ -185,6 +185,11 @@ class StudyRecord:
         """Return the trials in the given states (all if none given), by number."""
         return self.study.get_trials(deepcopy=False, states=states or None)
 
+    def repeated_baselines(self) -> int:
+        """Return how many trials are earlier tries of a baseline that was enqueued again."""
+        labelled = sum(LABEL in trial.user_attrs for trial in self.trials())
+        return labelled - len(self.labels())
+
     def labels(self, *states: TrialState) -> set[str]:
         """Return the baselines the study has in the given states (all if none given)."""
         return {trial.user_attrs[LABEL] for trial in self.trials(*states) if LABEL in trial.user_attrs}

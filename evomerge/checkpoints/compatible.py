@@ -98,7 +98,8 @@ def _check_not_quantised(name: str, model: Checkpoint) -> None:
 def _check_layers(name: str, model: Checkpoint) -> None:
     stated = next((model.config[key] for key in _LAYERS if key in model.config), None)
     found = read_architecture(model.specs, model.config).layers
-    if stated not in (None, found):
+    drafting = model.config.get("num_nextn_predict_layers") or 0  # layers behind the last, for speculation
+    if stated is not None and found not in (stated, stated + drafting):
         raise CheckpointError(
             f"`{name}` has {found} layers, but its config.json says {stated}: one of the two is wrong"
         )
@@ -119,13 +120,14 @@ def _check_structure(first: str, one: Architecture, name: str, other: Architectu
 
 
 def _check_config(first: str, ours: Mapping[str, Any], name: str, theirs: Mapping[str, Any]) -> None:
-    for key in _MEANING:
-        if key in ours and key in theirs and ours[key] != theirs[key]:
+    stated = {key for key in (*_MEANING, *_POSITIONS) if None not in (ours.get(key), theirs.get(key))}
+    for key in (key for key in _MEANING if key in stated):
+        if ours[key] != theirs[key]:
             raise CheckpointError(
                 f"`{name}` cannot be merged with `{first}`: its `{key}` is {theirs[key]}, not {ours[key]}"
             )
-    for key in _POSITIONS:
-        if key in ours and key in theirs and ours[key] != theirs[key]:
+    for key in (key for key in _POSITIONS if key in stated):
+        if ours[key] != theirs[key]:
             _log.warning(
                 "`%s` of `%s` is %s, of `%s` %s: merges count positions as their template does",
                 key, name, theirs[key], first, ours[key],

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from evomerge.cli.screen import stderr, stdout
+from evomerge.cli.screen import stderr
 
 if TYPE_CHECKING:
     from evomerge.archive.run import Run
@@ -52,7 +52,7 @@ def command(
     else:
         number = chosen(found, trial=trial, best=best, knee=knee)
         written = _exported(found, number, target, paths, overwrite=overwrite, verify=not no_verify)
-    stdout.print(str(written), highlight=False)
+    typer.echo(written)
 
 
 def _exported(

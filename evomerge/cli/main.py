@@ -10,6 +10,7 @@ import importlib.metadata
 import io
 import logging
 import os
+import signal
 import sys
 from typing import Annotated
 
@@ -58,10 +59,8 @@ def main() -> None:
             stream.reconfigure(errors="replace")  # an arrow may be more than the locale has
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TQDM_DISABLE", "1")  # lm-eval's bars; tqdm reads it when first imported
-    logging.basicConfig(
-        format="%(message)s",
-        handlers=[RichHandler(logging.WARNING, console=stderr, show_time=False, show_path=False)],
-    )
+    logging.basicConfig(handlers=[_screen_log()])
+    signal.signal(signal.SIGTERM, _as_interrupt)
     try:
         app(standalone_mode=True)
     except RequestError as error:
@@ -73,8 +72,26 @@ def main() -> None:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EBADF):
             raise
-        _say(f"the output cannot be written: {error.strerror}")
-        os._exit(1)  # Python would fail to flush it once more
+        _say(f"{error.filename or 'the output'} cannot be written: {error.strerror}")
+        os._exit(1)  # Python would fail to flush the output once more
+
+
+def _as_interrupt(signum: int, frame: object) -> None:
+    """Let SIGTERM clean up as Ctrl-C does."""
+    del signum, frame
+    raise KeyboardInterrupt
+
+
+def _screen_log() -> logging.Handler:
+    """Return what shows warnings: in colour on a terminal, a plain line each elsewhere."""
+    if stderr.is_terminal:
+        handler: logging.Handler = RichHandler(console=stderr, show_time=False, show_path=False)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+    else:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+    handler.setLevel(logging.WARNING)
+    return handler
 
 
 def _say(message: str) -> None:

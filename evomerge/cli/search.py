@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -42,7 +41,6 @@ def command(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False,
 ) -> None:
     """Search a space: merge, score, archive, until the budget is spent."""
-    signal.signal(signal.SIGTERM, _as_interrupt)
     prepared: Prepared | None = None
     try:
         from evomerge.controller.public import given, prepare
@@ -88,7 +86,7 @@ def _announce(prepared: Prepared) -> None:
         *([f"  under {said['constraints']}"] if "constraints" in said else []),
         f"  into {_shown(prepared.folder)}; starting workers …",
     ):
-        stderr.print(text, highlight=False, soft_wrap=True)
+        stderr.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def _again(space: Path, prepared: Prepared, options: Options) -> str:
@@ -113,23 +111,18 @@ def _conclude(prepared: Prepared, report: ClosingReport, *, quiet: bool) -> None
 
     stdout.print(closing_table(report, prepared.record.measures))
     for gain in report.gains:
-        stdout.print(gain_sentence(gain), highlight=False)
+        stdout.print(gain_sentence(gain), highlight=False, markup=False)
     if why := nothing_found(report):
-        stdout.print(why, highlight=False)
+        stdout.print(why, highlight=False, markup=False)
     run = shlex.quote(_shown(prepared.folder))
     steps = [f"front {run}", f"dashboard {run}"] + [f"export {run} merged-model"] * report.feasible
     if not quiet:
         stderr.print("Next:")
         for step in steps:
-            stderr.print(f"  evomerge {step}", highlight=False, soft_wrap=True)
+            stderr.print(f"  evomerge {step}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _shown(folder: RunFolder) -> str:
     """Return the folder as people would type it here."""
     here = Path.cwd()
     return str(folder.path.relative_to(here) if folder.path.is_relative_to(here) else folder.path)
-
-
-def _as_interrupt(signum: int, frame: object) -> None:
-    del signum, frame
-    raise KeyboardInterrupt

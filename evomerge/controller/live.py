@@ -43,6 +43,7 @@ class LiveRun:
         for label, baseline in self._baselines.items():
             if label not in known:
                 study.enqueue(label, baseline.params)
+        self._budget += study.repeated_baselines()
         self._left = study.unfinished()
 
     def next_job(self) -> Job | None:
@@ -55,14 +56,14 @@ class LiveRun:
 
     @property
     def hopeless(self) -> bool:
-        """Whether every baseline failed in this sitting, or the first thirty sampled candidates did.
+        """Whether in this sitting every baseline failed, or the first thirty sampled candidates did.
 
         Models that are sound by themselves cannot be scored here, or no merge of them can.
         """
-        failed = self._tally.failed - self._failed_before
         if self._tally.scored == 0:
-            return failed >= len(self._baselines)
-        return self._tally.sampled == 0 and failed >= _HOPELESS
+            return self._tally.failed - self._failed_before >= len(self._baselines)
+        sampled_failed = self._tally.sampled_failed - self._sampled_failed_before
+        return self._tally.sampled == 0 and sampled_failed >= _HOPELESS
 
     def finish(self, number: int, evaluation: Evaluation) -> None:
         """Record a result: items, then the trial, then the front."""
@@ -70,7 +71,7 @@ class LiveRun:
         if isinstance(evaluation, Failed):
             _log.warning("trial %d failed: %s", number, evaluation.reason)
             _log.info("trial %d: %s", number, evaluation.traceback)
-            self._tally.add_failed(evaluation.reason)
+            self._tally.add_failed(evaluation.reason, baseline=asked.label is not None)
             self._study.tell_failed(number, evaluation)
             return
         self._items.add(number, "search", evaluation)
@@ -112,7 +113,9 @@ class LiveRun:
     def _count_earlier_sittings(self) -> None:
         for trial in self._study.trials(TrialState.COMPLETE, TrialState.FAIL):
             if trial.state == TrialState.FAIL:
-                self._tally.add_failed(trial.user_attrs.get("failure", ""))
+                self._tally.add_failed(
+                    trial.user_attrs.get("failure", ""), baseline=LABEL in trial.user_attrs
+                )
             else:
                 self._tally.add_scored(
                     trial.number,
@@ -121,6 +124,7 @@ class LiveRun:
                     feasible=feasible(trial),
                 )
         self._failed_before = self._tally.failed
+        self._sampled_failed_before = self._tally.sampled_failed
         self._tally.begin()
 
     def _write_front(self) -> None:

@@ -19,7 +19,8 @@ def run_loop(
 ) -> None:
     """Evaluate candidates until the budget is spent or the deadline (`time.monotonic`) has passed.
 
-    Candidates under way at the deadline are finished. An interrupt cuts the waiting short, never a record.
+    Candidates that an evaluator has begun by the deadline are finished; others stay recorded as running,
+    and a resumed search takes them up. An interrupt cuts the waiting short, never a record.
     """
     flying = 0
     while True:
@@ -30,6 +31,8 @@ def run_loop(
                     break
                 dispatcher.submit(job)
                 flying += 1
+            if _past(deadline):
+                flying -= len(dispatcher.withdraw())
         observe(run.snapshot())
         if flying == 0:
             return

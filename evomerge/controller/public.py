@@ -67,7 +67,7 @@ def search(
         options=options,
     )
     execute(prepared, options=options, observe=_look_away)
-    return Run(prepared.folder, prepared.record, storage)
+    return Run(prepared.folder, prepared.record, options.storage)
 
 
 def given(**keys: Any) -> dict[str, Any]:

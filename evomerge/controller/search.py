@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from evomerge.archive.folder import RunFolder
@@ -87,7 +87,8 @@ def resume_search(file: SpaceFile, folder: RunFolder, *, options: Options) -> Pr
             f"{folder.path} cannot be continued: {', '.join(changed)} changed since it was started; "
             "undo that, or start a new run"
         )
-    return Prepared(record=record, folder=folder, budget=file.space.budget, text=None)
+    moved = replace(record, paths=now.paths, tasks=now.tasks)
+    return Prepared(record=moved, folder=folder, budget=file.space.budget, text=None)
 
 
 def execute(prepared: Prepared, *, options: Options, observe: Observer) -> ClosingReport:
@@ -102,6 +103,8 @@ def execute(prepared: Prepared, *, options: Options, observe: Observer) -> Closi
             with held():
                 folder.create(record, prepared.text)
         with _disk_faults(folder), folder.writing(), logging_to(folder.log):
+            with held():
+                folder.write_record(record)  # sources may have moved since
             return _search(prepared, dispatcher, options, observe)
 
 
@@ -139,16 +142,16 @@ def _opened(prepared: Prepared, run: Run, *, workers: int) -> LiveRun:
 def _check_scored(live: LiveRun) -> None:
     end = live.snapshot()
     if live.hopeless:
-        who = "no candidate" if end.scored else "not even the base and the parents"
+        who = "none but baselines" if end.scored else "not even the base and the parents"
         raise WorkError(
             f"{who} could be scored, so the search was given up after {end.failed} failures, "
             f"the last because: {end.last_failure}"
         )
     if end.failed and not end.scored:
         raise WorkError(f"all {end.failed} candidates failed, the last because: {end.last_failure}")
-    if end.failed and not end.sampled:
+    if end.sampled_failed and not end.sampled:
         raise WorkError(
-            f"only baselines could be scored; all {end.failed} others failed, "
+            f"only baselines could be scored; all {end.sampled_failed} others failed, "
             f"the last because: {end.last_failure}"
         )
     if not end.scored:

@@ -5,6 +5,7 @@ Everything that is wrong with a request is found here, before a folder is made o
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from evomerge.checkpoints.compatible import check_compatible
 from evomerge.checkpoints.digest import digest
 from evomerge.checkpoints.folder import Checkpoint, open_checkpoint
 from evomerge.checkpoints.locate import canonical, locate, locate_tasks
-from evomerge.errors import RequestError, SpaceError, TaskError, unknown
+from evomerge.errors import RecipeError, RequestError, SpaceError, TaskError, unknown
 from evomerge.evaluate.items import split_items
 from evomerge.merge.plan import compile_plan
 from evomerge.recipe import ModelRef
@@ -29,6 +30,8 @@ from evomerge.types import Measure, Value
 
 if TYPE_CHECKING:
     from evomerge.evaluate.harness import TaskFacts
+
+_PROBES = 16
 
 Where: TypeAlias = Callable[[KeyPath], str]
 """The place of a key in the space file, as messages name it."""
@@ -132,18 +135,22 @@ def _tasks(space: Space, near: Path, known: RunRecord | None) -> Path | None:
 
 
 def _check_plans(genome: Genome, checkpoints: Mapping[str, Checkpoint]) -> None:
-    """Plan one candidate of each method. Raises `RecipeError` if the space asks for what cannot be."""
-    point = {gene.name: _somewhere(i, gene) for i, gene in enumerate(genome.genes)}
+    """Plan some candidates of each method. Raises `RecipeError` if most of them cannot be."""
+    rng = random.Random(0)
     for method in genome.space.merge.methods:
-        compile_plan(genome.decode({**point, METHOD: method}), checkpoints)
+        refusals = []
+        for _ in range(_PROBES):
+            point = {gene.name: _anywhere(rng, gene) for gene in genome.genes}
+            try:
+                compile_plan(genome.decode({**point, METHOD: method}), checkpoints)
+            except RecipeError as error:
+                refusals.append(error)
+        if len(refusals) > _PROBES / 2:
+            raise refusals[0]
 
 
-def _somewhere(index: int, gene: GeneSpec) -> Value:
-    """Return a value inside the gene's range, for each gene another share of the way."""
-    if gene.choices is not None:
-        return gene.choices[index % len(gene.choices)]
-    share = (index + 1) * 0.618 % 1
-    return gene.low + share * (gene.high - gene.low)
+def _anywhere(rng: random.Random, gene: GeneSpec) -> Value:
+    return rng.choice(gene.choices) if gene.choices is not None else rng.uniform(gene.low, gene.high)
 
 
 def _reference(space: Space, name: str, checkpoint: Checkpoint) -> ModelRef:

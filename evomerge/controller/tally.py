@@ -23,12 +23,13 @@ class Best:
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """How far a search is, for people to look at. `sampled` counts the scored that are no baselines."""
+    """How far a search is, for people to look at. Sampled are those that are no baselines."""
 
     budget: int
     scored: int
     sampled: int
     failed: int
+    sampled_failed: int
     running: int
     finished_now: int
     seconds: float
@@ -55,6 +56,7 @@ class Tally:
     record: RunRecord
     scored: int = 0
     failed: int = 0
+    sampled_failed: int = 0
     archive: ParetoArchive = field(default_factory=ParetoArchive)
     last_failure: str | None = None
     _baselines: dict[int, tuple[float, ...]] = field(default_factory=dict)
@@ -86,9 +88,10 @@ class Tally:
             self.archive = before.add(Member(trial=trial, scores=oriented))
         return self.archive is not before
 
-    def add_failed(self, reason: str) -> None:
+    def add_failed(self, reason: str, *, baseline: bool) -> None:
         """Count a failed trial."""
         self.failed += 1
+        self.sampled_failed += not baseline
         self.last_failure = reason
 
     def hypervolume(self) -> float | None:
@@ -108,6 +111,7 @@ class Tally:
             scored=self.scored,
             sampled=self.sampled,
             failed=self.failed,
+            sampled_failed=self.sampled_failed,
             running=running,
             finished_now=self.finished - self._finished_before,
             seconds=time.monotonic() - self._started,

@@ -1,8 +1,9 @@
 """The environment Ray starts in, and everything put back afterwards.
 
-The only file that touches Ray's private parts, as they are in 2.60. Ray copies its settings out of the
-environment into the process: at import, at the first `ray.init`, and the token when it is first sent. So
-putting the variables back is not enough for the next search of this process to start afresh.
+The only file that touches Ray's private parts, as they are in 2.60 (`cluster.py` gives `ray.init` a folder).
+Ray copies its settings out of the environment into the process: at import, at the first `ray.init`, and the
+token when it is first sent. So putting the variables back is not enough for the next search of this process
+to start afresh.
 """
 
 from __future__ import annotations

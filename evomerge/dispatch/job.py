@@ -34,5 +34,8 @@ class Dispatcher(Protocol):
         Raises `WorkError` if there is no evaluator left to wait for.
         """
 
+    def withdraw(self) -> list[Job]:
+        """Take back the jobs that no evaluator has begun, and return them."""
+
     def close(self) -> None:
         """Let the evaluators go; jobs under way are lost."""

@@ -106,6 +106,12 @@ class RayDispatcher:
             self._launch()
         return results
 
+    def withdraw(self) -> list[Job]:
+        """Take back the jobs that wait for a worker; those that are tried again are under way."""
+        taken = [attempt.job for attempt in self._waiting if attempt.number == 1]
+        self._waiting = deque(attempt for attempt in self._waiting if attempt.number > 1)
+        return taken
+
     def close(self) -> None:
         for flight in self._flights.values():
             self._ray.kill(flight.actor)

@@ -26,5 +26,9 @@ class SerialDispatcher:
         job = self._waiting.pop(0)
         return [(job, self._worker.evaluate(job.recipe, job.split))]
 
+    def withdraw(self) -> list[Job]:
+        taken, self._waiting = self._waiting, []
+        return taken
+
     def close(self) -> None:
         self._worker.close()

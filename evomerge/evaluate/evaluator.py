@@ -41,6 +41,8 @@ class Evaluator:
         started = time.monotonic()
         try:
             plan = compile_plan(recipe, self._checkpoints)
+            if not self._resident.fits(plan):
+                self._scoring.forget_model()
             model = self._resident.load(plan)
             merged = time.monotonic()
             scores, items = self._scoring.score(model, self._checkpoints[plan.template], split)
@@ -69,7 +71,6 @@ class ItemScoring:
         self._brief = brief
         self._words = functools.cache(tokenizer_digest)
         self._tasks = {name: library.load(name) for name in names}
-        self._model: Any = None
         self._scorers: dict[str, Scorer] = {}
 
     def score(
@@ -95,16 +96,20 @@ class ItemScoring:
     def _asked_of(self, task: str) -> Sequence[Measure]:
         return [measure for measure in self._brief.measures if measure.task == task]
 
+    def forget_model(self) -> None:
+        """Let go of the model scored last, so that two need not fit; what was tokenised stays."""
+        for scorer in self._scorers.values():
+            scorer.bind(None)
+
     def _scorer_for(self, model: Any, tokenizer: Checkpoint) -> Scorer:
         """Return what asks `model` in the words of `tokenizer`; the same words are read once."""
-        if self._model is not model:
-            self._model, self._scorers = model, {}
         words = self._words(tokenizer.path)
         if words not in self._scorers:
             loaded = transformers.AutoTokenizer.from_pretrained(
                 tokenizer.path, local_files_only=True, trust_remote_code=False
             )
             self._scorers[words] = Scorer(model, loaded, batch_size=self._brief.batch_size)
+        self._scorers[words].bind(model)
         return self._scorers[words]
 
 

@@ -3,7 +3,7 @@
 Read from lm_eval 0.4.13. `lm_eval.evaluate` rebuilds every request, few-shot example and template for each
 call; here they are built once per process and each candidate only pays for its forward passes. What
 is private there: `Task._instances`, `Instance.resps` and `filtered_resps`, `lm_eval.utils.env`, and
-`HFLM._loglikelihood_tokens`.
+`HFLM._model`, `_device`, `_config` and `_loglikelihood_tokens`.
 `tests/evaluate/test_harness.py` holds the scores to `lm_eval.simple_evaluate`.
 """
 
@@ -116,6 +116,12 @@ class Scorer(HFLM):
             pretrained=model, tokenizer=tokenizer, batch_size=batch_size, softmax_dtype="float32"
         )
         self._tokens: dict[Any, list[int]] = {}
+
+    def bind(self, model: Any) -> None:
+        """Ask another model of the same architecture from now on; None lets the last one go."""
+        self.pretrained = self._model = model
+        if model is not None:
+            self._device, self._config = model.device, model.config
 
     def tok_encode(self, string: Any, *args: Any, **kwargs: Any) -> list[int]:
         if not isinstance(string, str):

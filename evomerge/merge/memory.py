@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -18,6 +18,8 @@ from evomerge.merge.execute import Execution
 from evomerge.merge.plan import Plan
 
 _log = logging.getLogger(__name__)
+
+_ORIGIN = ("_name_or_path", "architectures", "transformers_version")
 
 
 def check_known(model_type: str) -> None:
@@ -54,11 +56,15 @@ class ResidentModel:
         cannot be carried out, `EvaluationError` if transformers does not accept the result.
         """
         execution = Execution(plan, self._library, device=self._device)
-        if self._targets is not None and self._config == dict(plan.config):
+        if self._targets is not None and self.fits(plan):
             self._overwrite(execution, self._targets)
         else:
             self._build(execution)
         return self._model
+
+    def fits(self, plan: Plan) -> bool:
+        """Return whether the plan can be carried out in the model that is there."""
+        return self._targets is not None and self._config == _shaping(plan.config)
 
     def _overwrite(self, execution: Execution, targets: dict[str, Tensor]) -> None:
         with torch.no_grad():
@@ -72,10 +78,15 @@ class ResidentModel:
         with torch.no_grad():
             state = {output.name: execution.produce(output) for output in plan.outputs}
         self._model = build_model(plan, state).to(self._device)
-        self._config = dict(plan.config)
+        self._config = _shaping(plan.config)
         self._targets = _writable(self._model, plan)
         if self._targets is None:
             _log.info("parameters are not named as in the checkpoint: rebuilding for each candidate")
+
+
+def _shaping(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config without the keys that say where a model comes from."""
+    return {key: value for key, value in config.items() if key not in _ORIGIN}
 
 
 def build_model(plan: Plan, state: dict[str, Tensor]) -> Any:

@@ -216,8 +216,8 @@ def _check_surveys(outputs: tuple[Output, ...]) -> None:
     keys = {survey_key(output.operation) for output in outputs} - {None}
     if len(keys) > 1:
         raise RecipeError(
-            "a method that looks at the whole model needs one density for all groups; "
-            "fix `density` at one number, or use `scope: tensor`"
+            "a method that looks at the whole model needs the same `density` and `sign_method` in all "
+            "groups; fix them at one value each, or use `scope: tensor`"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -27,6 +28,8 @@ _CARRIED = (
     "vocab.json", "vocab.txt", "merges.txt", "spiece.model", "LICENSE", "LICENSE.txt", "LICENSE.md",
 )  # fmt: skip
 _RECIPE = "recipe.yaml"
+_WRITTEN = ("config.json", "README.md", _RECIPE)
+_WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
 _SPARE_BYTES = 64 << 20
 
 Verify = Callable[[Path], None]
@@ -98,10 +101,19 @@ def _check_apart(target: Path, folders: Iterable[Path]) -> None:
 
 
 def _check_replaceable(target: Path) -> None:
-    if target.exists() and not (target / _RECIPE).is_file():
-        raise RequestError(
-            f"{target} is no checkpoint that evomerge wrote (it has no {_RECIPE}), so it is not overwritten"
-        )
+    """Refuse to replace what evomerge did not write, or what somebody has put beside that since."""
+    if not target.exists():
+        return
+    for name in (_RECIPE, "config.json"):
+        if not (target / name).is_file():
+            raise RequestError(
+                f"{target} is no checkpoint that evomerge wrote (it has no {name}), so it is not overwritten"
+            )
+    for entry in sorted(target.iterdir()):
+        if entry.name not in (*_CARRIED, *_WRITTEN) and not _WEIGHTS.fullmatch(entry.name):
+            raise RequestError(
+                f"{target} holds `{entry.name}`, which evomerge did not write; move it away first"
+            )
 
 
 def _check_disk(target: Path, plan: Plan) -> None:

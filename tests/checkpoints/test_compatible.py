@@ -95,6 +95,24 @@ def test_heads_of_another_size_are_refused_though_shapes_agree(
         check_compatible({"one": open_checkpoint(one), "other": open_checkpoint(other)})
 
 
+@pytest.mark.parametrize("key", ["head_dim", "num_key_value_heads"])
+def test_what_a_config_leaves_open_differs_from_nothing(
+    key: str, write_model: Callable[..., Path], llama_shapes: Callable[..., Shapes]
+) -> None:
+    one = write_model("one", llama_shapes(), config={key: None})
+    other = write_model("other", llama_shapes(), config={key: 8})
+    check_compatible({"one": open_checkpoint(one), "other": open_checkpoint(other)})
+
+
+def test_layers_that_only_draft_may_follow_the_last(check: Callable[..., Architecture]) -> None:
+    assert check(config={"num_hidden_layers": 1, "num_nextn_predict_layers": 1}).layers == 2
+
+
+def test_layers_must_be_as_many_as_the_config_says(check: Callable[..., Architecture]) -> None:
+    with pytest.raises(CheckpointError, match=r"`other` has 2 layers, but its config\.json says 7"):
+        check(config={"num_hidden_layers": 7})
+
+
 def test_other_positions_are_a_warning(
     write_model: Callable[..., Path],
     llama_shapes: Callable[..., Shapes],

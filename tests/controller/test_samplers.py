@@ -11,6 +11,7 @@ from optuna.samplers import BaseSampler, NSGAIISampler
 
 from evomerge import plugins
 from evomerge.controller import samplers
+from evomerge.controller.samplers.cma import CmaSampler
 from evomerge.controller.sampling import GenesOnly, SamplerContext, make_sampler
 from evomerge.errors import PluginError, RequestError
 from evomerge.testing.samplers import (
@@ -73,6 +74,22 @@ def test_cma_keeps_its_population_when_resumed_with_fewer_workers() -> None:
     first.run(70)
     resumed = _Search(Case(name="cma", workers=2), storage=first.storage)
     assert resumed.run(30) == whole.run(100)[70:]
+
+
+def test_cma_widens_its_population_when_resumed_with_more_workers() -> None:
+    """With 16 answers under way a population of 8 would drop most of them as stale."""
+    params = []
+    for stops in ((60,), (25, 35)):
+        search = _Search(Case(name="cma", workers=1))
+        search.run(40)
+        for trials in stops:
+            search = _Search(Case(name="cma", workers=16), storage=search.storage)
+            search.run(trials)
+        params.append(search.params())
+        sampler = inner(search.record.study.sampler)
+        assert isinstance(sampler, CmaSampler)
+        assert sampler._popsize == 16
+    assert params[0] == params[1]
 
 
 @pytest.mark.parametrize("name", ["gp", "nsgaii", "nsgaiii"])

@@ -18,14 +18,21 @@ import pandas as pd
 import pytest
 
 import evomerge
+from evomerge.archive.folder import RunFolder
 from evomerge.archive.run import Run
-from evomerge.archive.study import StudyRecord
+from evomerge.archive.study import StudyRecord, open_storage
 from evomerge.checkpoints.locate import ZOO
+from evomerge.controller.live import LiveRun
+from evomerge.controller.loop import run_loop
 from evomerge.controller.public import search
+from evomerge.controller.setup import resolve
+from evomerge.dispatch.job import Job
+from evomerge.dispatch.serial import SerialDispatcher
 from evomerge.errors import EvaluationError, RequestError, RunError, SpaceError, WorkError
 from evomerge.evaluate.evaluator import ItemScoring
-from evomerge.space import parse_space
+from evomerge.space import parse_space, read_space
 from evomerge.space.baselines import baselines
+from evomerge.types import Evaluation
 
 GENES = "/"
 COMMAND = [sys.executable, "-m", "evomerge", "search"]
@@ -180,9 +187,42 @@ def test_a_run_continues_from_its_own_copy_of_the_space(
     monkeypatch.chdir(tmp_path)
     more = search(run / "space.yaml", run=run, serial=True, budget=7, resume=True)
     assert list(more.trials()["trial"]) == list(range(7))
-    shutil.move(home, tmp_path / "elsewhere")
+    away = tmp_path / "elsewhere"
+    shutil.move(home, away)
     with pytest.raises(RequestError, match=r"`sources.math`: .*models/math"):
         search(run / "space.yaml", run=run, serial=True, budget=8, resume=True)
+    moved = search(away / "mine.yaml", run=run, serial=True, budget=8, resume=True)
+    assert list(moved.trials()["trial"]) == list(range(8))
+    assert evomerge.open_run(run).record.paths["math"] == str(away / "models" / "math")
+    evomerge.export(run, tmp_path / "out")
+
+
+def test_candidates_nobody_has_begun_at_the_deadline_wait_for_a_resume(
+    space_file: Path, tmp_path: Path
+) -> None:
+    """Two evaluators are asked for, one has come, and time is up as soon as the first result is there."""
+    record = resolve(read_space(space_file))
+    folder = RunFolder(tmp_path / "run")
+    folder.create(record, "")
+    study = StudyRecord(
+        open_storage(folder.journal), record.study,
+        objectives=record.objectives, genes=record.genome.genes, sampler=None,
+    )  # fmt: skip
+    live = LiveRun(folder, record, study, budget=24)
+    slow = OneOfTwo(record.brief())
+    run_loop(live, slow, lambda snapshot: None, deadline=time.monotonic() + 0.01)
+    slow.close()
+    assert [trial.state.name for trial in study.trials()][:3] == ["COMPLETE", "RUNNING", "WAITING"]
+
+
+class OneOfTwo(SerialDispatcher):
+    """Takes two jobs, begins one, and answers it late."""
+
+    capacity = 2
+
+    def collect(self) -> list[tuple[Job, Evaluation]]:
+        time.sleep(0.05)
+        return super().collect()
 
 
 def started(space: Path, run: Path, *arguments: str) -> subprocess.Popen[str]:
@@ -337,8 +377,8 @@ def test_baselines_that_failed_are_tried_again_where_nothing_could_be_scored(
         broken.setattr(ItemScoring, "score", out_of_order)
         with pytest.raises(WorkError, match=r"given up .*out of order"):
             search(space_file, run=tmp_path / "run", serial=True)
-    run = search(space_file, run=tmp_path / "run", serial=True, resume=True, budget=12)
-    assert run.trials()["state"].tolist() == ["failed"] * 5 + ["scored"] * 7
+    run = search(space_file, run=tmp_path / "run", serial=True, resume=True, budget=7)
+    assert run.trials()["state"].tolist() == ["failed"] * 5 + ["scored"] * 7  # the failures take no place
     assert run.trials()["baseline"].tolist()[5:10] == run.trials()["baseline"].tolist()[:5]
 
 
@@ -346,9 +386,13 @@ def test_a_search_in_which_no_merge_works_is_given_up(space_file: Path, tmp_path
     broken = tmp_path / "overflow.yaml"
     text = space_file.read_text().replace("dtype: float32", "dtype: float16")
     broken.write_text(text.replace("{low: -0.3, high: 2.0}", "{low: 1.0e+8, high: 1.0e+9}"))
-    with pytest.raises(WorkError, match=r"^no candidate could be scored.* after 30 failures.*cannot hold"):
+    with pytest.raises(
+        WorkError, match=r"^none but baselines could be scored.* after 30 failures.*cannot hold"
+    ):
         search(broken, run=tmp_path / "run", serial=True, sampler="random", budget=200)
     assert len(evomerge.open_run(tmp_path / "run").trials()) == 35
+    with pytest.raises(WorkError, match=r"after 60 failures"):
+        search(broken, run=tmp_path / "run", serial=True, sampler="random", budget=200, resume=True)
 
 
 def test_constraints_that_nothing_meets_are_named(space_file: Path, tmp_path: Path) -> None:

@@ -49,8 +49,8 @@ def test_nothing_found_is_said_as_such(tally: Tally) -> None:
 
 def test_scored_and_failed_are_counted_apart(tally: Tally) -> None:
     add(tally, 0, 0.5, 9.0)
-    tally.add_failed("first")
-    tally.add_failed("second")
+    tally.add_failed("first", baseline=True)
+    tally.add_failed("second", baseline=False)
     found = tally.snapshot(budget=9, running=0)
     assert (found.scored, found.failed, found.finished, found.last_failure) == (1, 2, 3, "second")
 
@@ -124,7 +124,7 @@ def test_one_objective_needs_no_second() -> None:
 
 def test_earlier_sittings_count_but_not_in_the_rate(tally: Tally) -> None:
     add(tally, 0, 0.5, 9.0)
-    tally.add_failed("no")
+    tally.add_failed("no", baseline=False)
     tally.begin()
     add(tally, 2, 0.4, 9.0)
     found = tally.snapshot(budget=9, running=0)

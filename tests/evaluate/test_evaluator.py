@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from evomerge.checkpoints.locate import ZOO
 from evomerge.controller.setup import resolve
 from evomerge.evaluate.evaluator import Evaluator
+from evomerge.merge import memory
+from evomerge.merge.memory import build_model
 from evomerge.recipe import Recipe
 from evomerge.space import read_space
 from evomerge.space.baselines import baselines
@@ -52,3 +57,36 @@ def test_each_recipe_is_asked_in_the_words_of_its_own_template(
             answers[evaluator, label] = found.items
     assert answers[one, "base"] == answers[other, "base"]
     assert answers[one, "parent math"] == answers[other, "parent math"]
+
+
+def test_the_last_model_is_gone_before_another_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker holds one model. Where it comes from does not make it another; a longer context does."""
+    renamed, longer = tmp_path / "renamed", tmp_path / "longer"
+    for folder, changed in ((renamed, {"_name_or_path": "else"}), (longer, {"max_position_embeddings": 256})):
+        shutil.copytree(ZOO / "models" / "math", folder)
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, **changed}))
+    file = tmp_path / "space.yaml"
+    sources = "sources: {base: zoo:base, math: zoo:math, lang: zoo:lang}"
+    assert sources in SPACE
+    file.write_text(SPACE.replace(sources, f"sources: {{base: zoo:base, one: {renamed}, other: {longer}}}"))
+    record = resolve(read_space(file))
+    recipes = {baseline.label: baseline.recipe for baseline in baselines(record.genome)}
+    built: list[weakref.ref[Any]] = []
+    alive: list[int] = []
+
+    def building(*arguments: Any) -> Any:
+        gc.collect()
+        alive.append(sum(model() is not None for model in built))
+        model = build_model(*arguments)
+        built.append(weakref.ref(model))
+        return model
+
+    monkeypatch.setattr(memory, "build_model", building)
+    evaluator = Evaluator(record.brief())
+    for label in ("base", "parent one", "parent other", "base"):
+        assert isinstance(evaluator.evaluate(recipes[label]), Scored)
+    evaluator.close()
+    assert alive == [0, 0, 0]  # the base, the other, the base again: the renamed one took the base's place

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from evomerge.archive.run import Run
+from evomerge.cli.main import main
 from evomerge.errors import ExportError, RequestError
+from evomerge.publish import checkpoint
 from evomerge.publish.public import export
+from evomerge.recipe import to_yaml
 from tests.publish.test_sources import at
 
 
@@ -84,3 +88,40 @@ def test_what_goes_wrong_while_overwriting_leaves_a_whole_checkpoint(
 def test_a_name_the_disk_cannot_hold_is_one_sentence(models: Path) -> None:
     with pytest.raises(ExportError, match=r"^writing .* failed: File name too long$"):
         export(at(models, "math"), models.parent / ("x" * 250))
+
+
+def test_what_somebody_put_beside_a_checkpoint_is_not_lost(models: Path) -> None:
+    target = export(at(models, "math", "lang"), models.parent / "out")
+    (target / "notes").mkdir()
+    with pytest.raises(RequestError, match=r"out holds `notes`, which evomerge did not write; move it away"):
+        export(at(models, "math", "lang"), target, overwrite=True)
+    (target / "notes").rmdir()
+    export(at(models, "math", "lang"), target, overwrite=True)
+
+
+def test_a_folder_with_a_recipe_of_ones_own_is_not_replaced(models: Path) -> None:
+    mine = models.parent / "mine"
+    mine.mkdir()
+    (mine / "recipe.yaml").write_text("# my own words\n")
+    with pytest.raises(RequestError, match=r"\(it has no config\.json\), so it is not overwritten"):
+        export(at(models, "math", "lang"), mine, overwrite=True)
+
+
+def test_a_terminated_export_leaves_nothing(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (models.parent / "recipe.yaml").write_text(to_yaml(at(models, "math", "lang")))
+
+    def terminated(*arguments: object, **options: object) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(checkpoint, "model_card", terminated)
+    monkeypatch.setattr(
+        sys, "argv", ["evomerge", "export", str(models.parent / "recipe.yaml"), str(models.parent / "out")]
+    )
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            main()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ended.value.code == 130
+    assert not [path for path in models.parent.iterdir() if "out" in path.name]

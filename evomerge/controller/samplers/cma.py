@@ -2,7 +2,8 @@
 
 Hansen 2016, https://arxiv.org/abs/1604.00772, by pycma. Results are told in the order of completion,
 once enough for a generation are there; those older than one generation are dropped. The population is at
-least the number of workers. pycma draws from numpy's global stream unless given one of its own.
+least the number of workers: a search resumed with more of them goes on from its best point with a larger
+one. pycma draws from numpy's global stream unless given one of its own.
 
 Nothing is pickled. Each trial records what was drawn for it, and after how many tells; a resumed search
 replays them into a fresh strategy, which then stands where the old one stood.
@@ -127,7 +128,8 @@ class CmaSampler(BaseSampler):
             return
         self._restored = True
         trials = [t for t in study.get_trials(deepcopy=False) if _DRAWN in t.system_attrs]
-        if trials:  # the population is that of the first sitting, however many workers there are now
+        wanted = self._popsize
+        if trials:
             self._popsize = int(trials[0].system_attrs[_DRAWN]["popsize"])
             self._es = self._strategy(self._cube.start)
         told = sorted(
@@ -135,9 +137,18 @@ class CmaSampler(BaseSampler):
             key=lambda trial: int(trial.system_attrs[_TOLD]),
         )
         for trial in sorted(trials, key=lambda trial: trial.number):
-            self._replay_tells(told, until=int(trial.system_attrs[_DRAWN]["after"]))
+            drawn = trial.system_attrs[_DRAWN]
+            self._replay_tells(told, until=int(drawn["after"]))
+            self._widen(int(drawn["popsize"]))
             self._draw()
         self._replay_tells(told, until=None)
+        self._widen(wanted)
+
+    def _widen(self, popsize: int) -> None:
+        """Go on from the best point with a population of at least `popsize`."""
+        if popsize > self._popsize:
+            self._popsize = popsize
+            self._restart()
 
     def _replay_tells(self, told: list[FrozenTrial], *, until: int | None) -> None:
         while told and (until is None or self._tells < until):
@@ -173,8 +184,12 @@ class CmaSampler(BaseSampler):
         self._es.tell([result.x for result in self._results], _losses(self._results))
         self._results, self._queue = [], []
         if set(self._es.stop()) & set(_DEGENERATE):
-            self._restarts += 1
-            self._es = self._strategy(list(self._es.result.xfavorite))
+            self._restart()
+
+    def _restart(self) -> None:
+        self._restarts += 1
+        self._results, self._queue = [], []
+        self._es = self._strategy(list(self._es.result.xfavorite))
 
     def _strategy(self, start: Sequence[float]) -> Any:
         rng = np.random.default_rng(derive(self._seed, "cma", self._restarts))

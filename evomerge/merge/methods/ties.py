@@ -79,7 +79,7 @@ class Ties:
             meaning="share of each task vector kept, largest first",
             least=0.0,
             most=1.0,
-            also={"k_percent": lambda percent: percent / 100, "mask_rate": lambda rate: 1 - rate},
+            also={"k_percent": lambda percent: percent / 100, "mask_rate": lambda rate: round(1 - rate, 12)},
         ),
     ]
     lambda_: Annotated[
