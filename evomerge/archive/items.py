@@ -33,6 +33,10 @@ class ItemStore:
         lines = [self._line(trial, split, items) for items in scored.items]
         append_line(self._path, "\n".join(lines))
 
+    def trials(self) -> set[int]:
+        """Return the trials that have scores here."""
+        return {int(entry["trial"]) for entry in self._entries()}
+
     def frame(self) -> pd.DataFrame:
         """Return one row per trial, split, task, metric, filter and item."""
         import pandas as pd

@@ -27,7 +27,7 @@ FORMAT = 1
 _PACKAGES = (
     "evomerge", "torch", "transformers", "lm_eval", "safetensors", "optuna", "cma", "ray", "numpy",
 )  # fmt: skip
-_FREE_TO_CHANGE = {"name", "budget"}
+_FREE_TO_CHANGE = {"name", "budget", "sources"}  # sources by their place; their content is compared
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +153,8 @@ def differences(old: RunRecord, new: RunRecord) -> list[str]:
     """Return what a run may not change between two starts and did, a phrase each."""
     before, after = (r.space.model_dump(mode="json", exclude=_FREE_TO_CHANGE) for r in (old, new))
     changed = [f"`{key}` of the space" for key in before if before[key] != after[key]]
+    if before["merge"] == after["merge"] and old.models.keys() != new.models.keys():
+        changed.append("the names of the sources")
     for name, ref in old.models.items():
         if name in new.models and new.models[name].digest != ref.digest:
             changed.append(f"the content of source `{name}`")

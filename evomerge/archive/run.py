@@ -39,7 +39,7 @@ def open_run(path: str | Path, *, storage: str | None = None) -> Run:
     folder = RunFolder(Path(path).resolve())
     if not folder.path.is_dir():
         raise RunError(f"no run folder at {folder.path}")
-    return Run(folder, folder.read_record(), storage_url(storage) if storage else None)
+    return Run(folder, folder.read_record(), storage_url(storage) if storage is not None else None)
 
 
 class Run:
@@ -68,7 +68,10 @@ class Run:
         try:
             return self._opened.get_study_id_from_name(self.record.study)
         except KeyError as error:
-            raise RunError(f"the storage holds no study named `{self.record.study}`") from error
+            where = self.storage if isinstance(self.storage, Path) else "the database"
+            raise RunError(
+                f"{where} holds no study named `{self.record.study}`: it was deleted or replaced"
+            ) from error
 
     @cached_property
     def frozen_trials(self) -> list[FrozenTrial]:
@@ -104,7 +107,12 @@ class Run:
         """Return the closing scores on the report items, or None while the search has not ended."""
         if not self.folder.report.exists():
             return None
-        content: dict[str, Any] = json.loads(self.folder.report.read_text(encoding="utf-8"))
+        try:
+            content: dict[str, Any] = json.loads(self.folder.report.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise RunError(
+                f"{self.folder.report} is damaged: delete it, and `--resume` writes it anew"
+            ) from error
         return content
 
     @cached_property
@@ -151,7 +159,9 @@ class Run:
             raise RunError(f"no objective named `{objective}`; the run has {', '.join(names)}")
         index = names.index(objective) if objective else 0
         if not self.archive.front:
-            raise RunError(f"{self.folder.path} has no scored, feasible trial")
+            raise RunError(
+                f"{self.folder.path} has no scored trial that meets every constraint; name one by its number"
+            )
         return max(self.archive.front, key=lambda m: (m.scores[index], -m.trial)).trial
 
     def _trial(self, number: int) -> FrozenTrial:

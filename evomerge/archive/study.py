@@ -61,6 +61,8 @@ def storage_url(given: str) -> str:
             "a storage is a database URL such as sqlite:///study.db or postgresql://user@host/name, "
             f"found `{given}`"
         )
+    if given == "sqlite://" or ":memory:" in given:
+        raise RunError(f"{given} is gone with the process; name a file, such as sqlite:///study.db")
     dialect, _, path = given.partition(":///")
     if not dialect.startswith("sqlite") or not path or path.startswith(("/", ":", "file:")):
         return given
@@ -93,7 +95,9 @@ def open_storage(where: str | Path, *, existing: bool = False) -> BaseStorage:
     try:
         return JournalStorage(JournalFileBackend(str(Path(where).absolute())))
     except (ValueError, KeyError) as error:
-        raise RunError(f"the study {where} is damaged: {error}") from error
+        raise RunError(
+            f"the study {where} is damaged ({error}); put a copy back, or start a new run"
+        ) from error
 
 
 def study_exists(where: str | Path, name: str) -> bool:

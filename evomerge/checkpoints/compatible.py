@@ -32,7 +32,23 @@ _MEANING = (
 """Config keys without which tensors of the same shapes do not mean the same."""
 
 _LAYERS = ("num_hidden_layers", "n_layer")
-_POSITIONS = ("rope_theta", "rope_scaling", "rope_parameters", "partial_rotary_factor", "sliding_window")
+_DETAILS = (
+    "rope_theta",
+    "rope_scaling",
+    "rope_parameters",
+    "partial_rotary_factor",
+    "sliding_window",
+    "layer_types",
+    "max_position_embeddings",
+    "rms_norm_eps",
+    "layer_norm_eps",
+    "layer_norm_epsilon",
+    "query_pre_attn_scalar",
+    "attn_logit_softcapping",
+    "final_logit_softcapping",
+)
+"""Config keys by which models that can be merged may still compute a little differently."""
+
 _BUFFERS = ("rotary_emb.inv_freq", ".attn.bias", ".masked_bias", ".attention.bias")
 """Endings of constants that older versions of transformers saved among the weights."""
 
@@ -120,16 +136,16 @@ def _check_structure(first: str, one: Architecture, name: str, other: Architectu
 
 
 def _check_config(first: str, ours: Mapping[str, Any], name: str, theirs: Mapping[str, Any]) -> None:
-    stated = {key for key in (*_MEANING, *_POSITIONS) if None not in (ours.get(key), theirs.get(key))}
+    stated = {key for key in (*_MEANING, *_DETAILS) if None not in (ours.get(key), theirs.get(key))}
     for key in (key for key in _MEANING if key in stated):
         if ours[key] != theirs[key]:
             raise CheckpointError(
                 f"`{name}` cannot be merged with `{first}`: its `{key}` is {theirs[key]}, not {ours[key]}"
             )
-    for key in (key for key in _POSITIONS if key in stated):
+    for key in (key for key in _DETAILS if key in stated):
         if ours[key] != theirs[key]:
             _log.warning(
-                "`%s` of `%s` is %s, of `%s` %s: merges count positions as their template does",
+                "`%s` of `%s` is %s, of `%s` %s: a merge has that of its template",
                 key, name, theirs[key], first, ours[key],
             )  # fmt: skip
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from evomerge.cli.screen import stderr
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 
 def command(
@@ -20,7 +24,7 @@ def command(
         str | None, typer.Option(help="The run's database URL, if it needs a password.")
     ] = None,
 ) -> None:
-    """Serve optuna-dashboard for a run, finished or not, until Ctrl-C."""
+    """Serve optuna-dashboard for a run, finished or not, until Ctrl-C. It can change and delete nothing."""
     from wsgiref.simple_server import WSGIRequestHandler, make_server
 
     import optuna_dashboard
@@ -37,7 +41,7 @@ def command(
 
     opened = open_run(run, storage=storage)
     number = opened.study_id
-    app = optuna_dashboard.wsgi(open_storage(opened.storage))
+    app = read_only(optuna_dashboard.wsgi(open_storage(opened.storage)))
     try:
         server = make_server(host, port, app, handler_class=Silent)
     except OSError as error:
@@ -50,3 +54,15 @@ def command(
         server.serve_forever()
     except KeyboardInterrupt:
         server.server_close()
+
+
+def read_only(app: WSGIApplication) -> WSGIApplication:
+    """Return the application without what changes or deletes studies: anybody here could ask for it."""
+
+    def guarded(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if environ["REQUEST_METHOD"] in ("GET", "HEAD"):
+            return app(environ, start_response)
+        start_response("405 Method Not Allowed", [("Content-Type", "text/plain"), ("Allow", "GET, HEAD")])
+        return [b"evomerge shows runs; it does not change them here\n"]
+
+    return guarded

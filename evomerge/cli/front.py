@@ -39,7 +39,8 @@ def command(
     if format is Format.table:
         stdout.print(front_table(opened, frame))
         if frame.empty:
-            stderr.print("No candidate has been scored that meets every constraint.")
+            constrained = " that meets every constraint" if opened.record.constraints else ""
+            stderr.print(f"No candidate has been scored{constrained}.")
     elif format is Format.csv:
         typer.echo(frame.to_csv(index=False), nl=False)
     elif format is Format.json:

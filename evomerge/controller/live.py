@@ -15,6 +15,7 @@ from evomerge.archive.run import feasible
 from evomerge.archive.study import KEY, LABEL, Asked, StudyRecord
 from evomerge.controller.tally import Snapshot, Tally
 from evomerge.dispatch.job import Job
+from evomerge.errors import RunError
 from evomerge.space.baselines import baselines
 from evomerge.types import Evaluation, Failed, Scored
 
@@ -35,6 +36,7 @@ class LiveRun:
         self._baselines = {each.label: each for each in baselines(record.genome)}
         self._items = ItemStore(folder.items, record.items)
         self._items.repair()
+        self._check_whole()
         self._tally = Tally(record=record)
         self._under_way: dict[int, Asked] = {}
         self._count_earlier_sittings()
@@ -45,6 +47,15 @@ class LiveRun:
                 study.enqueue(label, baseline.params)
         self._budget += study.repeated_baselines()
         self._left = study.unfinished()
+
+    def _check_whole(self) -> None:
+        """Raise `RunError` if the study has lost trials: going on would mix their scores with others."""
+        there = len(self._study.trials())
+        if lost := {number for number in self._items.trials() if number >= there}:
+            raise RunError(
+                f"the study has {there} trials, but {self._folder.items} has scores of trial {max(lost)}: "
+                "it was deleted, damaged or replaced; put it back, or start a new run"
+            )
 
     def next_job(self) -> Job | None:
         """Return the next candidate, recorded as running; None if there is none to ask for any more."""

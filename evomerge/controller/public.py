@@ -25,6 +25,8 @@ def prepare(
     `RequestError`; nothing is written yet.
     """
     file = _read(space, changes)
+    if resume and run is None and isinstance(space, Path) and RunFolder(space.parent).begun:
+        run = space.parent  # the copy of the space in a run folder
     if resume:
         folder = RunFolder((run or latest(RUNS, file.space.name)).resolve())
         file = _read(space, {**folder.read_record().changes, **changes})

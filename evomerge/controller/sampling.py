@@ -116,7 +116,7 @@ def _from_hub(package: str, context: SamplerContext) -> BaseSampler:
     try:
         module = optunahub.load_module(package)
     except Exception as error:  # the hub client raises whatever git or the network raises
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[-1].strip(" '")  # git's own words
         raise RequestError(f"OptunaHub has no `{package}` that can be loaded: {reason}") from error
     kinds = [value for name, value in vars(module).items() if _offers(module, name, value)]
     if len(kinds) != 1:

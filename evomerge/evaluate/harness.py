@@ -165,25 +165,34 @@ class TaskLibrary:
             task = self._manager.load([name])["tasks"][name]
             loaded = ItemTask(task, few_shot=self._few_shot, seed=self._seed)
         except Exception as error:  # a task is other people's templates and functions
-            what = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise TaskError(f"task `{name}` ({self._where}) cannot be loaded: {what}") from error
+            raise TaskError(f"task `{name}` ({self._where}) cannot be loaded: {_root(error)}") from error
         if not loaded.facts.items:
             raise TaskError(f"task `{name}` ({self._where}) has no items")
         return loaded
 
     def _check_readable(self, name: str) -> None:
-        """Raise `TaskError` if the folder has a file of this name that is no YAML: lm-eval skips those."""
-        for file in sorted(self._folder.rglob(f"{name}.y*ml")) if self._folder else ():
+        """Raise `TaskError` if a file that might hold the task is no YAML: lm-eval skips those."""
+        for file in sorted(self._folder.rglob("*.y*ml")) if self._folder else ():
             try:
                 yaml.compose(file.read_text(encoding="utf-8"))
             except (yaml.YAMLError, UnicodeDecodeError) as error:
                 what = " ".join(str(error).split())
-                raise TaskError(f"the task file {file} is not YAML: {what}") from error
+                raise TaskError(
+                    f"no task named `{name}` can be read, and the task file {file} is not YAML: {what}"
+                ) from error
 
     def _similar(self, name: str) -> list[str]:
         """Return the known names, of lm-eval's thousands only some that begin alike."""
         known = list(self._manager.all_subtasks)
         return [other for other in known if other[:3] == name[:3]][:20] if self._own else known
+
+
+def _root(error: BaseException) -> str:
+    """Return in one line what was first wrong."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    words = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {words[0]}" if words else type(error).__name__
 
 
 def item_hash(doc: Any) -> str:

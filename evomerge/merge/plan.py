@@ -113,6 +113,7 @@ def compile_plan(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -> Plan:
     used = {name: checkpoints[name] for name in (recipe.template, *merge.sources)}
     structures = {name: read_architecture(model.specs, model.config) for name, model in used.items()}
     _check_sources(merge)
+    _check_groups(merge, structures[recipe.template].layers)
     names = _output_names(template, structures)
     code = _code(recipe.dtype)
     planner = _Planner(merge=merge, used=used, structures=structures, template=recipe.template)
@@ -201,6 +202,14 @@ def _check_sources(merge: Merge) -> None:
         raise RecipeError(f"`{merge.method}` takes {allowed} source(s), found {len(merge.sources)}")
     if kind.base == "needed" and merge.base is None:
         raise RecipeError(f"`{merge.method}` needs a base model; add `base: NAME`")
+
+
+def _check_groups(merge: Merge, layers: int) -> None:
+    for group in merge.groups:
+        if group.layers is not None and group.layers[1] >= layers:
+            raise RecipeError(
+                f"a group covers layers {list(group.layers)}, but the model's last layer is {layers - 1}"
+            )
 
 
 def _output_names(template: Checkpoint, structures: Mapping[str, Architecture]) -> list[str]:

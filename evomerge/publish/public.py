@@ -59,6 +59,8 @@ def opened(path: str | Path, *, storage: str | None = None) -> Run | Recipe:
     _refuse({"--storage": storage is not None})
     try:
         return from_yaml(path.read_text(encoding="utf-8"))
+    except RecipeError as error:
+        raise RecipeError(f"{path}: {error}") from error
     except UnicodeDecodeError as error:
         raise RecipeError(f"{path} is not a recipe: it is not UTF-8 text") from error
     except OSError as error:

@@ -10,7 +10,7 @@ from evomerge.checkpoints.compatible import check_compatible
 from evomerge.checkpoints.digest import digest
 from evomerge.checkpoints.folder import Checkpoint, open_checkpoint
 from evomerge.checkpoints.locate import canonical, locate
-from evomerge.errors import RequestError, unknown
+from evomerge.errors import CheckpointError, RequestError, unknown
 from evomerge.recipe import ModelRef, Recipe
 
 Paths = Mapping[str, str | Path]
@@ -51,7 +51,10 @@ def pinned(recipe: Recipe, sources: Mapping[str, Checkpoint], paths: Paths) -> R
 
 def _folder(name: str, ref: ModelRef, paths: Paths) -> Path:
     if name not in paths:
-        return locate(ref.source, revision=ref.revision)
+        try:
+            return locate(ref.source, revision=ref.revision)
+        except CheckpointError as error:
+            raise CheckpointError(f"{error}; say where it lies with `--source {name}=FOLDER`") from error
     path = Path(paths[name]).absolute()
     if not path.is_dir():
         raise RequestError(f"no model `{name}` at {path}; say where it lies with `--source {name}=FOLDER`")

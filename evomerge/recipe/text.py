@@ -10,6 +10,8 @@ import yaml
 from evomerge.errors import RecipeError, unknown
 from evomerge.recipe.model import Group, Merge, ModelRef, Recipe, Setting
 
+_OTHERS = {"merge_method": "a recipe of mergekit", "objectives": "a space to search"}
+
 
 def to_yaml(recipe: Recipe) -> str:
     """Return the recipe as YAML; `from_yaml` gives back an equal recipe."""
@@ -30,6 +32,9 @@ def from_yaml(text: str) -> Recipe:
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
         raise RecipeError(f"the recipe is not YAML: {reason}") from error
+    for key, kind in _OTHERS.items():
+        if isinstance(content, dict) and key in content:
+            raise RecipeError(f"this is {kind}, not a recipe of evomerge (it has `{key}`)")
     top = _keys(content, "recipe", {"models", "merges"}, {"dtype", "seed"})
     models = {str(name): _read_model(name, ref) for name, ref in _table(top["models"], "models")}
     merges = {str(name): _read_merge(name, merge) for name, merge in _table(top["merges"], "merges")}

@@ -37,7 +37,7 @@ def test_an_empty_folder_may_be_used(tmp_path: Path, record: RunRecord) -> None:
 
 def test_an_existing_folder_is_refused_and_left_alone(tmp_path: Path, record: RunRecord) -> None:
     (tmp_path / "theirs.txt").write_text("precious")
-    with pytest.raises(RunError, match=f"^the run folder {tmp_path} exists; continue it with `--resume`"):
+    with pytest.raises(RunError, match=f"^{tmp_path} exists, and is no run folder; choose another"):
         RunFolder(tmp_path).create(record, "")
     assert [path.name for path in tmp_path.iterdir()] == ["theirs.txt"]
 

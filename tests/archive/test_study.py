@@ -13,7 +13,7 @@ from optuna.samplers import RandomSampler
 from optuna.storages.journal import JournalFileSymlinkLock
 from optuna.trial import TrialState
 
-from evomerge.archive.study import StudyRecord, distributions, open_storage, repair_journal
+from evomerge.archive.study import StudyRecord, distributions, open_storage, repair_journal, storage_url
 from evomerge.errors import RunError
 from evomerge.space import GeneSpec
 from evomerge.types import Failed, Measure, Scored, Value
@@ -243,9 +243,17 @@ def test_reading_a_database_that_is_not_there_does_not_make_it(tmp_path: Path) -
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:"])
+def test_a_database_in_memory_is_no_storage(url: str) -> None:
+    with pytest.raises(RunError, match=r"is gone with the process; name a file"):
+        storage_url(url)
+
+
 def test_a_damaged_journal_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "study.journal").write_text('{garbage\n{"op_code": 0}\n')
-    with pytest.raises(RunError, match=r"^the study .*study\.journal is damaged: "):
+    with pytest.raises(
+        RunError, match=r"^the study .*study\.journal is damaged \(.*put a copy back, or start"
+    ):
         open_storage(tmp_path / "study.journal")
 
 

@@ -113,8 +113,8 @@ def test_a_space_that_cannot_be_searched(
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (("doc_to_text: ", "doc_to_text: '{{nowhere.near}}' #"), "task `tiny` (in …/tasks) cannot be loaded: 'nowhere' is undefined"),
-        (("task: tiny", "task: [tiny"), "the task file …/tasks/tiny.yaml is not YAML: while parsing a flow sequence …"),
+        (("doc_to_text: ", "doc_to_text: '{{nowhere.near}}' #"), "task `tiny` (in …/tasks) cannot be loaded: UndefinedError: 'nowhere' is undefined"),
+        (("task: tiny", "task: [tiny"), "no task named `tiny` can be read, and the task file …/tasks/tiny.yaml is not YAML: while parsing a flow sequence …"),
     ],
 )  # fmt: skip
 def test_a_task_that_cannot_be_built(
@@ -149,7 +149,7 @@ def test_a_run_folder_that_exists(workplace: Workplace, complaint: Complaint) ->
     taken.mkdir()
     (taken / "precious.txt").write_text("mine")
     said = complaint("search", "space.yaml", "--run", "taken")
-    assert said == f"the run folder {taken} exists; continue it with `--resume`, or choose another `--run`"
+    assert said == f"{taken} exists, and is no run folder; choose another `--run`"
 
 
 def test_a_run_folder_that_is_a_file(complaint: Complaint) -> None:
@@ -180,10 +180,36 @@ def test_a_folder_that_is_no_run(
         )
 
 
-@pytest.mark.parametrize("content", ["[]", "models: 3", "word"])
-def test_a_recipe_that_is_none(workplace: Workplace, complaint: Complaint, content: str) -> None:
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[]", "recipe.yaml: `recipe` must be a table, found []"),
+        ("", "recipe.yaml: `recipe` must be a table, found None"),
+        ("models: 3\nmerges: {}", "recipe.yaml: `models` …"),
+        ("word", "recipe.yaml: …"),
+        ("merge_method: ties", "recipe.yaml: this is a recipe of mergekit, not a recipe of evomerge (it has `merge_method`)"),
+        (SPACE, "recipe.yaml: this is a space to search, not a recipe of evomerge (it has `objectives`)"),
+    ],
+)  # fmt: skip
+def test_a_recipe_that_is_none(
+    workplace: Workplace, complaint: Complaint, content: str, message: str
+) -> None:
     (workplace.path / "recipe.yaml").write_text(content)
-    complaint("export", "recipe.yaml", "out")
+    said = complaint("export", "recipe.yaml", "out")
+    assert re.fullmatch(as_pattern(message), said), said
+
+
+def test_a_recipe_for_more_layers_than_there_are(workplace: Workplace, complaint: Complaint) -> None:
+    groups = "groups: [{layers: [1, 2], modules: [attn], weight: 0.5}]"
+    (workplace.path / "recipe.yaml").write_text(RECIPE.replace("lang]}", f"lang], {groups}}}"))
+    said = complaint("export", "recipe.yaml", "out")
+    assert said == "a group covers layers [1, 2], but the model's last layer is 1"
+
+
+def test_a_recipe_whose_models_lie_elsewhere(workplace: Workplace, complaint: Complaint) -> None:
+    (workplace.path / "recipe.yaml").write_text(RECIPE.replace("models/lang", "tongue"))
+    said = complaint("export", "recipe.yaml", "out")
+    assert said.endswith("say where it lies with `--source lang=FOLDER`")
 
 
 RECIPE = """\

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -121,8 +122,35 @@ def test_dashboard_shows_the_study_on_loopback(place: Path) -> None:
             found = re.search(r"(http://127\.0\.0\.1:\d+)(/\S+)", process.stderr.readline())
             assert found
             check_dashboard(*found.groups(), members=set(front_of(place)))
+            check_nothing_can_be_changed(found[1])
+            check_dashboard(*found.groups(), members=set(front_of(place)))
         finally:
             process.terminate()
+
+
+def check_nothing_can_be_changed(host: str) -> None:
+    (study,) = json.load(urllib.request.urlopen(f"{host}/api/studies"))["study_summaries"]
+    delete = urllib.request.Request(f"{host}/api/studies/{study['study_id']}", method="DELETE")
+    with pytest.raises(urllib.error.HTTPError, match="405"):
+        urllib.request.urlopen(delete)
+
+
+@pytest.mark.parametrize("streams", [">&-", "2>&-", ">&- 2>&-"])
+def test_a_closed_stream_is_no_error(place: Path, streams: str) -> None:
+    command = f"{sys.executable} -m evomerge front runs/two {streams}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=place, check=False)
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert bool(done.stdout) == (streams == "2>&-")
+
+
+def test_a_damaged_report_is_one_sentence(place: Path) -> None:
+    shutil.copytree(place / "runs" / "two", place / "runs" / "torn")
+    (place / "runs" / "torn" / "report.json").write_text("{")
+    done = evomerge_command("front", "runs/torn", cwd=place)
+    assert done.returncode == 2
+    assert done.stderr.strip().endswith("report.json is damaged: delete it, and `--resume` writes it anew")
+    shutil.rmtree(place / "runs" / "torn")
 
 
 def check_dashboard(host: str, page: str, *, members: set[int]) -> None:

@@ -173,6 +173,20 @@ def test_a_run_folder_may_be_renamed(space_file: Path, tmp_path: Path) -> None:
     assert list(more.trials()["trial"]) == list(range(7))
 
 
+@pytest.mark.parametrize("damage", ["deleted", "cut"])
+def test_a_study_that_lost_trials_is_not_continued(space_file: Path, tmp_path: Path, damage: str) -> None:
+    search(space_file, run=tmp_path / "run", serial=True, budget=7)
+    journal = tmp_path / "run" / "study.journal"
+    if damage == "cut":
+        journal.write_text("".join(journal.read_text().splitlines(keepends=True)[:20]))
+    else:
+        journal.unlink()
+    items = (tmp_path / "run" / "items.jsonl").read_bytes()
+    with pytest.raises(RunError, match=r"the study has \d trials, but .*items.jsonl has scores of trial 6"):
+        search(space_file, run=tmp_path / "run", serial=True, budget=8, resume=True)
+    assert (tmp_path / "run" / "items.jsonl").read_bytes() == items
+
+
 def test_a_run_continues_from_its_own_copy_of_the_space(
     space_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -185,12 +199,13 @@ def test_a_run_continues_from_its_own_copy_of_the_space(
     run = tmp_path / "runs" / "mine"
     search(home / "mine.yaml", run=run, serial=True, budget=6)
     monkeypatch.chdir(tmp_path)
-    more = search(run / "space.yaml", run=run, serial=True, budget=7, resume=True)
+    more = search(run / "space.yaml", serial=True, budget=7, resume=True)
     assert list(more.trials()["trial"]) == list(range(7))
     away = tmp_path / "elsewhere"
     shutil.move(home, away)
     with pytest.raises(RequestError, match=r"`sources.math`: .*models/math"):
         search(run / "space.yaml", run=run, serial=True, budget=8, resume=True)
+    (away / "mine.yaml").write_text(text.replace("models/math", str(away / "models" / "math")))
     moved = search(away / "mine.yaml", run=run, serial=True, budget=8, resume=True)
     assert list(moved.trials()["trial"]) == list(range(8))
     assert evomerge.open_run(run).record.paths["math"] == str(away / "models" / "math")
@@ -209,19 +224,21 @@ def test_candidates_nobody_has_begun_at_the_deadline_wait_for_a_resume(
         objectives=record.objectives, genes=record.genome.genes, sampler=None,
     )  # fmt: skip
     live = LiveRun(folder, record, study, budget=24)
-    slow = OneOfTwo(record.brief())
-    run_loop(live, slow, lambda snapshot: None, deadline=time.monotonic() + 0.01)
-    slow.close()
+    late = OneOfTwo(record.brief())
+    late.deadline = time.monotonic() + 2
+    run_loop(live, late, lambda snapshot: None, deadline=late.deadline)
+    late.close()
     assert [trial.state.name for trial in study.trials()][:3] == ["COMPLETE", "RUNNING", "WAITING"]
 
 
 class OneOfTwo(SerialDispatcher):
-    """Takes two jobs, begins one, and answers it late."""
+    """Takes two jobs, begins one, and answers it when time is up."""
 
     capacity = 2
+    deadline = 0.0
 
     def collect(self) -> list[tuple[Job, Evaluation]]:
-        time.sleep(0.05)
+        time.sleep(max(0.0, self.deadline - time.monotonic()))
         return super().collect()
 
 
