@@ -1,9 +1,14 @@
-"""What every test runs under: no hub, no progress bars, one thread."""
+"""What every test runs under: no hub, no progress bars, one thread, and Ctrl-C heard.
+
+A shell that runs the tests in the background has them, and all they start, ignore SIGINT.
+"""
 
 from __future__ import annotations
 
 import os
+import signal
 
 os.environ.update(
     HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TQDM_DISABLE="1", TOKENIZERS_PARALLELISM="false"
 )
+signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -16,8 +16,9 @@ import io
 import json
 import logging
 import math
+import sys
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -162,8 +163,9 @@ class TaskLibrary:
             self._check_readable(name)
             raise TaskError(f"{unknown('task', name, self._similar(name))} (looked {self._where})")
         try:
-            task = self._manager.load([name])["tasks"][name]
-            loaded = ItemTask(task, few_shot=self._few_shot, seed=self._seed)
+            with _no_bytecode():
+                task = self._manager.load([name])["tasks"][name]
+                loaded = ItemTask(task, few_shot=self._few_shot, seed=self._seed)
         except Exception as error:  # a task is other people's templates and functions
             raise TaskError(f"task `{name}` ({self._where}) cannot be loaded: {_root(error)}") from error
         if not loaded.facts.items:
@@ -185,6 +187,16 @@ class TaskLibrary:
         """Return the known names, of lm-eval's thousands only some that begin alike."""
         known = list(self._manager.all_subtasks)
         return [other for other in known if other[:3] == name[:3]][:20] if self._own else known
+
+
+@contextlib.contextmanager
+def _no_bytecode() -> Iterator[None]:
+    """Leave no `__pycache__` beside the functions of a task: the folder is its author's."""
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = before
 
 
 def _root(error: BaseException) -> str:

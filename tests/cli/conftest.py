@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,9 +108,7 @@ class Workplace:
     def listing(self) -> dict[str, tuple[int, int]]:
         """Return size and time of every file and folder."""
         found = sorted(self.path.rglob("*"))
-        return {
-            str(p): (p.stat().st_size, p.stat().st_mtime_ns) for p in found if "__pycache__" not in p.parts
-        }
+        return {str(path): (path.stat().st_size, path.stat().st_mtime_ns) for path in found}
 
     def write_space(self, text: str, name: str = "space.yaml") -> None:
         (self.path / name).write_text(text, encoding="utf-8")
@@ -149,6 +148,7 @@ def workplace(furnished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     path = tmp_path / "place"
     shutil.copytree(furnished, path)
     monkeypatch.chdir(path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)  # whatever the caller's environment says
     # a plug-in of pytest imports tqdm before `main` can tell it to be quiet
     monkeypatch.setattr(tqdm, "__init__", functools.partialmethod(tqdm.__init__, disable=True))
     return Workplace(path)
