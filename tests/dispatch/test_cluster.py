@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import ray
 from ray._private import ray_constants
@@ -26,6 +25,7 @@ from evomerge.dispatch.environment import ON_LOOPBACK, QUIET
 from evomerge.dispatch.shape import Node, read_cluster, shape_workers
 from evomerge.errors import RequestError
 from tests.controller.conftest import SPACE
+from tests.dispatch.listening import LOOPBACK, listening
 
 WITH_TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
@@ -70,15 +70,7 @@ def test_a_private_ray_stays_inside_and_leaves_the_process_as_it_was(
     before = dict(os.environ)
     with local_ray(cpus=1):
         assert os.environ["RAY_AUTH_TOKEN"] != WITH_TOKEN["RAY_AUTH_TOKEN"]
-        processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
-        listening = {
-            connection.laddr.ip
-            for process in processes
-            for connection in process.net_connections("inet")
-            if connection.status == psutil.CONN_LISTEN
-        }
-        assert listening
-        assert listening <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+        assert set() < listening() <= LOOPBACK
     assert dict(os.environ) == before
     assert ray_constants.ENABLE_RAY_CLUSTER
     for name, value in WITH_TOKEN.items():

@@ -26,6 +26,7 @@ from evomerge.space import read_space
 from evomerge.space.baselines import baselines
 from evomerge.types import Failed, Scored
 from tests.controller.conftest import SPACE
+from tests.dispatch.listening import LOOPBACK, listening
 
 
 class Deadly(str):
@@ -145,15 +146,7 @@ def test_a_candidate_that_ends_every_worker_is_a_failure(
 
 
 def test_nothing_listens_beyond_loopback(dispatcher: RayDispatcher) -> None:
-    processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
-    listening = {
-        connection.laddr.ip
-        for process in processes
-        for connection in process.net_connections("inet")
-        if connection.status == psutil.CONN_LISTEN
-    }
-    assert listening
-    assert listening <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+    assert set() < listening() <= LOOPBACK
 
 
 def test_a_worker_that_cannot_start_ends_the_run_with_its_own_error(
