@@ -98,10 +98,9 @@ class RunFolder:
             why = "not writable" if above.is_dir() else "a file"
             raise RunError(f"the run folder {self.path} cannot be made: {above} is {why}")
         if self.path.exists() and any(self.path.iterdir()):
-            begun = (
-                "exists; continue it with `--resume`, or" if self.begun else "exists, and is no run folder;"
-            )
-            raise RunError(f"{self.path} {begun} choose another `--run`")
+            if self.begun:
+                raise RunError(f"{self.path} exists; continue it with `--resume`, or choose another `--run`")
+            raise RunError(f"{self.path} exists, and is no run folder; choose another `--run`")
 
     def create(self, record: RunRecord, space_text: str) -> None:
         """Make the folder. Raises `RunError` if something is there, or it cannot be written."""

@@ -97,12 +97,13 @@ def test_every_request_type_of_lm_eval_is_covered() -> None:
 def test_a_metric_of_all_items_together_has_no_score_per_item(
     math_expert: tuple[Any, Any], tmp_path: Path
 ) -> None:
-    """MCC of an item is (right, predicted), which is no (score, weight)."""
+    """MCC of an item is (right, predicted): no (score, weight), even where both are plain numbers."""
     shutil.copytree(TASKS, tmp_path / "tasks")
     file = tmp_path / "tasks" / "math_b.yaml"
-    file.write_text(
-        file.read_text().replace("metric: acc", "metric: mcc").replace("mean", "matthews_corrcoef")
-    )
+    text = file.read_text().replace("metric: acc", "metric: mcc").replace("mean", "matthews_corrcoef")
+    file.write_text(text + "process_results: !function data.pair\n")
+    with (tmp_path / "tasks" / "data.py").open("a") as functions:
+        functions.write("\n\ndef pair(doc, results):\n    return {'mcc': (doc['gold'], len(results) % 2)}\n")
     task = TaskLibrary(tmp_path / "tasks", few_shot=None, seed=0).load("math_b")
     items = task.facts.items[:20]
     score, scored = task.answer(Scorer(*math_expert, batch_size=16), items).read(measure(task, "mcc"), items)

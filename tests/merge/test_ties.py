@@ -129,6 +129,13 @@ def test_mergelm_drops_a_rounded_down_share_and_keeps_one_more(density: float, k
     assert int((ties(delta, compat="mergelm", mask_rate=1 - density) != 0).sum()) == kept
 
 
+@pytest.mark.parametrize(("compat", "kept"), [("official", 4), ("mergelm", 4), ("evomerge", 1)])
+def test_every_tie_stays_in_a_tensor_too_where_the_rules_say_so(compat: str, kept: int) -> None:
+    delta = torch.tensor([1.0, -1.0, 1.0, 3.0])
+    merged = ties(delta, density=0.25, scope="tensor", compat=compat)
+    assert int((merged != 0).sum()) == kept
+
+
 def test_a_stated_scope_counts_under_every_compat() -> None:
     """MergeLM's rule with the scope of a tensor: kept are 4 - int(4 * 0.5) + 1 entries of each."""
     base = {"a": torch.zeros(4), "b": torch.zeros(4)}
