@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from evomerge.checkpoints.architecture import is_embedding
 from evomerge.checkpoints.tensors import DTYPES, Library
 from evomerge.errors import MergeError
-from evomerge.merge.method import Site, Surveying
-from evomerge.merge.plan import Apply, Copy, Output, Plan
+from evomerge.merge.method import Site, Surveying, View
+from evomerge.merge.plan import Apply, Copy, Operand, Output, Plan
 
 KeepMasks = dict[str, tuple[Tensor, ...]]
 """By tensor name, one mask per source that replaces the random draws; for reproducing published numbers."""
@@ -39,7 +40,8 @@ class Execution:
         if isinstance(output.operation, Copy):
             return self._copy(output, output.operation)
         base, operands = self._operands(output.operation)
-        merged = output.operation.method.merge(base, operands, self._site(output))
+        site = self._site(output, output.operation)
+        merged = output.operation.method.merge(base, operands, site)
         result = merged.to(DTYPES[output.spec.dtype])
         if not bool(result.isfinite().all()):
             raise MergeError(f"merging `{output.name}` gave values that {output.spec.dtype} cannot hold")
@@ -52,12 +54,8 @@ class Execution:
 
     def _operands(self, operation: Apply) -> tuple[Tensor | None, Tensor]:
         """Return the base `(*s)` and the operands `(n, *s)` that the method works on, in float32."""
-        base = None
-        if operation.base is not None:
-            base = self._library.float32(operation.base.model, operation.base.tensor, self._device)
-        first, *rest = (
-            self._library.float32(each.model, each.tensor, self._device) for each in operation.operands
-        )
+        base = self._read(operation.base) if operation.base is not None else None
+        first, *rest = (self._read(each) for each in operation.operands)
         operands = torch.empty((1 + len(rest), *first.shape), dtype=torch.float32, device=first.device)
         for i, tensor in enumerate((first, *rest)):
             if operation.method.on == "deltas" and base is not None:
@@ -66,13 +64,18 @@ class Execution:
                 operands[i] = tensor
         return base, operands
 
-    def _site(self, output: Output) -> Site:
-        assert isinstance(output.operation, Apply)
+    def _read(self, operand: Operand) -> Tensor:
+        return self._library.float32(operand.model, operand.tensor, self._device)
+
+    def _site(self, output: Output, operation: Apply, *, surveyed: bool = True) -> Site:
         return Site(
             tensor=output.name,
-            sources=tuple(operand.model for operand in output.operation.operands),
+            sources=tuple(operand.model for operand in operation.operands),
             seed=self.plan.seed,
-            survey=self._survey,
+            embedding=is_embedding(output.name),
+            survey=self._survey if surveyed else None,
+            statistics=tuple(self._read(each) if each else None for each in operation.statistics),
+            inputs_first=operation.inputs_first,
             keep_masks=self._keep_masks.get(output.name),
         )
 
@@ -82,12 +85,19 @@ class Execution:
         if not surveyed:
             return None
 
-        def stream() -> Iterator[tuple[str, Tensor]]:
+        def stream() -> Iterator[View]:
             for output in surveyed:
                 assert isinstance(output.operation, Apply)
-                yield output.name, self._operands(output.operation)[1]
+                yield self._view(output, output.operation)
 
         first = surveyed[0].operation
         assert isinstance(first, Apply)
         assert isinstance(first.method, Surveying)
         return first.method.survey(stream)
+
+    def _view(self, output: Output, operation: Apply) -> View:
+        return View(
+            site=self._site(output, operation, surveyed=False),
+            shape=output.spec.shape,
+            load=lambda: self._operands(operation)[1],
+        )

@@ -42,11 +42,13 @@ class Copy:
 
 @dataclass(frozen=True, kw_only=True)
 class Apply:
-    """The output is a method applied to the operands."""
+    """The output is a method applied to the operands, with what was measured on each, if it asks for that."""
 
     method: MergeMethod
     base: Operand | None
     operands: tuple[Operand, ...]
+    statistics: tuple[Operand | None, ...] = ()
+    inputs_first: bool = False
 
 
 Operation: TypeAlias = Copy | Apply
@@ -152,7 +154,7 @@ class _Planner:
             _log.warning("`%s` is not in every source: copied from `%s`", name, self.template)
             return Copy(operand=home)
         method = self._method(name)
-        base = home if method.base == "needed" else None
+        base = home if self.merge.base is not None and method.base != "unused" else None
         return Apply(method=method, base=base, operands=operands)
 
     def _method(self, name: str) -> MergeMethod:
@@ -225,8 +227,8 @@ def _check_surveys(outputs: tuple[Output, ...]) -> None:
     keys = {survey_key(output.operation) for output in outputs} - {None}
     if len(keys) > 1:
         raise RecipeError(
-            "a method that looks at the whole model needs the same `density` and `sign_method` in all "
-            "groups; fix them at one value each, or use `scope: tensor`"
+            "a method that looks at the whole model needs the same parameters (weights aside) in all groups; "
+            "fix them at one value each, or use `scope: tensor` where there is one"
         )
 
 

@@ -76,7 +76,9 @@ class Genome:
             asked = self._range(parameter)
             if not isinstance(asked, Range | list) and name in self.space.merge.genes:
                 shared[name] = asked
-        searched = [p for p in own.values() if isinstance(self._range(p), Range | list)]
+            elif parameter.spec.whole and isinstance(asked, Range | list):
+                shared[name] = self._setting(parameter, None, params)
+        searched = [p for p in own.values() if isinstance(self._range(p), Range | list) and not p.spec.whole]
         groups = tuple(self._group(cell, searched, params) for cell in self._cells) if searched else ()
         return self.recipe(method, params=shared, groups=groups)
 
@@ -158,24 +160,28 @@ class Genome:
 
     def _places(self, parameter: Parameter) -> Iterator[str]:
         """Yield the gene names of a parameter: per source where it has one value per source, per cell."""
-        for cell in self._cells:
+        for cell in (None,) if parameter.spec.whole else self._cells:
             if parameter.per_source:
                 for source in self.space.merged:
-                    yield f"{parameter.name}/{source}/{cell.label}"
+                    yield _gene_name(parameter, source, cell)
             else:
-                yield f"{parameter.name}/{cell.label}"
+                yield _gene_name(parameter, None, cell)
 
     def _group(self, cell: _Cell, searched: list[Parameter], params: Params) -> Group:
-        settings: dict[str, Setting] = {}
-        for parameter in searched:
-            if parameter.per_source:
-                settings[parameter.name] = {
-                    source: float(params[f"{parameter.name}/{source}/{cell.label}"])
-                    for source in self.space.merged
-                }
-            else:
-                settings[parameter.name] = params[f"{parameter.name}/{cell.label}"]
+        settings = {parameter.name: self._setting(parameter, cell, params) for parameter in searched}
         return Group(layers=cell.layers, modules=cell.modules, params=settings)
+
+    def _setting(self, parameter: Parameter, cell: _Cell | None, params: Params) -> Setting:
+        """Return what the genes say of a parameter in a cell (None: in the whole model)."""
+        if not parameter.per_source:
+            return params[_gene_name(parameter, None, cell)]
+        return {source: float(params[_gene_name(parameter, source, cell)]) for source in self.space.merged}
+
+
+def _gene_name(parameter: Parameter, source: str | None, cell: _Cell | None) -> str:
+    """Return `PARAMETER/SOURCE/CELL`, without the parts that do not apply."""
+    parts = (parameter.name, source, cell.label if cell else None)
+    return "/".join(part for part in parts if part is not None)
 
 
 def _gene(name: str, parameter: Parameter, asked: Range | list[Value]) -> GeneSpec:
@@ -197,5 +203,6 @@ def _wider(one: Parameter, other: Parameter) -> Parameter:
         default=one.spec.default,
         meaning=one.spec.meaning,
         searched=one.spec.searched or other.spec.searched,
+        whole=one.spec.whole and other.spec.whole,
     )
     return Parameter(name=one.name, field=one.field, per_source=one.per_source, spec=spec)

@@ -1,10 +1,13 @@
 """From a space and a number of layers to genes, and from their values to a recipe."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
+from evomerge import plugins
 from evomerge.errors import SpaceError
+from evomerge.parameters import declared
 from evomerge.recipe import MODULES, ModelRef
 from evomerge.recipe.model import IN_LAYERS
 from evomerge.space import GeneSpec, Genome, parse_space
@@ -188,3 +191,16 @@ def test_fixing_everything_leaves_no_genes() -> None:
     found = genome("{base: base, genes: {weight: 1}}")
     assert found.genes == ()
     assert found.decode({}).merge.settings(3, "mlp") == {"weight": 1}
+
+
+def test_a_parameter_of_the_whole_model_is_one_gene_per_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = {
+        name: replace(parameter, spec=replace(parameter.spec, whole=True)) if name == "density" else parameter
+        for name, parameter in declared(plugins.load("methods", "ties")).items()
+    }
+    monkeypatch.setattr("evomerge.space.genome.declared", lambda method: whole)
+    found = genome("{base: base, method: ties, layers: 2, genes: {weight: 1.0}}")
+    assert [gene.name for gene in found.genes] == ["density/math", "density/lang"]
+    merge = found.decode({"density/math": 0.25, "density/lang": 0.5}).merge
+    assert merge.groups == ()
+    assert merge.params == {"weight": 1.0, "density": {"math": 0.25, "lang": 0.5}}

@@ -180,7 +180,7 @@ def test_a_value_of_the_wrong_kind_is_one_sentence(text: str, message: str) -> N
         (in_merge("method: tie"), f"7: `merge.method` is unknown: no merge method named `tie`. Did you mean `ties`? Known: {METHODS}"),
         (in_merge("method: [linear, tie]", "genes: {density: 0.5}"), f"7: `merge.method[1]` is unknown: no merge method named `tie`. Did you mean `ties`? Known: {METHODS}"),
         (in_merge("genes: {wieght: 1}"), "7: `merge.genes.wieght` is unknown: no parameter named `wieght`. Did you mean `weight`? Known: lambda, normalize, weight"),
-        (in_merge("compat: mergekitt"), "7: `merge.compat` is unknown: no compat of `task_arithmetic` named `mergekitt`. Did you mean `mergekit`? Known: evomerge, mergekit, mergelm, official, peft"),
+        (in_merge("compat: mergekitt"), "7: `merge.compat` is unknown: no compat of `task_arithmetic` named `mergekitt`. Did you mean `mergekit`? Known: evomerge, fusion_bench, mergekit, mergelm, official, peft, regmean_repo"),
     ],
     ids=lambda value: value.split("`")[1] if value[0].isdigit() else "in",
 )  # fmt: skip

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from evomerge.merge.kernels.dropping import CHANCE_TO_STAY, RESCALE, drop
 from evomerge.merge.kernels.weighting import LAMBDA, NORMALIZE, SMALLEST_SUM, TASK_WEIGHT, weighted_sum
-from evomerge.merge.method import EVERYONES, BaseUse, MergeMethod, Operand, Site
+from evomerge.merge.method import EVERYONES, BaseUse, Cost, MergeMethod, Operand, Site
 from evomerge.parameters import PerSource
 from evomerge.types import Value
 
@@ -30,6 +30,7 @@ class DareLinear:
     sources: ClassVar[tuple[int, int | None]] = (1, None)
     compats: ClassVar[tuple[str, ...]] = EVERYONES
     additive: ClassVar[Mapping[str, Value] | None] = {"lambda": 1.0, "normalize": False, "density": 1.0}
+    cost: ClassVar[Cost] = "elementwise"
 
     weight: Annotated[PerSource, TASK_WEIGHT]
     density: Annotated[PerSource, CHANCE_TO_STAY]

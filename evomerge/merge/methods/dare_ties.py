@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from evomerge.merge.kernels.consensus import SIGN_METHOD, VOTE_WEIGHT
 from evomerge.merge.kernels.dropping import CHANCE_TO_STAY, RESCALE, drop
 from evomerge.merge.kernels.weighting import LAMBDA
-from evomerge.merge.method import BaseUse, MergeMethod, Operand, Site
+from evomerge.merge.method import BaseUse, Cost, MergeMethod, Operand, Site
 from evomerge.merge.methods.ties import Ties
 from evomerge.parameters import Choice, PerSource
 from evomerge.types import Value
@@ -30,6 +30,7 @@ class DareTies:
     sources: ClassVar[tuple[int, int | None]] = (1, None)
     compats: ClassVar[tuple[str, ...]] = ("evomerge", "mergekit", "peft")
     additive: ClassVar[Mapping[str, Value] | None] = None
+    cost: ClassVar[Cost] = "elementwise"
 
     weight: Annotated[PerSource, VOTE_WEIGHT]
     density: Annotated[PerSource, CHANCE_TO_STAY]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from evomerge.merge.kernels.weighting import LAMBDA, NORMALIZE, SMALLEST_SUM, TASK_WEIGHT, weighted_sum
-from evomerge.merge.method import EVERYONES, BaseUse, MergeMethod, Operand, Site
+from evomerge.merge.method import EVERYONES, BaseUse, Cost, MergeMethod, Operand, Site
 from evomerge.parameters import PerSource
 from evomerge.types import Value
 
@@ -27,6 +27,7 @@ class TaskArithmetic:
     sources: ClassVar[tuple[int, int | None]] = (1, None)
     compats: ClassVar[tuple[str, ...]] = EVERYONES
     additive: ClassVar[Mapping[str, Value] | None] = {"lambda": 1.0, "normalize": False}
+    cost: ClassVar[Cost] = "elementwise"
 
     weight: Annotated[PerSource, TASK_WEIGHT]
     lambda_: Annotated[float, LAMBDA]

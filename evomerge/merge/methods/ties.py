@@ -16,7 +16,7 @@ from evomerge.errors import MergeError
 from evomerge.merge.kernels.consensus import SIGN_METHOD, VOTE_WEIGHT, agreeing, elect, strongest
 from evomerge.merge.kernels.trimming import global_cut, kept_count, trim, trim_at
 from evomerge.merge.kernels.weighting import per_source
-from evomerge.merge.method import BaseUse, MergeMethod, Operand, Site, Stream
+from evomerge.merge.method import BaseUse, Cost, MergeMethod, Operand, Site, Stream
 from evomerge.parameters import Choice, Gene, PerSource
 from evomerge.types import Value
 
@@ -68,6 +68,7 @@ class Ties:
     sources: ClassVar[tuple[int, int | None]] = (1, None)
     compats: ClassVar[tuple[str, ...]] = tuple(_RULES)
     additive: ClassVar[Mapping[str, Value] | None] = None
+    cost: ClassVar[Cost] = "ranks"
 
     weight: Annotated[PerSource, VOTE_WEIGHT]
     density: Annotated[
@@ -147,11 +148,11 @@ class Ties:
 
     def survey(self, stream: Stream) -> _Cuts:
         """Find every source's cut over the whole model, and how undecided votes fall."""
-        sizes = [operands[0].numel() for _, operands in stream()]
+        sizes = [math.prod(view.shape) for view in stream()]
         counts = [self._count(density, sum(sizes)) for density in self.density]
 
         def task_vector(source: int) -> Iterator[Tensor]:
-            return (operands[source] for _, operands in stream())
+            return (view.load()[source] for view in stream())
 
         cuts = [
             global_cut(lambda i=i: task_vector(i), count) if count > 0 else None  # type: ignore[misc]
@@ -202,8 +203,8 @@ class Ties:
     def _votes(self, stream: Stream, cuts: _Cuts) -> float:
         """Return the sum of the elected signs over the whole model."""
         total = 0.0
-        for name, operands in stream():
-            trimmed = self._trim(operands, Site(tensor=name, sources=(), seed=0, survey=cuts))
+        for view in stream():
+            trimmed = self._trim(view.load(), replace(view.site, survey=cuts))
             total += float(elect(trimmed, self.sign_method).double().sum())
         return total
 
@@ -213,11 +214,11 @@ def _share_out(
 ) -> dict[str, tuple[int | None, ...]]:
     """Return how many entries equal to the cut each tensor keeps: earlier tensors first."""
     shares: dict[str, tuple[int | None, ...]] = {}
-    for name, operands in stream():
-        ties = [int((delta.abs() == cut).sum()) for delta, cut in zip(operands, thresholds, strict=True)]
+    for view in stream():
+        ties = [int((delta.abs() == cut).sum()) for delta, cut in zip(view.load(), thresholds, strict=True)]
         kept = [min(tied, left) for tied, left in zip(ties, spare, strict=True)]
         spare = [left - taken for left, taken in zip(spare, kept, strict=True)]
-        shares[name] = tuple(kept)
+        shares[view.site.tensor] = tuple(kept)
     return shares
 
 
