@@ -17,8 +17,9 @@ from evomerge.checkpoints.folder import Checkpoint
 from evomerge.checkpoints.headers import TensorSpec
 from evomerge.errors import CheckpointError, MergeError, RecipeError, unknown
 from evomerge.merge.method import MergeMethod, Surveying, taken
-from evomerge.parameters import bind
+from evomerge.parameters import bind, declared
 from evomerge.recipe import Merge, Recipe
+from evomerge.types import Value
 
 _log = logging.getLogger(__name__)
 
@@ -159,27 +160,31 @@ class _Planner:
 
     def _method(self, name: str) -> MergeMethod:
         """Return the merge's method with the parameters in force at the tensor `name`."""
-        layer, module = self.structures[self.template].place(name)
+        structure, kind = self.structures[self.template], plugins.load("methods", self.merge.method)
+        settled = self.merge.settings(name, *structure.place(name), structure.layers)
         settings = {
             key: self._by_source(key, value) if isinstance(value, Mapping) else value
-            for key, value in self.merge.settings(layer, module).items()
+            for key, value in settled.items()
+            if value is not None
         }
-        kind = plugins.load("methods", self.merge.method)
         try:
             bound: MergeMethod = bind(kind, settings, len(self.merge.sources), compat=self.merge.compat)
         except MergeError as error:
             raise RecipeError(f"`{self.merge.method}` cannot merge `{name}` so: {error}") from error
         return bound
 
-    def _by_source(self, key: str, values: Mapping[str, float]) -> tuple[float, ...]:
-        """Return the values in the order of the sources, of which each has exactly one."""
+    def _by_source(self, key: str, values: Mapping[str, Value | None]) -> tuple[Value, ...]:
+        """Return the values in the order of the sources, each of which is named; None is the default."""
         for source in self.merge.sources:
             if source not in values:
                 raise RecipeError(f"`{key}` has no value for the source `{source}`")
         for source in values:
             if source not in self.merge.sources:
                 raise RecipeError(f"`{key}`: {unknown('source', source, self.merge.sources)}")
-        return tuple(values[source] for source in self.merge.sources)
+        known = declared(plugins.load("methods", self.merge.method))
+        default = known[key].spec.default if key in known else 0.0  # an unknown key is refused by `bind`
+        given = (values[source] for source in self.merge.sources)
+        return tuple(default if value is None else value for value in given)
 
     def _find(self, model: str, name: str) -> Operand | None:
         """Return where `model` keeps `name`; a tied model's head is its embedding."""

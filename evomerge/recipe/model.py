@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from evomerge.errors import RecipeError, unknown
+from evomerge.recipe.layered import Filtered, Layered, relative_depth, value_at
 from evomerge.types import Value
 
 MODULES = ("attn", "mlp", "rest", "embed", "head")
@@ -17,8 +18,10 @@ comes before the first layer, `head` all that comes after the last: final norm a
 
 IN_LAYERS = MODULES[:3]
 
-Setting: TypeAlias = Value | Mapping[str, float]
+Setting: TypeAlias = Layered | Mapping[str, Layered]
 """A parameter's value: one for all sources, or one per source by the source's name."""
+Settled: TypeAlias = Value | Mapping[str, Value | None] | None
+"""A parameter's value at one tensor; None where only filters stand and none of them matches."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,12 +70,18 @@ class Merge:
     groups: tuple[Group, ...] = ()
     compat: str = "evomerge"
 
-    def settings(self, layer: int | None, module: str) -> dict[str, Setting]:
-        """Return the parameters in force for a tensor of `module` in `layer`."""
+    def settings(self, tensor: str, layer: int | None, module: str, layers: int) -> dict[str, Settled]:
+        """Return the parameters in force at `tensor` of `module` in `layer` of a model of so many `layers`.
+
+        Anchors stretch over the whole model, or over the layers of the group in which they stand.
+        """
+        depth = relative_depth(layer, 0, layers - 1)
+        settled = _settled(self.params, tensor, depth)
         for group in self.groups:
             if group.covers(layer, module):
-                return {**self.params, **group.params}
-        return dict(self.params)
+                first, last = group.layers or (0, layers - 1)
+                return settled | _settled(group.params, tensor, relative_depth(layer, first, last))
+        return settled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,9 +132,19 @@ class Recipe:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def _settled(params: Mapping[str, Setting], tensor: str, depth: float) -> dict[str, Settled]:
+    """Return what each of `params` is at a tensor of relative `depth`."""
+    return {
+        name: {source: value_at(each, tensor=tensor, depth=depth) for source, each in setting.items()}
+        if isinstance(setting, Mapping)
+        else value_at(setting, tensor=tensor, depth=depth)
+        for name, setting in params.items()
+    }
+
+
 def plain(value: Any) -> Any:
     """Return `value` as dicts, lists and scalars, floats that are whole numbers included as floats."""
-    if isinstance(value, Group | Merge | ModelRef | Recipe):
+    if isinstance(value, Filtered | Group | Merge | ModelRef | Recipe):
         return {key: plain(each) for key, each in vars(value).items()}
     if isinstance(value, Mapping):
         return {str(key): plain(each) for key, each in value.items()}

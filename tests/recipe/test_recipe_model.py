@@ -100,9 +100,9 @@ def test_any_change_around_the_merge_changes_the_key(changed: dict[str, Any]) ->
 
 
 def test_settings_are_those_of_the_first_covering_group_over_the_common_ones() -> None:
-    assert MERGE.settings(1, "attn") == {**MERGE.params, "weight": {"a": 0.5, "b": 0.25}}
-    assert MERGE.settings(2, "attn") == MERGE.params
-    assert MERGE.settings(2, "mlp") == {**MERGE.params, "weight": 0.3}
+    assert MERGE.settings("w", 1, "attn", 4) == {**MERGE.params, "weight": {"a": 0.5, "b": 0.25}}
+    assert MERGE.settings("w", 2, "attn", 4) == MERGE.params
+    assert MERGE.settings("w", 2, "mlp", 4) == {**MERGE.params, "weight": 0.3}
 
 
 @pytest.mark.parametrize(

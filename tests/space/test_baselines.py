@@ -75,7 +75,7 @@ def test_a_point_decodes_to_the_weights_of_its_baseline(method: str, label: str)
     merge = space.decode(params).merge
     assert merge.method in ("task_arithmetic", "dare_linear")
     for layer, module in ((0, "attn"), (1, "mlp"), (3, "rest"), (None, "embed"), (None, "head")):
-        settings = merge.settings(layer, module)
+        settings = merge.settings("w", layer, module, 4)
         assert settings["weight"] == WEIGHTS[label]
         assert settings.get("density") in (None, {"math": 1.0, "lang": 1.0})
 

@@ -148,7 +148,7 @@ def test_a_recipe_carries_each_value_to_its_place() -> None:
         (0, "attn", "L0-2/attn"), (2, "rest", "L0-2/mlp+rest"), (3, "mlp", "L3-5/mlp+rest"),
         (None, "embed", "embed"), (None, "head", "head"),
     ):  # fmt: skip
-        settings = merge.settings(layer, module)
+        settings = merge.settings("w", layer, module, LAYERS)
         for parameter in ("weight", "density"):
             assert settings[parameter] == {
                 source: params[f"{parameter}/{source}/{place}"] for source in ("math", "lang")
@@ -158,7 +158,7 @@ def test_a_recipe_carries_each_value_to_its_place() -> None:
 def test_fixed_values_are_in_every_recipe_and_no_genes() -> None:
     found = genome("{base: base, method: ties, genes: {density: 0.3, normalize: false, scope: model}}")
     assert {name.partition("/")[0] for name in by_name(found)} == {"weight"}
-    settings = found.decode(middle(found)).merge.settings(0, "attn")
+    settings = found.decode(middle(found)).merge.settings("w", 0, "attn", LAYERS)
     assert (settings["density"], settings["normalize"], settings["scope"]) == (0.3, False, "model")
 
 
@@ -168,9 +168,9 @@ def test_a_recipe_holds_only_what_its_method_knows() -> None:
     ties = found.decode(middle(found) | {"method": "ties"})
     assert linear.merge.base is None
     assert set(linear.models) == {"math", "lang"}
-    assert set(linear.merge.settings(0, "attn")) == {"weight"}
+    assert set(linear.merge.settings("w", 0, "attn", LAYERS)) == {"weight"}
     assert ties.merge.base == "base"
-    assert set(ties.merge.settings(0, "attn")) == {"weight", "density", "scope"}
+    assert set(ties.merge.settings("w", 0, "attn", LAYERS)) == {"weight", "density", "scope"}
 
 
 def test_idle_genes_do_not_change_the_recipe() -> None:
@@ -190,7 +190,7 @@ def test_a_recipe_keeps_dtype_and_seed_of_the_space() -> None:
 def test_fixing_everything_leaves_no_genes() -> None:
     found = genome("{base: base, genes: {weight: 1}}")
     assert found.genes == ()
-    assert found.decode({}).merge.settings(3, "mlp") == {"weight": 1}
+    assert found.decode({}).merge.settings("w", 3, "mlp", LAYERS) == {"weight": 1}
 
 
 def test_a_parameter_of_the_whole_model_is_one_gene_per_source(monkeypatch: pytest.MonkeyPatch) -> None:
