@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 from rich.logging import RichHandler
 
-from evomerge.cli import dashboard, export, front, search, zoo
+from evomerge.cli import dashboard, export, front, methods, search, zoo
 from evomerge.cli.screen import stderr
 from evomerge.errors import EvomergeError, RequestError
 
@@ -49,6 +49,7 @@ app.command("search")(search.command)
 app.command("front")(front.command)
 app.command("export")(export.command)
 app.command("dashboard")(dashboard.command)
+app.command("methods")(methods.command)
 app.add_typer(zoo.app, name="zoo")
 
 
