@@ -161,6 +161,8 @@ class SamplerChoice(_Table):
 class Space(_Table):
     """A validated space file.
 
+    `baselines` asks for more than the usual models to compare with: `greedy_soup` costs a trial per source.
+
     `batch_size` and `threads` (torch's, per CPU worker) stand here because sums, and so now and then a
     score, depend on how they are split: they belong to what is reproduced.
     """
@@ -173,6 +175,7 @@ class Space(_Table):
     tasks: str | None = None
     few_shot: Annotated[int, Field(ge=0)] | None = None
     items: Items = Field(default_factory=Items)
+    baselines: list[Literal["greedy_soup"]] = Field(default_factory=list)
     sampler: SamplerChoice | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     budget: Count = 200
