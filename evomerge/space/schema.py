@@ -46,18 +46,28 @@ GeneRange: TypeAlias = Range | list[Value] | Value
 """A range, a list to choose from, or one fixed value."""
 
 
+class Anchored(_Table):
+    """So many genes at equal distances along the layers; between them values are interpolated."""
+
+    anchors: Annotated[int, Field(ge=2)]
+
+
+Layers: TypeAlias = int | str | list[list[int]] | Anchored | None
+
+
 class MergeSpace(_Table):
     """What may vary in the merge of `sources` over `base`.
 
     `layers` cuts the layers into that many equal runs (by default four, or each layer where there are
-    fewer), or into the runs listed as [first, last]; "each" gives every layer its own genes. `modules`
-    lists the module groups that have genes of their own.
+    fewer), or into the runs listed as [first, last]; "each" gives every layer its own genes, and
+    {anchors: 3} three that are interpolated along the layers. `modules` lists the module groups that have
+    genes of their own.
     """
 
     base: Name | None = None
     sources: list[Name] | None = None
     method: Name | list[Name] = "task_arithmetic"
-    layers: Count | Literal["each"] | list[list[int]] | None = None
+    layers: Count | Literal["each"] | list[list[int]] | Anchored | None = None
     modules: list[str | list[str]] = Field(default=[list(IN_LAYERS), "embed", "head"])
     genes: dict[str, GeneRange] = Field(default_factory=dict)
     compat: str = "evomerge"
@@ -90,7 +100,7 @@ class MergeSpace(_Table):
 
     @field_validator("layers")
     @classmethod
-    def _pairs(cls, layers: int | str | list[list[int]] | None) -> int | str | list[list[int]] | None:
+    def _pairs(cls, layers: Layers) -> Layers:
         for run in layers if isinstance(layers, list) else ():
             if len(run) != 2 or not 0 <= run[0] <= run[1]:
                 raise ValueError(f"must list runs of layers [first, last] counted from 0, found {run}")
