@@ -24,7 +24,7 @@ def ranks(rows: Tensor) -> Tensor:
     found = torch.empty(rows.shape, dtype=torch.int32, device=rows.device)
     places = torch.arange(rows.shape[1], dtype=torch.int32, device=rows.device)
     height = max(1, _ENTRIES // max(1, rows.shape[1]))
-    for block, into in zip(rows.split(height), found.split(height), strict=True):
+    for block, into in zip(torch.split(rows, height), torch.split(found, height), strict=True):
         order = block.argsort(dim=1, stable=True)
         into.scatter_(1, order, places.expand(order.shape))
     return found
