@@ -66,8 +66,9 @@ def test_entries_of_equal_magnitude_count_in_index_order() -> None:
     assert torch.equal(crumbs(values, 0.5, 0.125), expected)
 
 
-def test_outliers_stay_at_a_density_of_one_in_a_tensor() -> None:
-    assert torch.equal(crumbs(delta(4, 5), 1.0, 0.2), delta(4, 5))
+@pytest.mark.parametrize("remove_first", [True, False])
+def test_outliers_stay_at_a_density_of_one_in_a_tensor(remove_first: bool) -> None:
+    assert torch.equal(crumbs(delta(4, 5), 1.0, 0.2, remove_first=remove_first), delta(4, 5))
 
 
 def test_outliers_may_be_removed_from_what_is_kept() -> None:

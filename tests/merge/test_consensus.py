@@ -68,13 +68,13 @@ def test_a_single_task_agrees_with_itself_alone() -> None:
 
 @pytest.mark.parametrize("compat", ["evomerge", "official"])
 def test_the_sum_may_be_that_of_ties(compat: str) -> None:
-    ties = {"density": 0.2, "merge": "sum"}
-    base, models = {"w": torch.zeros(6, 11)}, [{"w": ONE}, {"w": OTHER}]
+    ties, near = {"density": 0.2, "merge": "sum"}, ONE + 0.3 * OTHER  # near, so that they agree
+    base, models = {"w": torch.zeros(6, 11)}, [{"w": ONE}, {"w": near}]
     tau = merge_tensors("ties", base, models, ties, compat=compat)["w"]
-    used = task_masks(torch.stack([ONE, OTHER]), tau, (0.4, 0.4)).sum(0) >= 1
-    found = merged(ONE, OTHER, k=1, scaling=0.5, multi_task_vector="ties", compat=compat)
+    used = task_masks(torch.stack([ONE, near]), tau, (0.4, 0.4)).sum(0) >= 1
+    found = merged(ONE, near, k=1, scaling=0.5, multi_task_vector="ties", compat=compat)
     torch.testing.assert_close(found, 0.5 * tau * used)
-    assert not torch.equal(found, merged(ONE, OTHER, k=1, scaling=0.5, compat=compat))
+    assert not torch.equal(found, merged(ONE, near, k=1, scaling=0.5, compat=compat))
 
 
 def test_the_authors_ties_trims_over_the_whole_model() -> None:

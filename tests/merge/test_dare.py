@@ -9,6 +9,8 @@ from torch import Tensor
 from evomerge import merge_tensors
 from evomerge.errors import MergeError
 from evomerge.merge.method import Site
+from evomerge.merge.methods.dare_ties import DareTies
+from evomerge.parameters import bind
 
 METHODS = ("dare_linear", "dare_ties")
 SHAPE = (40, 25)
@@ -171,6 +173,13 @@ def test_compat_decides_on_magnitudes_that_equal_the_last_one_dropped(compat: st
     assert merged[merged != 0].tolist() == kept
 
 
+def test_magnitude_drops_a_tenth_of_ten() -> None:
+    """1 − 0.9 is a little less than 0.1, so a truncated count would miss one."""
+    params = {"drop_rate": 0.1, "mask_strategy": "magnitude"}
+    merged = merge_tensors("dare_linear", {"w": torch.zeros(10)}, [{"w": torch.arange(1.0, 11.0)}], params)
+    assert int((merged["w"] == 0).sum()) == 1
+
+
 def test_magnitude_drops_nothing_where_the_share_is_less_than_one_entry() -> None:
     model = {"w": torch.tensor([1.0, 2.0, 3.0])}
     params = {"drop_rate": 0.25, "mask_strategy": "magnitude", "rescale": False}
@@ -220,5 +229,13 @@ def test_what_dropping_left_may_be_trimmed_in_each_tensor() -> None:
 
 @pytest.mark.parametrize("compat", ["official", "mergelm"])
 def test_weights_are_refused_where_the_election_has_none(compat: str) -> None:
+    """Already when parameters are bound: a plan must not be made that cannot be carried out."""
     with pytest.raises(MergeError, match="has no weights in TIES"):
-        merge_tensors("dare_ties", ZERO, [tensors(1)], {"weight": 0.5}, compat=compat)
+        bind(DareTies, {"weight": 0.5}, 2, compat=compat)
+
+
+@pytest.mark.parametrize("compat", ["official", "mergelm"])
+def test_the_authors_let_nobody_win_an_undecided_election(compat: str) -> None:
+    models = [{"w": torch.tensor([1.0, 5.0, -5.0])}, {"w": torch.tensor([-1.0, 5.0, -5.0])}]
+    merged = merge_tensors("dare_ties", {"w": torch.zeros(3)}, models, {"trim_density": 1.0}, compat=compat)
+    assert torch.equal(merged["w"], torch.tensor([0.0, 5.0, -5.0]))

@@ -142,6 +142,14 @@ def test_della_elects_on_weighted_vectors_and_divides_by_the_weights_that_agree(
         torch.testing.assert_close(found["w"], expected.float(), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(("name", "normalize"), [("della", True), ("della_linear", False)])
+def test_della_normalizes_unless_it_only_adds(name: str, normalize: bool) -> None:
+    values = delta(6, 8)
+    assert torch.equal(
+        merged(name, values, weight=0.5), merged(name, values, weight=0.5, normalize=normalize)
+    )
+
+
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize(
     ("density", "epsilon"), [(0.1, 0.15), (0.15, 0.15), (0.9, 0.15), (0.7, 0.3), (0.5, -0.1), (0.5, 0.6)]
