@@ -73,6 +73,10 @@ class Parameter:
     per_source: bool
     spec: Gene | Choice
 
+    def default(self, compat: str) -> Value:
+        """Return what it is where nobody says, under the semantics of `compat`."""
+        return self.spec.under.get(compat, self.spec.default)
+
 
 def declared(method: type[Any]) -> Mapping[str, Parameter]:
     """Return the parameters of `method` by name, in the order they are declared."""
@@ -102,8 +106,7 @@ def bind(method: type[Any], values: Mapping[str, Any], sources: int, *, compat: 
     known, given = declared(method), _translated(method, values)
     arguments: dict[str, Any] = {}
     for name, parameter in known.items():
-        spec = parameter.spec
-        value = given.pop(name, spec.under.get(compat, spec.default))
+        value = given.pop(name, parameter.default(compat))
         arguments[parameter.field] = _checked(parameter, value, sources)
     if given:
         raise MergeError(unknown("parameter", next(iter(given)), known))

@@ -182,7 +182,7 @@ class _Planner:
             if source not in self.merge.sources:
                 raise RecipeError(f"`{key}`: {unknown('source', source, self.merge.sources)}")
         known = declared(plugins.load("methods", self.merge.method))
-        default = known[key].spec.default if key in known else 0.0  # an unknown key is refused by `bind`
+        default = known[key].default(self.merge.compat) if key in known else 0.0  # `bind` refuses other keys
         given = (values[source] for source in self.merge.sources)
         return tuple(default if value is None else value for value in given)
 
