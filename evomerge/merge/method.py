@@ -119,3 +119,8 @@ class Informed(Protocol):
     """A method that merges by what was measured on each source; `merge` finds it in `site.statistics`."""
 
     statistic: ClassVar[Statistic]
+
+
+def statistic_of(method: type[MergeMethod]) -> Statistic | None:
+    """Return what the method needs measured on each source, or None."""
+    return method.statistic if isinstance(method, Informed) else None

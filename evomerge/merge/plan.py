@@ -15,8 +15,9 @@ from evomerge import plugins
 from evomerge.checkpoints.architecture import Architecture, read_architecture
 from evomerge.checkpoints.folder import Checkpoint
 from evomerge.checkpoints.headers import TensorSpec
+from evomerge.checkpoints.measured import Measured, statistics_name
 from evomerge.errors import CheckpointError, MergeError, RecipeError, unknown
-from evomerge.merge.method import MergeMethod, Surveying, taken
+from evomerge.merge.method import MergeMethod, Surveying, statistic_of, taken
 from evomerge.parameters import bind, declared
 from evomerge.recipe import Merge, Recipe
 from evomerge.types import Value
@@ -117,6 +118,7 @@ def compile_plan(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -> Plan:
     structures = {name: read_architecture(model.specs, model.config) for name, model in used.items()}
     _check_sources(merge)
     _check_groups(merge, structures[recipe.template].layers)
+    _check_measured(merge, used)
     names = _output_names(template, structures)
     code = _code(recipe.dtype)
     planner = _Planner(merge=merge, used=used, structures=structures, template=recipe.template)
@@ -156,7 +158,36 @@ class _Planner:
             return Copy(operand=home)
         method = self._method(name)
         base = home if self.merge.base is not None and method.base != "unused" else None
-        return Apply(method=method, base=base, operands=operands)
+        statistics, inputs_first = self._statistics(name, operands)
+        return Apply(
+            method=method, base=base, operands=operands, statistics=statistics, inputs_first=inputs_first
+        )
+
+    def _statistics(
+        self, name: str, operands: tuple[Operand, ...]
+    ) -> tuple[tuple[Operand | None, ...], bool]:
+        """Return what was measured for each operand, and whether the weight is stored inputs first.
+
+        A tied model's output head is its embedding once more, of which nothing is counted twice.
+        """
+        kind = statistic_of(plugins.load("methods", self.merge.method))
+        if kind is None:
+            return (), False
+        found: list[Operand | None] = []
+        turned = set()
+        for operand in operands:
+            model = self.used[operand.model]
+            measured = model.statistics[kind]
+            stored = measured.find(operand.tensor) if operand.tensor == name else None
+            if stored is None:
+                found.append(None)
+                continue
+            turned.add(operand.tensor in measured.origin.inputs_first)
+            _check_fits(measured, stored, operand, model.specs[operand.tensor].shape)
+            found.append(Operand(model=statistics_name(operand.model, kind), tensor=stored))
+        if len(turned) > 1:
+            raise RecipeError(f"the {kind} files of the sources disagree on how `{name}` is stored")
+        return tuple(found), turned == {True}
 
     def _method(self, name: str) -> MergeMethod:
         """Return the merge's method with the parameters in force at the tensor `name`."""
@@ -209,6 +240,30 @@ def _check_sources(merge: Merge) -> None:
         raise RecipeError(f"`{merge.method}` takes {allowed} source(s), found {len(merge.sources)}")
     if kind.base == "needed" and merge.base is None:
         raise RecipeError(f"`{merge.method}` needs a base model; add `base: NAME`")
+
+
+def _check_measured(merge: Merge, used: Mapping[str, Checkpoint]) -> None:
+    kind = statistic_of(plugins.load("methods", merge.method))
+    for source in merge.sources if kind else ():
+        if kind not in used[source].statistics:
+            raise RecipeError(
+                f"`{merge.method}` merges by the {kind} of each source, and `{source}` has none; make its "
+                f"file with `evomerge measure {kind}` and name it as `{kind}: FILE` where the source stands"
+            )
+
+
+def _check_fits(measured: Measured, stored: str, operand: Operand, shape: tuple[int, ...]) -> None:
+    """Raise `RecipeError` if the statistic of a weight of this `shape` has another shape than it must."""
+    origin, found = measured.origin, measured.specs[stored].shape
+    want = shape
+    if origin.kind == "gram":
+        inputs = shape[0 if operand.tensor in origin.inputs_first else -1]
+        want = (inputs, inputs)
+    if found != want:
+        raise RecipeError(
+            f"{measured.path} does not fit `{operand.model}`: its {origin.kind} of `{operand.tensor}` is "
+            f"{list(found)}, not {list(want)}; measure it again"
+        )
 
 
 def _check_groups(merge: Merge, layers: int) -> None:

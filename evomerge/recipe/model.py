@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from evomerge.errors import RecipeError, unknown
 from evomerge.recipe.layered import Filtered, Layered, relative_depth, value_at
-from evomerge.types import Value
+from evomerge.types import Statistic, Value
 
 MODULES = ("attn", "mlp", "rest", "embed", "head")
 """Module groups. `attn`, `mlp` and `rest` (norms and the like) lie inside layers; `embed` is all that
@@ -26,11 +26,40 @@ Settled: TypeAlias = Value | Mapping[str, Value | None] | None
 
 @dataclass(frozen=True, kw_only=True)
 class ModelRef:
-    """A source model: a folder, a hub id or `zoo:NAME`; `digest` pins its content once resolved."""
+    """A source model: a folder, a hub id or `zoo:NAME`; `digest` pins its content once resolved.
+
+    `fisher` and `gram` are files of what was measured on it, pinned likewise.
+    """
 
     source: str
     revision: str | None = None
     digest: str | None = None
+    fisher: str | None = None
+    fisher_digest: str | None = None
+    gram: str | None = None
+    gram_digest: str | None = None
+
+    @property
+    def measured(self) -> dict[Statistic, tuple[str, str | None]]:
+        """The files of what was measured on it, each with its digest, by kind."""
+        both: tuple[tuple[Statistic, str | None, str | None], ...] = (
+            ("fisher", self.fisher, self.fisher_digest),
+            ("gram", self.gram, self.gram_digest),
+        )
+        return {kind: (path, digest) for kind, path, digest in both if path is not None}
+
+    def informed_by(self, kind: Statistic | None) -> ModelRef:
+        """Return the model with no statistics but those of `kind`."""
+        others = [each for each in self.measured if each != kind]
+        none: dict[str, Any] = {key: None for each in others for key in (each, f"{each}_digest")}
+        return replace(self, **none)
+
+    @property
+    def content(self) -> Any:
+        """What its tensors and statistics depend on, as JSON values; a digest stands for its place."""
+        tensors = self.digest or [self.source, self.revision]
+        measured = {kind: digest or path for kind, (path, digest) in self.measured.items()}
+        return [tensors, measured] if measured else tensors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,11 +151,7 @@ class Recipe:
         Names of merges and of unused models do not matter; a digest stands for its source.
         """
         used = {self.merge.base, *self.merge.sources} - {None}
-        models = {
-            name: ref.digest or [ref.source, ref.revision]
-            for name, ref in self.models.items()
-            if name in used
-        }
+        models = {name: ref.content for name, ref in self.models.items() if name in used}
         content = [models, plain(self.merge), self.dtype, self.seed]
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any, Literal, overload
 
 import yaml
@@ -113,12 +114,10 @@ def _read_model(name: str, content: Any) -> ModelRef:
     if isinstance(content, str):
         return ModelRef(source=content)
     where = f"models.{name}"
-    table = _keys(content, where, {"source"}, {"revision", "digest"})
-    return ModelRef(
-        source=_word(table["source"], f"{where}.source"),
-        revision=_word(table.get("revision"), f"{where}.revision", empty=True),
-        digest=_word(table.get("digest"), f"{where}.digest", empty=True),
-    )
+    optional = {field.name for field in fields(ModelRef)} - {"source"}
+    table = _keys(content, where, {"source"}, optional)
+    others = {key: _word(table.get(key), f"{where}.{key}", empty=True) for key in optional}
+    return ModelRef(source=_word(table["source"], f"{where}.source"), **others)
 
 
 def _read_merge(name: str, content: Any) -> Merge:

@@ -13,6 +13,7 @@ from itertools import pairwise
 
 from evomerge import plugins
 from evomerge.errors import SpaceError
+from evomerge.merge.method import statistic_of
 from evomerge.parameters import Choice, Gene, Parameter, declared
 from evomerge.recipe import Group, Merge, ModelRef, Recipe
 from evomerge.recipe.layered import Layered
@@ -106,7 +107,8 @@ class Genome:
             compat=own.compat if own.compat in kind.compats else "evomerge",
         )
         used = {merge.base, *merge.sources}
-        models = {name: ref for name, ref in self.models.items() if name in used}
+        statistic = statistic_of(kind)
+        models = {name: ref.informed_by(statistic) for name, ref in self.models.items() if name in used}
         return Recipe(models=models, merges={"merged": merge}, dtype=self.space.dtype, seed=self.space.seed)
 
     @cached_property

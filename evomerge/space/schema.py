@@ -20,10 +20,12 @@ class _Table(BaseModel):
 
 
 class Source(_Table):
-    """A model to merge: a folder, a hub id or `zoo:NAME`."""
+    """A model to merge: a folder, a hub id or `zoo:NAME`; `fisher` and `gram` are statistics files of it."""
 
     source: str
     revision: str | None = None
+    fisher: str | None = None
+    gram: str | None = None
 
 
 class Range(_Table):

@@ -310,7 +310,7 @@ def _merge(
 
 
 def _statistics(kind: Statistic, number: int, model: Tensors) -> Tensors:
-    """Return what could have been measured on the model: positive, by the names of its tensors and `number`."""
+    """Return what could have been measured on the model: positive, by its tensors' names and `number`."""
     known: Tensors = {}
     for tensor, value in model.items():
         generator = torch.Generator().manual_seed(derive(number, tensor))

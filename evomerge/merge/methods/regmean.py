@@ -1,9 +1,9 @@
 """RegMean: the linear layer that comes closest to what each model's layer says on its own inputs.
 
-Jin et al. 2023, https://arxiv.org/abs/2212.09849: W = (Σ cᵢ G̃ᵢ)⁻¹ Σ cᵢ G̃ᵢ Wᵢ with the Gram matrix Gᵢ = XᵢᵀXᵢ / tokens
-of the inputs and G̃ = a·G + (1 − a)·diag(G); every other tensor is averaged. Solved here in float64 for
-the difference from the average W̄, with a ridge: where the inputs say nothing (dead features, fewer
-tokens than features) the result is W̄, where the authors' plain inverse fails or explodes.
+Jin et al. 2023, https://arxiv.org/abs/2212.09849: W = (Σ cᵢ G̃ᵢ)⁻¹ Σ cᵢ G̃ᵢ Wᵢ with the Gram matrix of
+its inputs Gᵢ = XᵢᵀXᵢ / tokens and G̃ = a·G + (1 − a)·diag(G); other tensors are averaged. Solved here in
+float64 for the difference from the average W̄, with a ridge: where the inputs say nothing (dead features,
+fewer tokens than features) the result is W̄, where the authors' plain inverse fails or explodes.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class RegMean:
             low=0.0,
             high=1.0,
             default=0.9,
-            meaning="share kept of what lies off the diagonal of each Gram matrix; 0 weights by input feature",
+            meaning="share kept of what is off the Gram matrices' diagonals; 0 weights by input feature",
             least=0.0,
             most=1.0,
         ),
