@@ -17,7 +17,8 @@ def tiny_gpt2(seed: int = 0) -> Any:
     """Return a GPT-2 of one block whose output head is its embedding."""
     torch.manual_seed(seed)
     config = GPT2Config(vocab_size=WORDS, n_positions=8, n_embd=4, n_layer=1, n_head=1, initializer_range=0.5)
-    return GPT2LMHeadModel(config).eval()
+    model: Any = GPT2LMHeadModel(config)
+    return model.eval()
 
 
 def exactly(model: Any, sequences: list[Tensor]) -> dict[str, Tensor]:

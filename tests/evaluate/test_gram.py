@@ -28,12 +28,14 @@ def tiny_llama(*, tied: bool = False) -> Any:
         vocab_size=9, hidden_size=8, intermediate_size=12, num_hidden_layers=2, num_attention_heads=2,
         num_key_value_heads=1, tie_word_embeddings=tied,
     )  # fmt: skip
-    return LlamaForCausalLM(config).eval()
+    model: Any = LlamaForCausalLM(config)
+    return model.eval()
 
 
 def tiny_gpt2() -> Any:
     torch.manual_seed(0)
-    return GPT2LMHeadModel(GPT2Config(vocab_size=9, n_positions=8, n_embd=6, n_layer=1, n_head=1)).eval()
+    model: Any = GPT2LMHeadModel(GPT2Config(vocab_size=9, n_positions=8, n_embd=6, n_layer=1, n_head=1))
+    return model.eval()
 
 
 def test_a_gram_matrix_is_the_mean_over_tokens() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import evomerge
 from evomerge.checkpoints.digest import digest
@@ -88,8 +88,6 @@ def test_a_gram_file_holds_shared_inputs_once_whatever_the_chunks(
 def test_gpt2_without_the_prefix_of_the_live_model(tmp_path: Path) -> None:
     save_gpt2(tmp_path / "gpt2")
     weights = tmp_path / "gpt2" / "model.safetensors"
-    from safetensors.torch import save_file
-
     bare = {name.removeprefix("transformer."): value for name, value in load_file(weights).items()}
     save_file(bare, weights, metadata={"format": "pt"})
     written = evomerge.measure("gram", tmp_path / "gpt2", PROMPTS, tmp_path / "g.safetensors")
@@ -107,11 +105,12 @@ def test_gpt2_without_the_prefix_of_the_live_model(tmp_path: Path) -> None:
 def test_prompts_are_drawn_by_the_seed_and_read_from_lines_or_json(llama: Path, tmp_path: Path) -> None:
     (tmp_path / "p.txt").write_text("\n\n".join(PROMPTS) + "\n")
     (tmp_path / "p.jsonl").write_text("".join(json.dumps({"text": text, "id": 0}) + "\n" for text in PROMPTS))
+    prompted: list[tuple[Path | list[str], int]] = [
+        (PROMPTS, 0), (tmp_path / "p.txt", 0), (tmp_path / "p.jsonl", 0), (PROMPTS, 1),
+    ]  # fmt: skip
     found = [
         load_file(evomerge.measure("gram", llama, prompts, tmp_path / f"{i}", samples=2, seed=seed))
-        for i, (prompts, seed) in enumerate(
-            [(PROMPTS, 0), (tmp_path / "p.txt", 0), (tmp_path / "p.jsonl", 0), (PROMPTS, 1)]
-        )
+        for i, (prompts, seed) in enumerate(prompted)
     ]
     name = "lm_head.weight"
     assert all(torch.equal(each[name], found[0][name]) for each in found[:3])
@@ -159,8 +158,6 @@ def test_what_cannot_be_measured_is_refused_in_one_sentence(
 def test_a_parameter_that_is_not_in_the_checkpoint_is_refused(llama: Path, tmp_path: Path) -> None:
     save_llama(tmp_path / "odd", seed=0)
     weights = load_file(tmp_path / "odd" / "model.safetensors")
-    from safetensors.torch import save_file
-
     del weights["lm_head.weight"]
     save_file(weights, tmp_path / "odd" / "model.safetensors", metadata={"format": "pt"})
     edit_config(tmp_path / "odd", tie_word_embeddings=False)

@@ -189,6 +189,6 @@ def test_files_that_hold_something_else_are_refused(tmp_path: Path, models: dict
         ("{", "is damaged; measure again"),
         ('{"format": 1, "kind": "gram"}', "is damaged; measure again"),
     ):
-        write_file(tmp_path / "bad.st", {}, {}.__getitem__, {"evomerge.statistics": content})
+        write_file(tmp_path / "bad.st", {}, lambda _: torch.ones(1), {"evomerge.statistics": content})
         with pytest.raises(CheckpointError, match=message):
             open_measured(tmp_path / "bad.st", "gram")

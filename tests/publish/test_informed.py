@@ -43,7 +43,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         lines = (ZOO / "tasks" / "data" / f"{task}.jsonl").read_text(encoding="utf-8").splitlines()
         prompts = [json.loads(line)["prompt"] for line in lines[:8]]
         for kind in ("fisher", "gram"):
-            evomerge.measure(kind, f"zoo:{model}", prompts, folder / f"{model}.{kind}")  # type: ignore[arg-type]
+            evomerge.measure(kind, f"zoo:{model}", prompts, folder / f"{model}.{kind}")
     (folder / "space.yaml").write_text(SPACE, encoding="utf-8")
     return folder
 

@@ -148,3 +148,23 @@ def test_a_merge_without_sources_is_refused() -> None:
 def test_exactly_one_merge_is_needed(count: int) -> None:
     with pytest.raises(RecipeError, match=f"exactly one merge, found {count}"):
         recipe(merges={f"m{i}": MERGE for i in range(count)})
+
+
+def test_statistics_are_part_of_the_key_only_where_there_are_some() -> None:
+    ref = ModelRef(source="org/a", digest="blake2b:00")
+    plain, placed, pinned, moved, other = (
+        recipe(models={**MODELS, "a": each}).key
+        for each in (
+            ref,
+            replace(ref, fisher="x"),
+            replace(ref, fisher="x", fisher_digest="blake2b:11"),
+            replace(ref, fisher="y", fisher_digest="blake2b:11"),
+            replace(ref, gram="y", gram_digest="blake2b:11"),
+        )
+    )
+    assert pinned == moved
+    assert len({plain, placed, pinned, other}) == 4
+    assert ref.informed_by("fisher").content == ref.content == "blake2b:00"
+    both = replace(ref, fisher="x", gram="y", gram_digest="blake2b:11")
+    assert both.informed_by("gram") == replace(ref, gram="y", gram_digest="blake2b:11")
+    assert both.informed_by(None) == ref

@@ -16,7 +16,13 @@ words = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12) | st.samp
 numbers = st.floats(allow_nan=False) | st.integers(min_value=-(10**20), max_value=10**20)
 parameters = st.sampled_from(["weight", "density", "lambda", "t", "normalize"])
 refs = st.builds(
-    ModelRef, source=words, revision=st.none() | words, digest=st.none() | st.just("blake2b:00ff")
+    ModelRef,
+    source=words,
+    revision=st.none() | words,
+    digest=st.none() | st.just("blake2b:00ff"),
+    fisher=st.none() | words,
+    gram=st.none() | words,
+    gram_digest=st.none() | st.just("blake2b:ff00"),
 )
 
 
