@@ -101,13 +101,12 @@ def _write_grams(subject: _Subject, origin: Origin, path: Path) -> None:
     specs = {name: _spec(*[in_features(layers[name])] * 2) for name in dict.fromkeys(first.values())}
     runs = chunks({name: spec.nbytes for name, spec in specs.items()}, _CHUNK_BYTES)
     run_of = {name: run for run in runs for name in run}
-    held: dict[str, Tensor] = {}
+    held: dict[str, Tensor] = {}  # of one run, empty when the next begins: each is made once, in order
 
     def make(name: str) -> Tensor:
-        if name not in held:
-            held.clear()
+        if not held:
             held.update(measure_grams(subject.model, subject.sequences, run_of[name]))
-        return held.pop(name) if name == run_of[name][-1] else held[name]
+        return held.pop(name)
 
     origin = replace(
         origin,
