@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 
 from evomerge import greedy_soup
+from evomerge.evaluate.fisher import fisher_diag
+from evomerge.evaluate.gram import gram
 from evomerge.recipe import interpolated
 from evomerge.recipe.layered import relative_depth
 from tests.conformance.cases import Case, Tensors
@@ -26,6 +28,18 @@ def soup(case: Case, name: str) -> Tensor | Tensors:
         "order": torch.tensor([int(each) for each in found.order]),
         "best_score": torch.tensor(found.score),
     }[name]
+
+
+def fisher(case: Case, name: str) -> Tensor:
+    """The exact diagonal Fisher information of a linear classifier."""
+    assert name == "fisher"
+    return fisher_diag(case.tensor(case.aux["W"]), case.tensor(case.aux["X"]))
+
+
+def gram_matrix(case: Case, name: str) -> Tensor:
+    """The Gram matrix of a layer's inputs."""
+    assert name == "gram"
+    return gram(case.tensor(case.aux["X"]))
 
 
 def gradient(case: Case, name: str) -> Tensor:

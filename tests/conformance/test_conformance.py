@@ -24,8 +24,10 @@ def output(case: Case, name: str) -> object:
 
 
 OTHERS: Mapping[str, Callable[[Case, str], object]] = {
+    "fisher_diag": measures.fisher,
     "greedy_soup": measures.soup,
     "layer_gradient": measures.gradient,
+    "regmean_gram": measures.gram_matrix,
 }
 """Cases that are no merges of weights."""
 
