@@ -21,6 +21,7 @@ _ATTENTION = re.compile(r"attn|attention|mixer")
 _MLP = re.compile(r"mlp|ffn|feed_forward|moe|expert|(^|_)fc\d?($|_)")
 _EMBEDDING = re.compile(r"embed|(^|\.)w[tp]e(\.|$)|(^|_)emb(_|$)")
 _OUTPUT = re.compile(r"lm_head|embed_out|output_embed|(^|\.)output(\.|$)")
+_NOT_TOKENS = re.compile(r"wpe|position|token_type")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +47,17 @@ class Architecture:
 def is_embedding(name: str) -> bool:
     """Return whether the tensor `name` is a table of input vectors, such as tokens or positions."""
     return bool(_EMBEDDING.search(name)) and not _OUTPUT.search(name)
+
+    def by_token(self, name: str) -> bool:
+        """Return whether tensor `name` has a row (or an entry) for each token."""
+        return self.place(name)[0] is None and is_vocabulary(name)
+
+
+def is_vocabulary(name: str) -> bool:
+    """Return whether a tensor outside the layers is by its name an embedding of tokens or an output head."""
+    if _NORM.search(name) or _NOT_TOKENS.search(name):
+        return False
+    return bool(_EMBEDDING.search(name) or _OUTPUT.search(name))
 
 
 def read_architecture(names: Iterable[str], config: Mapping[str, Any]) -> Architecture:
@@ -92,5 +104,5 @@ def _block(inside: str) -> str:
 
 def _token_embedding(names: list[str]) -> str:
     """Return the token table among several embeddings (positions and token types are the others)."""
-    tokens = [name for name in names if not re.search(r"wpe|position|token_type", name)]
+    tokens = [name for name in names if not _NOT_TOKENS.search(name)]
     return (tokens or names)[0]

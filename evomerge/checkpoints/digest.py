@@ -9,7 +9,7 @@ from pathlib import Path
 
 from evomerge.checkpoints.folder import Checkpoint
 
-_TOKENIZER = (
+TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "tokenizer.model",
@@ -39,7 +39,7 @@ def file_digest(path: Path) -> str:
 
 
 def _tokenizer(path: Path) -> list[Path]:
-    return [path / name for name in _TOKENIZER if (path / name).is_file()]
+    return [path / name for name in TOKENIZER_FILES if (path / name).is_file()]
 
 
 def _digest(files: Sequence[Path]) -> str:

@@ -112,6 +112,13 @@ class Library:
             self._finite.add((model, tensor))
         return value
 
+    def rows(self, model: str, tensor: str, index: Tensor, device: torch.device | None = None) -> Tensor:
+        """Return the rows `index` of the tensor in float32. Raises `MergeError` for NaN or infinity."""
+        value = self.raw(model, tensor).index_select(0, index).to(device=device, dtype=torch.float32)
+        if not bool(value.isfinite().all()):
+            raise MergeError(f"`{tensor}` of model `{model}` holds NaN or infinite values")
+        return value
+
     def close(self) -> None:
         """Close the sources that hold files."""
         for source in self._sources.values():

@@ -19,6 +19,7 @@ from evomerge.checkpoints.folder import Checkpoint, open_checkpoint
 from evomerge.checkpoints.locate import canonical, locate, locate_statistics, locate_tasks
 from evomerge.checkpoints.measured import check_measured_on, statistics_name
 from evomerge.checkpoints.models import places_of, with_statistics
+from evomerge.checkpoints.vocabulary import merged_vocabulary
 from evomerge.errors import RecipeError, RequestError, SpaceError, TaskError, unknown
 from evomerge.evaluate.items import split_items
 from evomerge.merge.plan import compile_plan
@@ -64,7 +65,7 @@ def resolve(
     """
     space, where, near = file.space, file.document.where, file.path.absolute().parent
     checkpoints = _checkpoints(space, where, near, known)
-    structure = _structure(checkpoints, where)
+    structure = _structure(space, checkpoints, where)
     models = {name: _reference(space, name, model, where) for name, model in checkpoints.items()}
     genome = Genome(space=space, layers=structure.layers, models=models)
     with about(where(("merge", "layers"))):
@@ -118,7 +119,7 @@ def _statistics(name: str, source: Source, near: Path, known: RunRecord | None) 
     return places
 
 
-def _structure(checkpoints: Mapping[str, Checkpoint], where: Where) -> Architecture:
+def _structure(space: Space, checkpoints: Mapping[str, Checkpoint], where: Where) -> Architecture:
     """Return the structure the models share, each checked against the first."""
     from evomerge.merge.memory import check_known  # transformers takes a second to import
 
@@ -128,7 +129,10 @@ def _structure(checkpoints: Mapping[str, Checkpoint], where: Where) -> Architect
         check_known(structure.model_type)
     for name in others:
         with about(where(("sources", name))):
-            check_compatible({first: checkpoints[first], name: checkpoints[name]})
+            pair = {first: checkpoints[first], name: checkpoints[name]}
+            check_compatible(pair, by_token=space.tokenizer is not None)
+    with about(where(("tokenizer",))):
+        merged_vocabulary(space.tokenizer, template=first, base=space.merge.base, models=checkpoints)
     return structure
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from evomerge.checkpoints.architecture import is_embedding
+from evomerge.checkpoints.embeddings import gather
 from evomerge.checkpoints.tensors import DTYPES, Library
 from evomerge.errors import MergeError
 from evomerge.merge.method import Site, Surveying, View
@@ -48,6 +49,8 @@ class Execution:
         return result
 
     def _copy(self, output: Output, operation: Copy) -> Tensor:
+        if operation.operand.rows is not None:
+            return self._float32(operation.operand).to(DTYPES[output.spec.dtype])
         raw = self._library.raw(operation.operand.model, operation.operand.tensor)
         # a copy even where nothing changes: what is made here may be written to, mapped sources may not
         return raw.to(device=self._device, dtype=DTYPES[output.spec.dtype], copy=True)
@@ -65,7 +68,15 @@ class Execution:
         return base, operands
 
     def _read(self, operand: Operand) -> Tensor:
-        return self._library.float32(operand.model, operand.tensor, self._device)
+        """Return the operand in float32, its rows matched with the merged model's tokens."""
+        if operand.rows is None:
+            return self._library.float32(operand.model, operand.tensor, self._device)
+
+        def read(k: int, index: Tensor) -> Tensor:
+            donor = operand.donors[k]
+            return self._library.rows(donor.model, donor.tensor, index, self._device)
+
+        return gather(operand.rows, read)
 
     def _site(self, output: Output, operation: Apply, *, surveyed: bool = True) -> Site:
         return Site(

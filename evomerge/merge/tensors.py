@@ -9,6 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from evomerge import plugins
+from evomerge.checkpoints.architecture import is_vocabulary
+from evomerge.checkpoints.embeddings import common_submatrix
 from evomerge.checkpoints.tensors import DictSource, Library, TensorSource
 from evomerge.errors import MergeError
 from evomerge.merge.execute import Execution
@@ -45,12 +47,17 @@ def merge_tensors(
     `inputs_first` says that two-dimensional weights are stored `(in, out)`. `keep_masks`, one dict per
     model (1 = kept), replace random draws.
 
+    With `compat="mergekit"`, embeddings and heads of different sizes are cut to their common part by
+    methods of weights (`linear`, `slerp`), as mergekit does where nothing is said of tokenizers.
+
     Raises `MergeError` for a shape mismatch, a NaN or infinite input, or parameters the method rejects.
     """
+    kind = plugins.load("methods", method)
+    if compat == "mergekit" and kind.on == "weights":
+        base, models = _cut(base, models)
     sources: dict[str, TensorSource] = {f"model{i}": DictSource(model) for i, model in enumerate(models)}
     everything = {**({_BASE: DictSource(base)} if base is not None else {}), **sources}
     measured = _measured(method, statistics, len(models))
-    kind = plugins.load("methods", method)
     _check(method, kind, base, len(models))
     bound = bind(kind, params, len(models), compat=compat)
     template = _BASE if base is not None else "model0"
@@ -124,6 +131,24 @@ def _measured(
             f"`{method}` needs `statistics` ({kind.statistic}) of {count} models, found {len(given)}"
         )
     return {f"model{i} {kind.statistic}": DictSource(each) for i, each in enumerate(given)}
+
+
+_Tensors = Mapping[str, Tensor]
+
+
+def _cut(base: _Tensors | None, models: Sequence[_Tensors]) -> tuple[_Tensors | None, list[_Tensors]]:
+    """Return the tensors, embeddings and heads cut to the rows and columns that every model has."""
+    everything = [dict(model) for model in (*models, *(() if base is None else (base,)))]
+    for name in everything[-1]:
+        there = [model[name] for model in everything if name in model]
+        shapes = sorted({tuple(tensor.shape) for tensor in there})
+        if len(shapes) > 1 and is_vocabulary(name) and {len(shape) for shape in shapes} == {2}:
+            _log.warning("`%s` differs in shape (%s): cut to the common part", name, shapes)
+            for model, tensor in zip(
+                (m for m in everything if name in m), common_submatrix(there), strict=True
+            ):
+                model[name] = tensor
+    return (None, everything) if base is None else (everything[-1], everything[:-1])
 
 
 def _check(method: str, kind: Any, base: object, count: int) -> None:

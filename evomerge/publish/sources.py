@@ -43,7 +43,7 @@ def open_sources(recipe: Recipe, paths: Paths) -> dict[str, Checkpoint]:
     """
     used = dict.fromkeys((recipe.template, *recipe.merge.sources))
     opened = {name: open_checkpoint(_folder(name, recipe.models[name], paths)) for name in used}
-    check_compatible(opened)
+    check_compatible(opened, by_token=recipe.tokenizer is not None)
     statistic = statistic_of(plugins.load("methods", recipe.merge.method))
     for name in recipe.merge.sources if statistic else ():
         files = _statistics(name, recipe.models[name].informed_by(statistic), paths)

@@ -115,12 +115,17 @@ class Merge:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What to build. `dtype` is that of the merged tensors (None: as the template's)."""
+    """What to build. `dtype` is that of the merged tensors (None: as the template's).
+
+    `tokenizer` is `base` (the template's), `union` or a model's name, and matches the models' tokens by
+    their strings; None: the models share one.
+    """
 
     models: Mapping[str, ModelRef]
     merges: Mapping[str, Merge]
     dtype: str | None = None
     seed: int = 0
+    tokenizer: str | None = None
 
     def __post_init__(self) -> None:
         if len(self.merges) != 1:
@@ -153,6 +158,8 @@ class Recipe:
         used = {self.merge.base, *self.merge.sources} - {None}
         models = {name: ref.content for name, ref in self.models.items() if name in used}
         content = [models, plain(self.merge), self.dtype, self.seed]
+        if self.tokenizer is not None:
+            content.append("base" if self.tokenizer == self.template else self.tokenizer)
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

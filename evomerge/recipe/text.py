@@ -22,6 +22,8 @@ def to_yaml(recipe: Recipe) -> str:
         "models": {name: _model(ref) for name, ref in recipe.models.items()},
         "merges": {name: _merge(merge) for name, merge in recipe.merges.items()},
     }
+    if recipe.tokenizer is not None:
+        content["tokenizer"] = recipe.tokenizer
     if recipe.dtype is not None:
         content["dtype"] = recipe.dtype
     content["seed"] = recipe.seed
@@ -38,13 +40,14 @@ def from_yaml(text: str) -> Recipe:
     for key, kind in _OTHERS.items():
         if isinstance(content, dict) and key in content:
             raise RecipeError(f"this is {kind}, not a recipe of evomerge (it has `{key}`)")
-    top = _keys(content, "recipe", {"models", "merges"}, {"dtype", "seed"})
+    top = _keys(content, "recipe", {"models", "merges"}, {"dtype", "seed", "tokenizer"})
     models = {str(name): _read_model(name, ref) for name, ref in _table(top["models"], "models")}
     merges = {str(name): _read_merge(name, merge) for name, merge in _table(top["merges"], "merges")}
     seed, dtype = top.get("seed", 0), _word(top.get("dtype"), "dtype", empty=True)
     if type(seed) is not int:
         raise RecipeError(f"`seed` must be a whole number, found {seed!r}")
-    return Recipe(models=models, merges=merges, dtype=dtype, seed=seed)
+    tokenizer = _word(top.get("tokenizer"), "tokenizer", empty=True)
+    return Recipe(models=models, merges=merges, dtype=dtype, seed=seed, tokenizer=tokenizer)
 
 
 class _Dumper(yaml.SafeDumper):

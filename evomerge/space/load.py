@@ -113,6 +113,10 @@ def _contradictions(space: Space) -> Iterator[tuple[KeyPath, str]]:
     for path, name in named:
         if name not in space.sources:
             yield path, _unknown("source", name, space.sources)
+    used = [*space.merged, *([space.merge.base] if space.merge.base else [])]
+    if space.tokenizer not in (None, "base", "union", *used):
+        known = ["base", "union", *used]
+        yield ("tokenizer",), _unknown("tokenizer", str(space.tokenizer), dict.fromkeys(known))
     if not space.merged:
         yield ("sources",), "leaves nothing to merge: name at least one source besides the base"
     yield from _method_mistakes(space)

@@ -173,6 +173,9 @@ class SamplerChoice(_Table):
 class Space(_Table):
     """A validated space file.
 
+    `tokenizer` is `base`, `union` or the name of a merged model, and matches the models' tokens by their
+    strings; without it they must share one tokenizer.
+
     `baselines` asks for more than the usual models to compare with: `greedy_soup` costs a trial per source.
 
     `batch_size` and `threads` (torch's, per CPU worker) stand here because sums, and so now and then a
@@ -192,6 +195,7 @@ class Space(_Table):
     seed: Annotated[int, Field(ge=0)] = 0
     budget: Count = 200
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    tokenizer: Name | None = None
     batch_size: Count = 32
     threads: Count = 1
 
