@@ -48,14 +48,10 @@ def is_embedding(name: str) -> bool:
     """Return whether the tensor `name` is a table of input vectors, such as tokens or positions."""
     return bool(_EMBEDDING.search(name)) and not _OUTPUT.search(name)
 
-    def by_token(self, name: str) -> bool:
-        """Return whether tensor `name` has a row (or an entry) for each token."""
-        return self.place(name)[0] is None and is_vocabulary(name)
-
 
 def is_vocabulary(name: str) -> bool:
-    """Return whether a tensor outside the layers is by its name an embedding of tokens or an output head."""
-    if _NORM.search(name) or _NOT_TOKENS.search(name):
+    """Return whether a tensor is by its name an embedding of tokens or an output head."""
+    if _NUMBERED.match(name) or _NORM.search(name) or _NOT_TOKENS.search(name):
         return False
     return bool(_EMBEDDING.search(name) or _OUTPUT.search(name))
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from evomerge.checkpoints.architecture import Architecture, read_architecture
+from evomerge.checkpoints.architecture import Architecture, is_vocabulary, read_architecture
 from evomerge.checkpoints.folder import Checkpoint
 from evomerge.checkpoints.headers import QUANTISED
 from evomerge.errors import CheckpointError
@@ -189,7 +189,7 @@ def _padded(tensor: str, one: Checkpoint, other: Checkpoint, structure: Architec
     """Return whether the shapes of `tensor` differ as the models' numbers of embedding rows do."""
     ours, theirs = one.specs[tensor].shape, other.specs[tensor].shape
     rows = [model.specs[structure.embedding].shape[:1] for model in (one, other)]
-    return structure.by_token(tensor) and ours[1:] == theirs[1:] and [ours[:1], theirs[:1]] == rows
+    return is_vocabulary(tensor) and ours[1:] == theirs[1:] and [ours[:1], theirs[:1]] == rows
 
 
 def _check_nothing_more(first: str, one: Checkpoint, name: str, other: Checkpoint) -> None:

@@ -33,7 +33,7 @@ _REPEATING = ("tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "mer
 _WHOLE_WORDS = ("WordLevel", "WordPiece")
 """Models of words, which use a token as soon as they know it; others need merges or scores for it."""
 
-_PLAIN = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}
+_PLAIN = {"single_word": False, "lstrip": False, "rstrip": False, "special": False}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +120,10 @@ def _add(content: dict[str, Any], token: str, number: int, declared: Mapping[str
     if isinstance(model["vocab"], dict):
         model["vocab"][token] = number
     if declared is not None or model.get("type") not in _WHOLE_WORDS:
-        entry = {**_PLAIN, **(declared or {}), "id": number, "content": token}
+        # normalised ones are sought last, so that they cannot cut the tokens a tokenizer was given itself;
+        # a normaliser that writes `▁` would change what is sought
+        normalised = "▁" not in json.dumps(content.get("normalizer"), ensure_ascii=False)
+        entry = {**_PLAIN, "normalized": normalised, **(declared or {}), "id": number, "content": token}
         content["added_tokens"] = [*content.get("added_tokens", []), entry]
 
 

@@ -33,9 +33,9 @@ _log = logging.getLogger(__name__)
 class Vocabulary:
     """A merged model's tokenizer and rows.
 
-    Row `r` of `home` stays row `r`, whether a token has it or not. `tokens` are, by model, its rows of
-    tokens and theirs in the result; None: each model's row `r` is row `r`. What a model lacks is taken from
-    `base` first. `special` are the ids of special tokens, where they are not the template's.
+    Row `r` of `home` stays row `r`, whether a token has it or not, but for the rows of `added` tokens, which
+    are padding there. `tokens` are, by model, its rows of tokens and theirs in the result; None: each
+    model's row `r` is row `r`. What a model lacks is taken from `base` first. `special` are the ids of special tokens, where they are not the template's.
     """
 
     tokenizer: TokenizerFiles
@@ -43,6 +43,7 @@ class Vocabulary:
     home: str
     base: str | None
     tokens: Mapping[str, tuple[Index, Index]] | None
+    added: Index
     special: Mapping[str, Any] | None
 
     def row_map(self, model: str, rows: tuple[tuple[str, int], ...]) -> RowMap | None:
@@ -57,6 +58,7 @@ class Vocabulary:
         if self.tokens is None or model == self.home:
             kept = min(rows, self.length)
             own[:kept] = np.arange(kept)
+            own[self.added] = -1
         if self.tokens is not None:
             theirs, ours = self.tokens[model]
             there = (theirs < rows) & (ours < self.length)
@@ -113,12 +115,14 @@ def _built(tokenizer: str | None, template: str, base: str | None, models: _Fold
     home = template if tokenizer in (None, BASE, UNION) else tokenizer
     assert home is not None
     ordered = {home: folders[home], **folders}
-    tokens = None
+    tokens, added = None, np.zeros(0, dtype=np.int64)
     files, length = TokenizerFiles(folder=folders[home]), rows[home]
     if tokenizer == UNION:
         files, table = union(ordered)
         length = max(length, 1 + max(table.values(), default=-1))
         tokens = _tokens(table, ordered)
+        own = token_table(home, folders[home])
+        added = np.array([row for token, row in table.items() if token not in own], dtype=np.int64)
     elif tokenizer is not None:
         tokens = _tokens(token_table(home, folders[home]), ordered)
     return Vocabulary(
@@ -127,6 +131,7 @@ def _built(tokenizer: str | None, template: str, base: str | None, models: _Fold
         home=home,
         base=template if tokenizer in (None, BASE) else base,
         tokens=tokens,
+        added=added,
         special=None if home == template else special_ids(_config(folders[home])),
     )
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from evomerge import plugins
-from evomerge.checkpoints.architecture import Architecture
+from evomerge.checkpoints.architecture import Architecture, is_vocabulary
 from evomerge.checkpoints.folder import Checkpoint
 from evomerge.checkpoints.headers import TensorSpec
 from evomerge.checkpoints.measured import Measured, statistics_name
@@ -249,7 +249,7 @@ class _Planner:
 
     def _by_token(self, name: str, there: Mapping[str, Operand]) -> bool:
         """Return whether a row of `name` stands for a token in every model that has it."""
-        if not self.structures[self.template].by_token(name):
+        if not is_vocabulary(name):
             return False
         return all(
             self._spec(operand).shape[:1]

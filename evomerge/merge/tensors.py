@@ -53,12 +53,12 @@ def merge_tensors(
     Raises `MergeError` for a shape mismatch, a NaN or infinite input, or parameters the method rejects.
     """
     kind = plugins.load("methods", method)
+    _check(method, kind, base, len(models))
     if compat == "mergekit" and kind.on == "weights":
         base, models = _cut(base, models)
     sources: dict[str, TensorSource] = {f"model{i}": DictSource(model) for i, model in enumerate(models)}
     everything = {**({_BASE: DictSource(base)} if base is not None else {}), **sources}
     measured = _measured(method, statistics, len(models))
-    _check(method, kind, base, len(models))
     bound = bind(kind, params, len(models), compat=compat)
     template = _BASE if base is not None else "model0"
 
@@ -139,14 +139,13 @@ _Tensors = Mapping[str, Tensor]
 def _cut(base: _Tensors | None, models: Sequence[_Tensors]) -> tuple[_Tensors | None, list[_Tensors]]:
     """Return the tensors, embeddings and heads cut to the rows and columns that every model has."""
     everything = [dict(model) for model in (*models, *(() if base is None else (base,)))]
-    for name in everything[-1]:
-        there = [model[name] for model in everything if name in model]
-        shapes = sorted({tuple(tensor.shape) for tensor in there})
-        if len(shapes) > 1 and is_vocabulary(name) and {len(shape) for shape in shapes} == {2}:
-            _log.warning("`%s` differs in shape (%s): cut to the common part", name, shapes)
-            for model, tensor in zip(
-                (m for m in everything if name in m), common_submatrix(there), strict=True
-            ):
+    for name in filter(is_vocabulary, everything[-1]):
+        having = [model for model in everything if name in model]
+        shapes = sorted({tuple(model[name].shape) for model in having})
+        if len(shapes) > 1 and {len(shape) for shape in shapes} == {2}:
+            _log.warning("`%s` is of different sizes %s: cut to the common part", name, shapes)
+            cut = common_submatrix([model[name] for model in having])
+            for model, tensor in zip(having, cut, strict=True):
                 model[name] = tensor
     return (None, everything) if base is None else (everything[-1], everything[:-1])
 
