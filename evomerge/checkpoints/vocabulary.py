@@ -35,7 +35,8 @@ class Vocabulary:
 
     Row `r` of `home` stays row `r`, whether a token has it or not, but for the rows of `added` tokens, which
     are padding there. `tokens` are, by model, its rows of tokens and theirs in the result; None: each
-    model's row `r` is row `r`. What a model lacks is taken from `base` first. `special` are the ids of special tokens, where they are not the template's.
+    model's row `r` is row `r`. What a model lacks is taken from `base` first. `special` are the ids of
+    special tokens, where they are not the template's.
     """
 
     tokenizer: TokenizerFiles
