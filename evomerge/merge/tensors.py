@@ -138,8 +138,9 @@ _Tensors = Mapping[str, Tensor]
 
 def _cut(base: _Tensors | None, models: Sequence[_Tensors]) -> tuple[_Tensors | None, list[_Tensors]]:
     """Return the tensors, embeddings and heads cut to the rows and columns that every model has."""
-    everything = [dict(model) for model in (*models, *(() if base is None else (base,)))]
-    for name in filter(is_vocabulary, everything[-1]):
+    everything = [dict(model) for model in models]
+    everything += [dict(base)] if base is not None else []
+    for name in filter(is_vocabulary, list(everything[-1])):
         having = [model for model in everything if name in model]
         shapes = sorted({tuple(model[name].shape) for model in having})
         if len(shapes) > 1 and {len(shape) for shape in shapes} == {2}:
@@ -147,7 +148,8 @@ def _cut(base: _Tensors | None, models: Sequence[_Tensors]) -> tuple[_Tensors | 
             cut = common_submatrix([model[name] for model in having])
             for model, tensor in zip(having, cut, strict=True):
                 model[name] = tensor
-    return (None, everything) if base is None else (everything[-1], everything[:-1])
+    count = len(models)
+    return everything[count] if base is not None else None, list(everything[:count])
 
 
 def _check(method: str, kind: Any, base: object, count: int) -> None:
