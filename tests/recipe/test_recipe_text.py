@@ -55,6 +55,7 @@ def recipes(draw: st.DrawFn) -> Recipe:
         models=models,
         merges={draw(words): merge},
         dtype=draw(st.none() | st.sampled_from(["float32", "bfloat16"])),
+        tokenizer=draw(st.none() | st.sampled_from(["base", "union", "a"])),
         seed=draw(st.integers()),
     )
 
@@ -171,6 +172,7 @@ def test_short_forms_are_read() -> None:
         ("seed: 3", "seed: x", "`seed` must be a whole number, found 'x'"),
         ("seed: 3", "seed: 1.5", r"`seed` must be a whole number, found 1\.5"),
         ("dtype: bfloat16", "dtype: 16", "`dtype` must be a word, found 16"),
+        ("dtype: bfloat16", "tokenizer: [a]", r"`tokenizer` must be a word, found \['a'\]"),
         ("method: ties", "method: 3", r"`merges\.merged\.method` must be a word, found 3"),
         ("{source: 'zoo:base'}", "[zoo]", r"`models\.base` must be a table, found \['zoo'\]"),
         ("source: org/a", "source: 3", r"`models\.a\.source` must be a word, found 3"),
