@@ -50,7 +50,7 @@ class Execution:
 
     def _copy(self, output: Output, operation: Copy) -> Tensor:
         if operation.operand.rows is not None:
-            return self._float32(operation.operand).to(DTYPES[output.spec.dtype])
+            return self._read(operation.operand).to(DTYPES[output.spec.dtype])
         raw = self._library.raw(operation.operand.model, operation.operand.tensor)
         # a copy even where nothing changes: what is made here may be written to, mapped sources may not
         return raw.to(device=self._device, dtype=DTYPES[output.spec.dtype], copy=True)
