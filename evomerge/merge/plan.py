@@ -29,7 +29,6 @@ from evomerge.types import Value
 _log = logging.getLogger(__name__)
 
 _SIZES = ("vocab_size", "vocab_size_per_layer_input")
-_HEAD = "lm_head.weight"  # stands for the head of models that have none
 DTYPE_CODES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 
 
@@ -134,7 +133,12 @@ def compile_plan(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -> Plan:
     _check_measured(merge, used)
     vocabulary = merged_vocabulary(recipe.tokenizer, template=recipe.template, base=merge.base, models=used)
     planner = _Planner(
-        merge=merge, used=used, structures=structures, template=recipe.template, vocabulary=vocabulary
+        merge=merge,
+        used=used,
+        structures=structures,
+        template=recipe.template,
+        vocabulary=vocabulary,
+        untie=recipe.untie,
     )
     names, tied = planner.names()
     code = _code(recipe.dtype)
@@ -157,18 +161,17 @@ class _Planner:
     structures: Mapping[str, Architecture]
     template: str
     vocabulary: Vocabulary | None
+    untie: bool
 
     def names(self) -> tuple[list[str], bool]:
         """Return the tensors of the merged model, and whether its head is its embedding.
 
-        It is if that holds for every model and one operation makes both; a head of its own is written
-        if a model has one, or if the parameters of embedding and head differ.
+        It is if that holds for every model, unless it is to be untied; then a head of its own is written.
         """
         heads = dict.fromkeys(each.head for each in self.structures.values() if each.head)
         names = list(self.used[self.template].specs)
         if all(each.tied for each in self.structures.values()):
-            embedding = self.structures[self.template].embedding
-            if self._method(next(iter(heads), _HEAD)) == self._method(embedding):
+            if not self.untie:
                 return [name for name in names if name not in heads], True
             heads = heads or {self._new_head(): None}
         return [*names, *(head for head in heads if head not in names)], False
@@ -178,8 +181,8 @@ class _Planner:
         model_type = self.structures[self.template].model_type
         if (name := head_name(model_type)) is None:
             raise RecipeError(
-                f"the output head of a `{model_type}` is its embedding: give `embed` and `head` the same "
-                "parameters"
+                f"the output head of a `{model_type}` is its embedding and has no name of its own, so "
+                "it cannot be untied; leave out `untie`"
             )
         return name
 

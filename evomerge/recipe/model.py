@@ -118,7 +118,8 @@ class Recipe:
     """What to build. `dtype` is that of the merged tensors (None: as the template's).
 
     `tokenizer` is `base` (the template's), `union` or a model's name, and matches the models' tokens by
-    their strings; None: the models share one.
+    their strings; None: the models share one. Models whose output head is their embedding (tied) merge to
+    one like them, unless `untie` gives it a head of its own with the parameters of `head`.
     """
 
     models: Mapping[str, ModelRef]
@@ -126,6 +127,7 @@ class Recipe:
     dtype: str | None = None
     seed: int = 0
     tokenizer: str | None = None
+    untie: bool = False
 
     def __post_init__(self) -> None:
         if len(self.merges) != 1:
@@ -160,6 +162,8 @@ class Recipe:
         content = [models, plain(self.merge), self.dtype, self.seed]
         if self.tokenizer is not None:
             content.append("base" if self.tokenizer == self.template else self.tokenizer)
+        if self.untie:
+            content.append({"untie": True})
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

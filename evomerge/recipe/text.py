@@ -24,6 +24,8 @@ def to_yaml(recipe: Recipe) -> str:
     }
     if recipe.tokenizer is not None:
         content["tokenizer"] = recipe.tokenizer
+    if recipe.untie:
+        content["untie"] = True
     if recipe.dtype is not None:
         content["dtype"] = recipe.dtype
     content["seed"] = recipe.seed
@@ -40,14 +42,17 @@ def from_yaml(text: str) -> Recipe:
     for key, kind in _OTHERS.items():
         if isinstance(content, dict) and key in content:
             raise RecipeError(f"this is {kind}, not a recipe of evomerge (it has `{key}`)")
-    top = _keys(content, "recipe", {"models", "merges"}, {"dtype", "seed", "tokenizer"})
+    top = _keys(content, "recipe", {"models", "merges"}, {"dtype", "seed", "tokenizer", "untie"})
     models = {str(name): _read_model(name, ref) for name, ref in _table(top["models"], "models")}
     merges = {str(name): _read_merge(name, merge) for name, merge in _table(top["merges"], "merges")}
     seed, dtype = top.get("seed", 0), _word(top.get("dtype"), "dtype", empty=True)
     if type(seed) is not int:
         raise RecipeError(f"`seed` must be a whole number, found {seed!r}")
     tokenizer = _word(top.get("tokenizer"), "tokenizer", empty=True)
-    return Recipe(models=models, merges=merges, dtype=dtype, seed=seed, tokenizer=tokenizer)
+    untie = top.get("untie", False)
+    if not isinstance(untie, bool):
+        raise RecipeError(f"`untie` must be true or false, found {untie!r}")
+    return Recipe(models=models, merges=merges, dtype=dtype, seed=seed, tokenizer=tokenizer, untie=untie)
 
 
 class _Dumper(yaml.SafeDumper):

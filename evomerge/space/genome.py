@@ -105,7 +105,7 @@ class Genome:
         merge = Merge(
             method=method,
             sources=sources or self.space.merged,
-            base=own.base if kind.base == "needed" or tokenizer is not None else None,
+            base=own.base if kind.base != "unused" or tokenizer is not None else None,
             params=params,
             groups=groups,
             compat=own.compat if own.compat in kind.compats else "evomerge",
@@ -119,6 +119,7 @@ class Genome:
             dtype=self.space.dtype,
             seed=self.space.seed,
             tokenizer=tokenizer,
+            untie=self.space.untie,
         )
 
     @cached_property

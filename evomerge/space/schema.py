@@ -174,7 +174,8 @@ class Space(_Table):
     """A validated space file.
 
     `tokenizer` is `base`, `union` or the name of a merged model, and matches the models' tokens by their
-    strings; without it they must share one tokenizer.
+    strings; without it they must share one tokenizer. `untie` gives models whose output head is their
+    embedding a head of its own.
 
     `baselines` asks for more than the usual models to compare with: `greedy_soup` costs a trial per source.
 
@@ -196,6 +197,7 @@ class Space(_Table):
     budget: Count = 200
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     tokenizer: Name | None = None
+    untie: bool = False
     batch_size: Count = 32
     threads: Count = 1
 

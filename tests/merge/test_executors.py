@@ -72,9 +72,7 @@ FAMILIES = {
     "olmo2": Family("olmo2", GROUPED),
 }
 NAMES = ("base", "math", "code")
-GROUPS = (  # embed and head alike: tied models stay tied
-    Group(modules=("attn", "embed", "head"), layers=(0, 0), params={"weight": {"math": -0.5, "code": 1.25}}),
-)
+GROUPS = (Group(modules=("attn", "embed"), layers=(0, 0), params={"weight": {"math": -0.5, "code": 1.25}}),)
 RECIPES = {
     "ties": Merge(
         method="ties",

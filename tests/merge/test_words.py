@@ -42,11 +42,12 @@ def recipe(
     sources: tuple[str, ...] = ("math", "lang"),
     weight: Any = 1.0,
     groups: tuple[Group, ...] = (),
+    untie: bool = False,
 ) -> Recipe:
     merge = Merge(method=method, base=base, sources=sources, params={"weight": weight}, groups=groups)
     names = dict.fromkeys((*sources, *((base,) if base else ())))
     refs = {name: ModelRef(source=name) for name in names}
-    return Recipe(models=refs, merges={"m": merge}, tokenizer=tokenizer)
+    return Recipe(models=refs, merges={"m": merge}, tokenizer=tokenizer, untie=untie)
 
 
 def made(plan: Plan, models: Models) -> dict[str, Tensor]:
@@ -203,7 +204,6 @@ FAMILIES: Mapping[str, dict[str, Any]] = {
     "llama": {},
     "gpt2": {"n_embd": 8, "n_layer": 2, "n_head": 2, "n_positions": 64},
 }
-SAME = (Group(modules=("embed", "head"), params={"weight": 0.5}),)
 OTHER = (Group(modules=("embed",), params={"weight": 0.5}), Group(modules=("head",), params={"weight": 0.25}))
 
 
@@ -211,14 +211,13 @@ OTHER = (Group(modules=("embed",), params={"weight": 0.5}), Group(modules=("head
 @pytest.mark.parametrize("tied_source", [True, False])
 @pytest.mark.parametrize("tied_base", [True, False])
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize(("groups", "alike"), [(SAME, True), (OTHER, False)])
-def test_the_output_is_tied_if_every_model_is_and_one_operation_makes_both(
+@pytest.mark.parametrize("untie", [False, True])
+def test_the_output_is_tied_if_every_model_is_unless_it_is_untied(
     family: str,
     tied_base: bool,
     tied_source: bool,
     tokenizer: str | None,
-    groups: tuple[Group, ...],
-    alike: bool,
+    untie: bool,
     tmp_path: Path,
 ) -> None:
     words = {"base": ["a", "b"], "math": ["b", "a"] if tokenizer else ["a", "b"]}
@@ -226,8 +225,8 @@ def test_the_output_is_tied_if_every_model_is_and_one_operation_makes_both(
         core = word_level(words[name])
         save_model(tmp_path / name, core, seed=i, tied=tied, family=family, **FAMILIES[family])
     models = {name: open_checkpoint(tmp_path / name) for name in words}
-    plan = compile_plan(recipe(tokenizer, sources=("math",), groups=groups), models)
-    tied = tied_base and tied_source and alike
+    plan = compile_plan(recipe(tokenizer, sources=("math",), groups=OTHER, untie=untie), models)
+    tied = tied_base and tied_source and not untie
     assert plan.config["tie_word_embeddings"] is tied
     merged = made(plan, models)
     assert (HEAD in merged) is not tied
@@ -236,7 +235,7 @@ def test_the_output_is_tied_if_every_model_is_and_one_operation_makes_both(
     embed, head = live.get_input_embeddings().weight, live.get_output_embeddings().weight
     assert (head is embed) is tied
     order = [0, 1, 2, 4, 3] if tokenizer else [0, 1, 2, 3, 4]  # where math keeps the base's tokens
-    weight = {"embed": 0.5, "head": 0.5 if alike else 0.25}
+    weight = {"embed": 0.5, "head": 0.5 if tied else 0.25}
     for module, found in (("embed", embed), ("head", head)):
         base, math = (
             vectors(models[name], module, tied) for name, tied in (("base", tied_base), ("math", tied_source))
@@ -274,8 +273,8 @@ def test_a_head_of_an_unknown_type_cannot_be_untied(
     models = {name: write_checkpoint(name, llama_tensors(0, tied=True)) for name in ("base", "math")}
     for model in models.values():
         model.config["model_type"] = "nothing"  # type: ignore[index]
-    with pytest.raises(RecipeError, match="give `embed` and `head` the same parameters"):
-        compile_plan(recipe(None, sources=("math",), groups=OTHER), models)
+    with pytest.raises(RecipeError, match="cannot be untied; leave out `untie`"):
+        compile_plan(recipe(None, sources=("math",), untie=True), models)
 
 
 SIZES = ({EMBED: torch.ones(3, 2)}, {EMBED: torch.full((2, 4), 3.0)})

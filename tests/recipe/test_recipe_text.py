@@ -57,6 +57,7 @@ def recipes(draw: st.DrawFn) -> Recipe:
         dtype=draw(st.none() | st.sampled_from(["float32", "bfloat16"])),
         tokenizer=draw(st.none() | st.sampled_from(["base", "union", "a"])),
         seed=draw(st.integers()),
+        untie=draw(st.booleans()),
     )
 
 
@@ -170,6 +171,7 @@ def test_short_forms_are_read() -> None:
             r"`merges\.merged\.groups\[0\]\.weight\.a` must be a number, found 'much'",
         ),
         ("seed: 3", "seed: x", "`seed` must be a whole number, found 'x'"),
+        ("seed: 3", "untie: 1", "`untie` must be true or false, found 1"),
         ("seed: 3", "seed: 1.5", r"`seed` must be a whole number, found 1\.5"),
         ("dtype: bfloat16", "dtype: 16", "`dtype` must be a word, found 16"),
         ("dtype: bfloat16", "tokenizer: [a]", r"`tokenizer` must be a word, found \['a'\]"),
