@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from evomerge.errors import MergeError
 from evomerge.parameters import Choice, Gene
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 SMALLEST_SUM = 1e-8
 """A sum of weights below this cannot be divided by."""
 
+SHARE = Gene(low=0.0, high=1.0, default=1.0, meaning="share of each model", also={"weights": float})
 TASK_WEIGHT = Gene(
     low=-0.5,
     high=1.5,
@@ -29,8 +31,19 @@ def per_source(values: Sequence[float], operands: Tensor) -> Tensor:
     return operands.new_tensor(list(values)).reshape(-1, *[1] * (operands.ndim - 1))
 
 
-def weighted_sum(operands: Tensor, weight: Sequence[float]) -> Tensor:
-    """Return Σ wᵢ xᵢ for `operands (n, *s)` and `weight (n,)`."""
+def shares(weight: Sequence[float], tensor: str) -> list[float]:
+    """Return `weight (n,)` over its sum. Raises `MergeError`, naming the tensor, if that is near zero."""
+    total = sum(weight)
+    if abs(total) < SMALLEST_SUM:
+        raise MergeError(
+            f"the weights of `{tensor}` sum to {total:g}, so they cannot be normalised; "
+            "keep them apart from zero, or set `normalize: false` where the method has it"
+        )
+    return [each / total for each in weight]
+
+
+def weighted_sum(operands: Tensor | Sequence[Tensor], weight: Sequence[float]) -> Tensor:
+    """Return Σ wᵢ xᵢ for `operands (n, *s)` and `weight (n,)`, in the dtype of the first operand."""
     total = operands[0] * weight[0]
     for operand, factor in zip(operands[1:], weight[1:], strict=True):
         total.add_(operand, alpha=factor)
