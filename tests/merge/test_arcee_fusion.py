@@ -57,6 +57,11 @@ def test_a_sparse_change_is_taken_whole() -> None:
     torch.testing.assert_close(merge(base, model), model, rtol=0, atol=1e-6)
 
 
+def test_what_is_as_important_as_all_else_is_taken() -> None:
+    model = torch.tensor([[0.5, -0.5]]).expand(3, 2).contiguous()
+    assert torch.equal(merge(torch.zeros(3, 2), model), model)
+
+
 def test_a_large_tensor_has_one_result() -> None:
     base, model = pair(1001, 1001, size=0.01)
     assert torch.equal(merge(base, model), merge(base, model))

@@ -101,10 +101,15 @@ def test_opposed_task_vectors_stay_at_the_base_but_cross_it_elsewhere() -> None:
 
 @pytest.mark.parametrize("compat", ["evomerge", "mergekit", "fusion_bench"])
 def test_no_angle_gives_the_base(compat: str) -> None:
-    change = torch.tensor([1.0, 2.0])
+    change = torch.tensor([3.0, 4.0])  # a length without rounding, so the cosine is exactly −1
     assert torch.equal(merge([change, -change], {"clamp_t": "none"}, compat=compat), torch.zeros(2))
     assert torch.equal(merge([torch.zeros(2)] * 3, compat=compat), torch.zeros(2))
     close(merge([torch.zeros(2), change], compat=compat), torch.zeros(2))
+
+
+def test_a_model_that_is_the_base_stands_at_a_right_angle() -> None:
+    changes = [*deltas(2, 6), torch.zeros(6)]
+    close(merge(changes), torch.stack(changes).mean(0) * ratio(changes, floor=1e-30))
 
 
 def test_equal_task_vectors_are_taken_whole() -> None:
