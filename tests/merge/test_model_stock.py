@@ -30,7 +30,7 @@ def ratio(changes: list[Tensor], *, mean: str = "cosine", floor: float = 0.0, ep
     """Return t for task vectors as single vectors, by the definition."""
     x = [change.double().numpy().ravel() for change in changes]
     cosines = [
-        np.clip(a @ b / (max(np.linalg.norm(a) * np.linalg.norm(b), floor) + eps), -1, 1)
+        np.clip(a @ b / (max(float(np.linalg.norm(a) * np.linalg.norm(b)), floor) + eps), -1, 1)
         for a, b in itertools.combinations(x, 2)
     ]
     c = np.cos(np.mean(np.arccos(cosines))) if mean == "angle" else np.mean(cosines)

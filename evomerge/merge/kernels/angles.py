@@ -23,10 +23,11 @@ def rows(operands: Tensor) -> Tensor:
 
 def inner_products(vectors: Tensor) -> Tensor:
     """Return the inner products `(r, n, n)`, in float64, of `vectors (n, r, d)`, for each r apart."""
-    n, r, _ = vectors.shape
+    n, r, d = vectors.shape
     products = vectors.new_zeros((r, n, n)).double()
-    for part in vectors.split(max(1, _BLOCK // max(1, n * r)), dim=-1):
-        wide = part.double().transpose(0, 1)  # (r, n, block)
+    width = max(1, _BLOCK // max(1, n * r))
+    for start in range(0, d, width):
+        wide = vectors[..., start : start + width].double().transpose(0, 1)  # (r, n, width)
         products += wide @ wide.mT
     return products
 

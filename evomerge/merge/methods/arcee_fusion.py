@@ -50,11 +50,11 @@ def _divergence(before: Tensor, change: Tensor) -> Tensor:
     """Return K = Σ p ln(p / q), `(r,)` in float64, for rows `(r, d)`; p is after the change, q before."""
     found = before.new_empty(len(before)).double()
     height = max(1, _BLOCK // before.shape[-1])
-    blocks = (x.split(height) for x in (found, before, change))
-    for divergence, row, step in zip(*blocks, strict=True):
-        q = row.double().softmax(-1) + _EPS
-        p = (row.double() + step).softmax(-1) + _EPS
-        divergence.copy_((p * (p / q).log()).sum(-1))
+    for start in range(0, len(found), height):
+        block = slice(start, start + height)
+        q = before[block].double().softmax(-1) + _EPS
+        p = (before[block].double() + change[block]).softmax(-1) + _EPS
+        found[block] = (p * (p / q).log()).sum(-1)
     return found.clamp(min=0)  # less is rounding
 
 

@@ -100,8 +100,9 @@ def _variance(deltas: Tensor) -> Tensor:
     """Return the population variance over models `(*s)`, in float64, of `deltas (n, *s)`."""
     flat = deltas.reshape(len(deltas), -1)
     variance = flat[0].double()
-    for found, part in zip(variance.split(_BLOCK), flat.split(_BLOCK, dim=-1), strict=True):
-        found.copy_(part.double().var(0, correction=0))
+    for start in range(0, len(variance), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        variance[block] = flat[:, block].double().var(0, correction=0)
     return variance.reshape(deltas.shape[1:])
 
 
