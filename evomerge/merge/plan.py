@@ -15,10 +15,12 @@ from evomerge import plugins
 from evomerge.checkpoints.architecture import Architecture, read_architecture
 from evomerge.checkpoints.folder import Checkpoint
 from evomerge.checkpoints.headers import TensorSpec
+from evomerge.checkpoints.measured import Measured, statistics_name
 from evomerge.errors import CheckpointError, MergeError, RecipeError, unknown
-from evomerge.merge.method import MergeMethod, Surveying, taken
-from evomerge.parameters import bind
+from evomerge.merge.method import MergeMethod, Surveying, statistic_of, taken
+from evomerge.parameters import bind, declared
 from evomerge.recipe import Merge, Recipe
+from evomerge.types import Value
 
 _log = logging.getLogger(__name__)
 
@@ -116,6 +118,7 @@ def compile_plan(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -> Plan:
     structures = {name: read_architecture(model.specs, model.config) for name, model in used.items()}
     _check_sources(merge)
     _check_groups(merge, structures[recipe.template].layers)
+    _check_measured(merge, used)
     names = _output_names(template, structures)
     code = _code(recipe.dtype)
     planner = _Planner(merge=merge, used=used, structures=structures, template=recipe.template)
@@ -155,31 +158,64 @@ class _Planner:
             return Copy(operand=home)
         method = self._method(name)
         base = home if self.merge.base is not None and method.base != "unused" else None
-        return Apply(method=method, base=base, operands=operands)
+        statistics, inputs_first = self._statistics(name, operands)
+        return Apply(
+            method=method, base=base, operands=operands, statistics=statistics, inputs_first=inputs_first
+        )
+
+    def _statistics(
+        self, name: str, operands: tuple[Operand, ...]
+    ) -> tuple[tuple[Operand | None, ...], bool]:
+        """Return what was measured for each operand, and whether the weight is stored inputs first.
+
+        A tied model's output head is its embedding once more, of which nothing is counted twice.
+        """
+        kind = statistic_of(plugins.load("methods", self.merge.method))
+        if kind is None:
+            return (), False
+        found: list[Operand | None] = []
+        turned = set()
+        for operand in operands:
+            model = self.used[operand.model]
+            measured = model.statistics[kind]
+            stored = measured.find(operand.tensor) if operand.tensor == name else None
+            if stored is None:
+                found.append(None)
+                continue
+            turned.add(operand.tensor in measured.origin.inputs_first)
+            _check_fits(measured, stored, operand, model.specs[operand.tensor].shape)
+            found.append(Operand(model=statistics_name(operand.model, kind), tensor=stored))
+        if len(turned) > 1:
+            raise RecipeError(f"the {kind} files of the sources disagree on how `{name}` is stored")
+        return tuple(found), turned == {True}
 
     def _method(self, name: str) -> MergeMethod:
         """Return the merge's method with the parameters in force at the tensor `name`."""
-        layer, module = self.structures[self.template].place(name)
+        structure, kind = self.structures[self.template], plugins.load("methods", self.merge.method)
+        settled = self.merge.settings(name, *structure.place(name), structure.layers)
         settings = {
             key: self._by_source(key, value) if isinstance(value, Mapping) else value
-            for key, value in self.merge.settings(layer, module).items()
+            for key, value in settled.items()
+            if value is not None
         }
-        kind = plugins.load("methods", self.merge.method)
         try:
             bound: MergeMethod = bind(kind, settings, len(self.merge.sources), compat=self.merge.compat)
         except MergeError as error:
             raise RecipeError(f"`{self.merge.method}` cannot merge `{name}` so: {error}") from error
         return bound
 
-    def _by_source(self, key: str, values: Mapping[str, float]) -> tuple[float, ...]:
-        """Return the values in the order of the sources, of which each has exactly one."""
+    def _by_source(self, key: str, values: Mapping[str, Value | None]) -> tuple[Value, ...]:
+        """Return the values in the order of the sources, each of which is named; None is the default."""
         for source in self.merge.sources:
             if source not in values:
                 raise RecipeError(f"`{key}` has no value for the source `{source}`")
         for source in values:
             if source not in self.merge.sources:
                 raise RecipeError(f"`{key}`: {unknown('source', source, self.merge.sources)}")
-        return tuple(values[source] for source in self.merge.sources)
+        known = declared(plugins.load("methods", self.merge.method))
+        default = known[key].default(self.merge.compat) if key in known else 0.0  # `bind` refuses other keys
+        given = (values[source] for source in self.merge.sources)
+        return tuple(default if value is None else value for value in given)
 
     def _find(self, model: str, name: str) -> Operand | None:
         """Return where `model` keeps `name`; a tied model's head is its embedding."""
@@ -204,6 +240,30 @@ def _check_sources(merge: Merge) -> None:
         raise RecipeError(f"`{merge.method}` takes {allowed} source(s), found {len(merge.sources)}")
     if kind.base == "needed" and merge.base is None:
         raise RecipeError(f"`{merge.method}` needs a base model; add `base: NAME`")
+
+
+def _check_measured(merge: Merge, used: Mapping[str, Checkpoint]) -> None:
+    kind = statistic_of(plugins.load("methods", merge.method))
+    for source in merge.sources if kind else ():
+        if kind not in used[source].statistics:
+            raise RecipeError(
+                f"`{merge.method}` merges by the {kind} of each source, and `{source}` has none; make its "
+                f"file with `evomerge measure {kind}` and name it as `{kind}: FILE` where the source stands"
+            )
+
+
+def _check_fits(measured: Measured, stored: str, operand: Operand, shape: tuple[int, ...]) -> None:
+    """Raise `RecipeError` if the statistic of a weight of this `shape` has another shape than it must."""
+    origin, found = measured.origin, measured.specs[stored].shape
+    want = shape
+    if origin.kind == "gram":
+        inputs = shape[0 if operand.tensor in origin.inputs_first else -1]
+        want = (inputs, inputs)
+    if found != want:
+        raise RecipeError(
+            f"{measured.path} does not fit `{operand.model}`: its {origin.kind} of `{operand.tensor}` is "
+            f"{list(found)}, not {list(want)}; measure it again"
+        )
 
 
 def _check_groups(merge: Merge, layers: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -14,6 +14,7 @@ from evomerge.errors import MergeError
 from evomerge.merge.execute import Execution
 from evomerge.merge.method import Informed, taken
 from evomerge.merge.plan import Apply, Copy, Operand, Operation, Output, Plan
+from evomerge.merge.soup import Soup, greedy
 from evomerge.parameters import bind
 
 _BASE = "base"
@@ -83,6 +84,29 @@ def merge_tensors(
     masks = _masks(plan, keep_masks, len(models)) if keep_masks is not None else None
     execution = Execution(plan, Library({**everything, **measured}), keep_masks=masks)
     return {output.name: execution.produce(output) for output in outputs}
+
+
+def greedy_soup(
+    models: Mapping[str, Mapping[str, Tensor]], score: Callable[[dict[str, Tensor]], float]
+) -> tuple[dict[str, Tensor], Soup]:
+    """Return the greedy soup of `models` under `score` (higher is better), and what it is made of.
+
+    The average is made once more from its ingredients, so that no rounding adds up. Raises `ValueError` if
+    no model has a score other than NaN.
+    """
+
+    def average(names: Sequence[str]) -> dict[str, Tensor]:
+        return merge_tensors("linear", None, [models[name] for name in names], {})
+
+    tasting = greedy({name: score(average([name])) for name in models})
+    answer: float | None = None
+    while True:
+        try:
+            names = tasting.send(answer)
+        except StopIteration as done:
+            soup: Soup = done.value
+            return average(soup.ingredients), soup
+        answer = score(average(names))
 
 
 def _measured(

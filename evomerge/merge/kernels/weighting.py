@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from evomerge.errors import MergeError
 from evomerge.parameters import Choice, Gene
 
 if TYPE_CHECKING:
@@ -14,7 +13,6 @@ if TYPE_CHECKING:
 SMALLEST_SUM = 1e-8
 """A sum of weights below this cannot be divided by."""
 
-SHARE = Gene(low=0.0, high=1.0, default=1.0, meaning="share of each model", also={"weights": float})
 TASK_WEIGHT = Gene(
     low=-0.5,
     high=1.5,
@@ -31,15 +29,16 @@ def per_source(values: Sequence[float], operands: Tensor) -> Tensor:
     return operands.new_tensor(list(values)).reshape(-1, *[1] * (operands.ndim - 1))
 
 
-def shares(weight: Sequence[float], tensor: str) -> list[float]:
-    """Return `weight (n,)` over its sum. Raises `MergeError`, naming the tensor, if that is near zero."""
+def add_weighted(
+    base: Tensor, deltas: Tensor, weight: Sequence[float], *, scale: float, normalize: bool
+) -> Tensor:
+    """Return θ₀ + λ Σ wᵢ δᵢ, the sum over Σ wᵢ if normalised: `base (*s)`, `deltas (n, *s)` to `(*s)`.
+
+    Weights that cancel out divide by one, as in mergekit.
+    """
     total = sum(weight)
-    if abs(total) < SMALLEST_SUM:
-        raise MergeError(
-            f"the weights of `{tensor}` sum to {total:g}, so they cannot be normalised; "
-            "keep them apart from zero, or set `normalize: false` where the method has it"
-        )
-    return [each / total for each in weight]
+    divisor = total if normalize and abs(total) >= SMALLEST_SUM else 1.0
+    return base.add(weighted_sum(deltas, weight), alpha=scale / divisor)
 
 
 def weighted_sum(operands: Tensor | Sequence[Tensor], weight: Sequence[float]) -> Tensor:

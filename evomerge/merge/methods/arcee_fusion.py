@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from evomerge.merge.kernels.angles import rows
+from evomerge.merge.kernels.ranking import rows_of
 from evomerge.merge.method import EVERYONES, BaseUse, Cost, MergeMethod, Operand, Site
 from evomerge.types import Value
 
@@ -41,7 +41,7 @@ class ArceeFusion:
         assert base is not None  # `base` is declared "needed"
         if not base.numel():
             return base.clone()
-        before, change = rows(base.unsqueeze(0))[0], rows(operands)[0]  # (r, d)
+        before, change = rows_of(base), rows_of(operands[0])  # (r, d)
         importance = change.abs() * _divergence(before, change).unsqueeze(-1)
         return base + (change * (importance >= _threshold(importance))).reshape(base.shape)
 

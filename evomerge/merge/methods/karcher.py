@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from evomerge.merge.kernels.angles import inner_products, lengths, whole
-from evomerge.merge.kernels.weighting import SHARE, SMALLEST_SUM, shares, weighted_sum
+from evomerge.merge.kernels.shares import SHARE, shares
+from evomerge.merge.kernels.weighting import SMALLEST_SUM, weighted_sum
 from evomerge.merge.method import EVERYONES, BaseUse, Cost, MergeMethod, Operand, Site
 from evomerge.parameters import Gene, PerSource
 from evomerge.types import Value
@@ -21,7 +22,7 @@ from evomerge.types import Value
 if TYPE_CHECKING:
     from torch import Tensor
 
-_ALPHA = replace(SHARE, least=0.0, also={**SHARE.also, "alphas": float})
+_ALPHA = replace(SHARE, also={**SHARE.also, "alphas": float})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from evomerge.merge.kernels.weighting import SHARE, shares, weighted_sum
+from evomerge.merge.kernels.shares import SIGNED_SHARE, shares
+from evomerge.merge.kernels.weighting import weighted_sum
 from evomerge.merge.method import EVERYONES, BaseUse, Cost, MergeMethod, Operand, Site
 from evomerge.parameters import Choice, PerSource
 from evomerge.types import Value
@@ -30,7 +31,7 @@ class Linear:
     additive: ClassVar[Mapping[str, Value] | None] = None
     cost: ClassVar[Cost] = "elementwise"
 
-    weight: Annotated[PerSource, SHARE]
+    weight: Annotated[PerSource, SIGNED_SHARE]
     normalize: Annotated[
         bool, Choice(options=(True, False), default=True, meaning="divide by the sum of weights")
     ]

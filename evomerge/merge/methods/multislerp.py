@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from evomerge.errors import MergeError
-from evomerge.merge.kernels.weighting import SHARE, shares, weighted_sum
+from evomerge.merge.kernels.shares import SIGNED_SHARE, shares
+from evomerge.merge.kernels.weighting import weighted_sum
 from evomerge.merge.method import EVERYONES, BaseUse, Cost, MergeMethod, Operand, Site
 from evomerge.parameters import Choice, Gene, PerSource
 from evomerge.types import Value
@@ -32,7 +33,7 @@ class Multislerp:
     additive: ClassVar[Mapping[str, Value] | None] = None
     cost: ClassVar[Cost] = "norms"
 
-    weight: Annotated[PerSource, SHARE]
+    weight: Annotated[PerSource, SIGNED_SHARE]
     normalize: Annotated[
         bool,
         Choice(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from evomerge.merge.kernels.angles import inner_products, lengths, rows, whole
-from evomerge.merge.kernels.weighting import SHARE
+from evomerge.merge.kernels.shares import SIGNED_SHARE
 from evomerge.merge.method import EVERYONES, BaseUse, Cost, MergeMethod, Operand, Site
 from evomerge.parameters import Choice, PerSource
 from evomerge.types import Value
@@ -37,7 +37,7 @@ class Nuslerp:
     additive: ClassVar[Mapping[str, Value] | None] = None
     cost: ClassVar[Cost] = "norms"
 
-    weight: Annotated[PerSource, SHARE]
+    weight: Annotated[PerSource, SIGNED_SHARE]
     flatten: Annotated[
         bool,
         Choice(

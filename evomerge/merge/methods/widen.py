@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
+from evomerge.merge.kernels.ranking import ranks, rows_of
 from evomerge.merge.method import EVERYONES, BaseUse, Cost, MergeMethod, Operand, Site
 from evomerge.parameters import Gene
 from evomerge.types import Value
@@ -94,8 +95,7 @@ def _changes(base: Tensor, deltas: Tensor, along: int) -> tuple[Tensor, Tensor]:
 
 def _ranks(values: Tensor) -> Tensor:
     """Return each entry's rank along the last dimension in [0, 1); of equals the first ranks lower."""
-    order = values.argsort(dim=-1, stable=True)
-    return order.argsort(dim=-1).double() / values.shape[-1]
+    return ranks(rows_of(values)).reshape(values.shape).double() / values.shape[-1]
 
 
 METHOD: type[MergeMethod] = Widen
