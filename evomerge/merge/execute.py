@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from evomerge.checkpoints.tensors import DTYPES, Library
+from evomerge.checkpoints.dtypes import DTYPES
+from evomerge.checkpoints.tensors import Library
 from evomerge.errors import MergeError
 from evomerge.merge.method import Site, Surveying
 from evomerge.merge.plan import Apply, Copy, Output, Plan
