@@ -66,8 +66,9 @@ _ORDER: tuple[type[Edit], ...] = (Replace, Rows, LowRank, Shift, Magnitude)
 _PREFIX = "base_model.model."
 _PART = re.compile(
     r"(?P<module>.+)\.(?P<part>lora_[AB]\.weight|lora_B\.bias|lora_embedding_[AB]|"
-    r"lora_magnitude_vector|token_adapter\.trainable_tokens_delta)(?P<older>(?<=vector)\.weight)?"
+    r"lora_magnitude_vector|token_adapter\.trainable_tokens_delta)"
 )
+_IN_LAYER = re.compile(r"\.\d+\.")
 _TOKENS = "token_adapter.trainable_tokens_delta"
 _MAGNITUDE = "lora_magnitude_vector"
 
@@ -179,16 +180,16 @@ class _Reader:
         """Return whether the square `weight` is stored (in, out).
 
         Where the caller does not say, the base may: a bias is as long as what comes out, so that of an oblong
-        weight tells. PEFT's `fan_in_fan_out` comes last, as the last module that PEFT wrapped decides what is
-        written there for all.
+        weight in its layers tells. PEFT's `fan_in_fan_out` comes last, as the last module that PEFT wrapped
+        decides what is written there for all.
         """
         if self.kind is not None:
             return self.kind.casefold() == "conv1d"
-        if _bias_of(weight) in self.base and not is_head(weight):
+        if _bias_of(weight) in self.base and _IN_LAYER.search(weight):
             for name, spec in self.base.items():
                 bias = self.base.get(_bias_of(name))
                 oblong = len(spec.shape) == 2 and spec.shape[0] != spec.shape[1]
-                if bias is not None and oblong and not is_head(name):
+                if bias is not None and oblong and _IN_LAYER.search(name):
                     return bias.shape == spec.shape[1:]
         return self.options.fan_in_fan_out
 

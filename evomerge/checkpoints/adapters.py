@@ -28,31 +28,31 @@ _WEIGHTS = "adapter_model.safetensors"
 _PICKLED = "adapter_model.bin"
 
 
-def adapted_names(
-    folders: Mapping[str, Path], stated: Mapping[str, str | None], base: str | None
-) -> dict[str, str]:
-    """Return which model each adapter among `folders` changes: the one `stated`, else the merge's `base`.
+def adapted_by(name: str, folder: Path, stated: str | None, base: str | None) -> str | None:
+    """Return which model the source in `folder` changes if it is an adapter, else None.
 
-    Raises `CheckpointError` for an adapter without a base, or a whole model that is said to have one.
+    That is the one `stated`, else the merge's `base`. Raises `CheckpointError` for an adapter without any,
+    or a whole model that is said to have one.
     """
-    found: dict[str, str] = {}
-    for name, folder in folders.items():
-        over = stated.get(name)
-        if not is_adapter(folder):
-            if over is not None:
-                raise CheckpointError(
-                    f"`{name}` is a whole model, so `adapts: {over}` has no meaning; leave it out"
-                )
-            continue
-        if (over := over or base) is None:
-            raise CheckpointError(
-                f"`{name}` is a LoRA adapter, and there is no base to put it on; name the model it was "
-                "trained on as the merge's `base`, or as `adapts` of this source"
-            )
-        if over == name or (over in folders and is_adapter(folders[over])):
-            raise CheckpointError(f"`{name}` adapts `{over}`, which is no whole model; name one that is")
-        found[name] = over
-    return found
+    if not is_adapter(folder):
+        if stated is not None:
+            raise CheckpointError(f"{folder} is a whole model, so leave out `adapts: {stated}`")
+        return None
+    if (over := stated or base) is None:
+        raise CheckpointError(
+            f"`{name}` is a LoRA adapter, and there is no base to put it on; name the model it was trained on "
+            "as the merge's `base`, or as `adapts` of this source"
+        )
+    return over
+
+
+def check_whole(name: str, over: str, folder: Path) -> None:
+    """Raise `CheckpointError` if what the adapter `name` is for, `over` in `folder`, is an adapter, too."""
+    if is_adapter(folder):
+        raise CheckpointError(
+            f"`{name}` is a LoRA adapter for `{over}`, which is an adapter, too; name the whole model it was "
+            "trained on as `adapts` of this source"
+        )
 
 
 def open_models(

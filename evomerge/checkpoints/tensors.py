@@ -146,7 +146,7 @@ class AdaptedSource:
         if isinstance(edit, Rows):
             return value.index_copy(0, torch.tensor(edit.rows, device=value.device), given)
         norm = torch.linalg.vector_norm(value, dim=edit.dim, keepdim=True, dtype=torch.float64)
-        factor = given.unsqueeze(edit.dim) / norm.where(norm > 0, 1.0)
+        factor: Tensor = given.unsqueeze(edit.dim) / norm.where(norm > 0, 1.0)
         return value * factor.to(torch.float32)
 
 
@@ -172,17 +172,17 @@ class Library:
         value = self._sources[model].read(tensor, device).to(device=device, dtype=torch.float32)
         return self._checked(value, model, tensor)
 
-    def delta(
-        self, model: str, tensor: str, base: str, base_tensor: str, device: torch.device | None = None
-    ) -> Tensor:
-        """Return the tensor minus the base's, in float32; an adapter of this very base tells it exactly.
+    def adapter_delta(
+        self, model: str, base: str, tensor: str, device: torch.device | None = None
+    ) -> Tensor | None:
+        """Return by how much `model` changes the tensor of `base`, in float32, if it is an adapter of that.
 
-        Raises `MergeError` if a value is NaN or infinite.
+        None if it is anything else. Raises `MergeError` if a value is NaN or infinite.
         """
         source = self._sources[model]
-        if isinstance(source, AdaptedSource) and source.base is self._sources[base] and tensor == base_tensor:
-            return self._checked(source.delta(tensor, device), model, tensor)
-        return self.float32(model, tensor, device) - self.float32(base, base_tensor, device)
+        if not isinstance(source, AdaptedSource) or source.base is not self._sources[base]:
+            return None
+        return self._checked(source.delta(tensor, device), model, tensor)
 
     def close(self) -> None:
         """Let go of the sources' files."""

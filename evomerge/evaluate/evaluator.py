@@ -12,8 +12,9 @@ from typing import Any
 import torch
 import transformers
 
+from evomerge.checkpoints.adapters import open_models
 from evomerge.checkpoints.digest import tokenizer_digest
-from evomerge.checkpoints.folder import Checkpoint, open_checkpoint
+from evomerge.checkpoints.folder import Checkpoint
 from evomerge.checkpoints.tensors import open_library
 from evomerge.errors import EvaluationError, EvomergeError
 from evomerge.evaluate.brief import Brief
@@ -30,7 +31,8 @@ class Evaluator:
     def __init__(self, brief: Brief) -> None:
         only_compute(brief.threads)
         self._brief = brief
-        self._checkpoints = {name: open_checkpoint(Path(path)) for name, path in brief.checkpoints.items()}
+        folders = {name: Path(path) for name, path in brief.checkpoints.items()}
+        self._checkpoints = open_models(folders, brief.adapts, allow_pickle=brief.allow_pickle)
         self._library = open_library(self._checkpoints, self._checkpoints)
         self._resident = ResidentModel(self._library, device=device_named(brief.device))
         self._device = device_label(brief.device)
@@ -103,10 +105,10 @@ class ItemScoring:
 
     def _scorer_for(self, model: Any, tokenizer: Checkpoint) -> Scorer:
         """Return what asks `model` in the words of `tokenizer`; the same words are read once."""
-        words = self._words(tokenizer.path)
+        words = self._words(tokenizer.home)
         if words not in self._scorers:
             loaded = transformers.AutoTokenizer.from_pretrained(
-                tokenizer.path, local_files_only=True, trust_remote_code=False
+                tokenizer.home, local_files_only=True, trust_remote_code=False
             )
             self._scorers[words] = Scorer(model, loaded, batch_size=self._brief.batch_size)
         self._scorers[words].bind(model)

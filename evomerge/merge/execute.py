@@ -12,7 +12,7 @@ from evomerge.checkpoints.dtypes import DTYPES
 from evomerge.checkpoints.tensors import Library
 from evomerge.errors import MergeError
 from evomerge.merge.method import Site, Surveying
-from evomerge.merge.plan import Apply, Copy, Output, Plan
+from evomerge.merge.plan import Apply, Copy, Operand, Output, Plan
 
 KeepMasks = dict[str, tuple[Tensor, ...]]
 """By tensor name, one mask per source that replaces the random draws; for reproducing published numbers."""
@@ -56,16 +56,23 @@ class Execution:
         base = None
         if operation.base is not None:
             base = self._library.float32(operation.base.model, operation.base.tensor, self._device)
-        first, *rest = (
-            self._library.float32(each.model, each.tensor, self._device) for each in operation.operands
-        )
+        first, *rest = (self._operand(operation, each, base) for each in operation.operands)
         operands = torch.empty((1 + len(rest), *first.shape), dtype=torch.float32, device=first.device)
         for i, tensor in enumerate((first, *rest)):
-            if operation.method.on == "deltas" and base is not None:
-                torch.sub(tensor, base, out=operands[i])
-            else:
-                operands[i] = tensor
+            operands[i] = tensor
         return base, operands
+
+    def _operand(self, operation: Apply, operand: Operand, base: Tensor | None) -> Tensor:
+        """Return the operand, or its task vector where the method works on those."""
+        if operation.method.on == "deltas" and base is not None:
+            assert operation.base is not None
+            home, name = operation.base, operand.tensor
+            if name == home.tensor:  # a tied base's head is its embedding, and an adapter may untie it
+                exact = self._library.adapter_delta(operand.model, home.model, name, self._device)
+                if exact is not None:
+                    return exact
+            return self._library.float32(operand.model, name, self._device) - base
+        return self._library.float32(operand.model, operand.tensor, self._device)
 
     def _site(self, output: Output) -> Site:
         assert isinstance(output.operation, Apply)

@@ -46,6 +46,7 @@ def write_checkpoint(
     keep: Iterable[Path] = (),
     begun: Callable[[], None] | None = None,
     overwrite: bool = False,
+    allow_pickle: bool = False,
     shard_bytes: int = SHARD_BYTES,
 ) -> Path:
     """Write `recipe` as a checkpoint folder at `target` and return its path.
@@ -59,7 +60,7 @@ def write_checkpoint(
     """
     target = Path(target).absolute()
     _check_target(target, overwrite)
-    sources = open_sources(recipe, paths or {})
+    sources = open_sources(recipe, paths or {}, allow_pickle=allow_pickle)
     _check_apart(target, [*(source.path for source in sources.values()), *keep])
     _check_replaceable(target)
     recipe = pinned(recipe, sources, paths or {})
@@ -155,6 +156,6 @@ def _write(plan: Plan, sources: Mapping[str, Checkpoint], folder: Path, shard_by
         library.close()
     (folder / "config.json").write_text(json.dumps(plan.config, indent=2) + "\n", encoding="utf-8")
     for name in _CARRIED:
-        source = sources[plan.template].path / name
+        source = sources[plan.template].home / name
         if source.is_file():
             shutil.copyfile(source, folder / name)

@@ -23,11 +23,15 @@ Setting: TypeAlias = Value | Mapping[str, float]
 
 @dataclass(frozen=True, kw_only=True)
 class ModelRef:
-    """A source model: a folder, a hub id or `zoo:NAME`; `digest` pins its content once resolved."""
+    """A source model: a folder, a hub id or `zoo:NAME`; `digest` pins its content once resolved.
+
+    Where it is a LoRA adapter, `adapts` names the model it changes (None: the merge's base).
+    """
 
     source: str
     revision: str | None = None
     digest: str | None = None
+    adapts: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +94,9 @@ class Recipe:
         for name in self.merge.sources + ((self.merge.base,) if self.merge.base else ()):
             if name not in self.models:
                 raise RecipeError(unknown("model", name, self.models))
+        for name, ref in self.models.items():
+            if ref.adapts is not None and ref.adapts not in self.models:
+                raise RecipeError(f"`models.{name}.adapts`: {unknown('model', ref.adapts, self.models)}")
         if not self.merge.sources:
             raise RecipeError("a merge needs at least one source, found none")
 
@@ -107,20 +114,28 @@ class Recipe:
         return self.merge.base or self.merge.sources[0]
 
     @property
+    def used(self) -> tuple[str, ...]:
+        """The models the merge needs: its template, its sources, and what those among them adapt."""
+        merged = dict.fromkeys((self.template, *self.merge.sources))
+        under = [self.models[name].adapts for name in merged]
+        return tuple(dict.fromkeys((*merged, *(name for name in under if name is not None))))
+
+    @property
     def key(self) -> str:
         """Sixteen hex digits that two recipes share exactly when they ask for the same tensors.
 
         Names of merges and of unused models do not matter; a digest stands for its source.
         """
-        used = {self.merge.base, *self.merge.sources} - {None}
-        models = {
-            name: ref.digest or [ref.source, ref.revision]
-            for name, ref in self.models.items()
-            if name in used
-        }
+        models = {name: _content(ref) for name, ref in self.models.items() if name in self.used}
         content = [models, plain(self.merge), self.dtype, self.seed]
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _content(ref: ModelRef) -> Any:
+    """Return what tells a model from others."""
+    content = ref.digest or [ref.source, ref.revision]
+    return content if ref.adapts is None else [content, ref.adapts]
 
 
 def plain(value: Any) -> Any:

@@ -104,11 +104,12 @@ def _read_model(name: str, content: Any) -> ModelRef:
     if isinstance(content, str):
         return ModelRef(source=content)
     where = f"models.{name}"
-    table = _keys(content, where, {"source"}, {"revision", "digest"})
+    table = _keys(content, where, {"source"}, {"revision", "digest", "adapts"})
     return ModelRef(
         source=_word(table["source"], f"{where}.source"),
         revision=_word(table.get("revision"), f"{where}.revision", empty=True),
         digest=_word(table.get("digest"), f"{where}.digest", empty=True),
+        adapts=_word(table.get("adapts"), f"{where}.adapts", empty=True),
     )
 
 

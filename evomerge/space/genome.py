@@ -100,6 +100,7 @@ class Genome:
             compat=own.compat if own.compat in kind.compats else "evomerge",
         )
         used = {merge.base, *merge.sources}
+        used |= {self.models[name].adapts for name in merge.sources if name in self.models}
         models = {name: ref for name, ref in self.models.items() if name in used}
         return Recipe(models=models, merges={"merged": merge}, dtype=self.space.dtype, seed=self.space.seed)
 
