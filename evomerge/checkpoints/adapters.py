@@ -40,8 +40,8 @@ def adapted_by(name: str, folder: Path, stated: str | None, base: str | None) ->
         return None
     if (over := stated or base) is None:
         raise CheckpointError(
-            f"`{name}` is a LoRA adapter, and there is no base to put it on; name the model it was trained on "
-            "as the merge's `base`, or as `adapts` of this source"
+            f"`{name}` is a LoRA adapter, and there is no base to put it on; name the model it was trained "
+            "on as the merge's `base`, or as `adapts` of this source"
         )
     return over
 

@@ -1,5 +1,7 @@
 """Recipes as YAML."""
 
+from dataclasses import replace
+
 import pytest
 import yaml
 from hypothesis import given, settings
@@ -22,6 +24,7 @@ refs = st.builds(
 def recipes(draw: st.DrawFn) -> Recipe:
     models = draw(st.dictionaries(words, refs, min_size=1, max_size=4))
     names = st.sampled_from(list(models))
+    models = {name: replace(ref, adapts=draw(st.none() | names)) for name, ref in models.items()}
     sources = tuple(draw(st.lists(names, min_size=1, max_size=3)))
     by_source = st.fixed_dictionaries(dict.fromkeys(sources, numbers))
     params = st.dictionaries(parameters, st.booleans() | numbers | words | by_source, max_size=3)
