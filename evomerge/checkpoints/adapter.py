@@ -10,56 +10,13 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 from evomerge.checkpoints.architecture import is_head
+from evomerge.checkpoints.edits import Adapter, Edit, LowRank, Magnitude, Replace, Rows, Shift
 from evomerge.checkpoints.headers import TensorSpec
 from evomerge.checkpoints.lora_options import LoraOptions, read_options
 from evomerge.errors import CheckpointError
-
-
-@dataclass(frozen=True, kw_only=True)
-class Replace:
-    """The tensor becomes the adapter's tensor `value`."""
-
-    value: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rows:
-    """These rows become those of `value`: tokens with embeddings of their own."""
-
-    value: str
-    rows: tuple[int, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class LowRank:
-    """Scale · B·A is added, transposed where the tensor is stored (in, out): Conv1D and embeddings."""
-
-    a: str
-    b: str
-    scale: float
-    transposed: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shift:
-    """Scale · `value` is added: the bias of B."""
-
-    value: str
-    scale: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Magnitude:
-    """DoRA: what the tensor has become is rescaled to the norms `value`, each taken along `dim`."""
-
-    value: str
-    dim: int
-
-
-Edit: TypeAlias = Replace | Rows | LowRank | Shift | Magnitude
 
 _ORDER: tuple[type[Edit], ...] = (Replace, Rows, LowRank, Shift, Magnitude)
 
@@ -71,18 +28,6 @@ _PART = re.compile(
 _IN_LAYER = re.compile(r"\.\d+\.")
 _TOKENS = "token_adapter.trainable_tokens_delta"
 _MAGNITUDE = "lora_magnitude_vector"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Adapter:
-    """The edits an adapter makes, in order, by the base's tensor names.
-
-    `added` are tensors the adapted model has besides: the head of a tied model that the adapter unties, and
-    the base's tensor that stands for it.
-    """
-
-    edits: Mapping[str, tuple[Edit, ...]]
-    added: Mapping[str, str]
 
 
 def read_adapter(

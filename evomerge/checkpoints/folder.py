@@ -12,8 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from evomerge.checkpoints.adapter import Adapter
 from evomerge.checkpoints.architecture import is_head
+from evomerge.checkpoints.edits import Adapter
 from evomerge.checkpoints.headers import TensorSpec, read_header
 from evomerge.errors import CheckpointError
 

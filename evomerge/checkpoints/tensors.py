@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from evomerge.checkpoints.adapter import Adapter, Edit, LowRank, Magnitude, Replace, Rows, Shift
+from evomerge.checkpoints.edits import Adapter, Edit, LowRank, Magnitude, Replace, Rows, Shift
 from evomerge.checkpoints.folder import Checkpoint
 from evomerge.checkpoints.headers import TensorSpec
 from evomerge.checkpoints.pickled import PICKLE, PickledFile, spec_of

@@ -4,15 +4,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from evomerge.checkpoints.adapter import LowRank, Shift, read_adapter
+from evomerge.checkpoints.adapter import read_adapter
 from evomerge.checkpoints.adapters import open_adapter
 from evomerge.checkpoints.digest import digest, digests
+from evomerge.checkpoints.edits import LowRank, Shift
 from evomerge.checkpoints.folder import is_adapter, open_checkpoint
 from evomerge.checkpoints.headers import TensorSpec
 from evomerge.checkpoints.lora_options import read_options
@@ -24,11 +25,11 @@ BASE = {"fc.weight": (5, 3), "fc.bias": (5,), "emb.weight": (7, 3), "odd.weight"
 FC = {"fc.lora_A.weight": (2, 3), "fc.lora_B.weight": (5, 2)}
 
 
-def specs(shapes: dict[str, tuple[int, ...]], *, dtype: str = "F32") -> dict[str, TensorSpec]:
+def specs(shapes: Mapping[str, tuple[int, ...]], *, dtype: str = "F32") -> dict[str, TensorSpec]:
     return {name: TensorSpec(dtype=dtype, shape=shape) for name, shape in shapes.items()}
 
 
-def read(adapter: dict[str, tuple[int, ...]], *, tied: str | None = None, **config: Any) -> Any:
+def read(adapter: Mapping[str, tuple[int, ...]], *, tied: str | None = None, **config: Any) -> Any:
     keyed = specs({f"base_model.model.{name}": shape for name, shape in adapter.items()})
     return read_adapter({**CONFIG, **config}, keyed, specs(BASE), tied=tied)
 
