@@ -167,6 +167,16 @@ def test_square_weights_of_unknown_layout_go_by_what_the_caller_says() -> None:
         assert torch.equal(got.weights["fc.weight"], want)
 
 
+def test_an_embedding_with_as_many_words_as_entries_is_stored_as_any_embedding() -> None:
+    base = {"emb.weight": torch.zeros(2, 2)}
+    adapter = {
+        "base_model.model.emb.lora_embedding_A": torch.tensor([[1.0, 2.0]]),  # by word
+        "base_model.model.emb.lora_embedding_B": torch.tensor([[1.0], [0.0]]),
+    }
+    got = apply_adapter(base, adapter, {"r": 1, "lora_alpha": 1}, module_kind="linear")
+    assert torch.equal(got.weights["emb.weight"], torch.tensor([[1.0, 0.0], [2.0, 0.0]]))
+
+
 def test_dora_leaves_rows_of_zeros_alone() -> None:
     base = {"fc.weight": torch.tensor([[0.0, 0.0], [3.0, 4.0]])}
     adapter = {

@@ -227,15 +227,17 @@ def test_a_recipe_says_so_if_what_is_adapted_is_no_model_of_it(recipe: Callable[
         recipe("method: linear, sources: [math]", math=", adapts: bass")
 
 
-def adapted(source: str = "a", **ref: Any) -> Recipe:
-    table = ", ".join(f"{key}: {value}" for key, value in {"source": source, **ref}.items())
+def adapted(sources: str = "[x]", **ref: Any) -> Recipe:
+    table = ", ".join(f"{key}: {value}" for key, value in {"source": "a", **ref}.items())
     return from_yaml(
-        f"models: {{base: b, other: o, x: {{{table}}}}}\nmerges: {{m: {{method: linear, sources: [x]}}}}\n"
+        f"models: {{base: b, other: o, x: {{{table}}}}}\nmerges: {{m: {{method: linear, sources: {sources}}}}}\n"
     )
 
 
 def test_what_is_adapted_belongs_to_the_key_of_a_recipe() -> None:
     plain, on_base, on_other = adapted(), adapted(adapts="base"), adapted(adapts="other")
     assert len({plain.key, on_base.key, on_other.key}) == 3
+    one, another = (adapted("[x, base, other]", adapts=name) for name in ("base", "other"))
+    assert one.key != another.key
     assert on_base.used == ("x", "base")
     assert plain.used == ("x",)
