@@ -237,11 +237,21 @@ def _sorted(tensors: Mapping[str, TensorSpec]) -> tuple[dict[str, dict[str, str]
     for key in tensors:
         if not key.startswith(_PREFIX):
             raise CheckpointError(f"`{key}` of the adapter has no known meaning: it lacks PEFT's `{_PREFIX}`")
-        if match := _PART.fullmatch(key.removeprefix(_PREFIX)):
+        name = key.removeprefix(_PREFIX)
+        if match := _PART.fullmatch(name):
             parts[match["module"]][match["part"]] = key
-        else:
-            values[key.removeprefix(_PREFIX).replace(".base_layer.", ".")] = key
+        elif not _is_set_aside(key, tensors):
+            values[name.replace(".base_layer.", ".")] = key
     return parts, values
+
+
+def _is_set_aside(key: str, tensors: Mapping[str, TensorSpec]) -> bool:
+    """Return whether PEFT, which then saves biases twice, reads the tensor of a module saved whole elsewhere.
+
+    With `bias: all` and `modules_to_save`, it writes the new bias under two names, and the old one, too.
+    """
+    inner = (".modules_to_save.", ".original_module.")
+    return any(name in key and key.replace(name, ".") in tensors for name in inner)
 
 
 def _bias_of(weight: str) -> str:

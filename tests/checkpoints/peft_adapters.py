@@ -57,7 +57,7 @@ class Words(nn.Module):
         torch.manual_seed(seed)
         self.emb = nn.Embedding(11, 6)
         self.fc = nn.Linear(6, 6)
-        self.head = nn.Linear(6, 11, bias=False)
+        self.head = nn.Linear(6, 11)
 
     def forward(self, words: Tensor) -> Tensor:
         return self.head(self.fc(self.emb(words)))  # type: ignore[no-any-return]

@@ -33,6 +33,7 @@ PLAIN: dict[str, dict[str, Any]] = {
     "embedding": {"target_modules": ["emb", "fc"]},
     "embedding by dora": {"target_modules": ["emb"], "use_dora": True, "use_rslora": True},
     "saved whole": {"target_modules": ["fc"], "modules_to_save": ["head", "emb"]},
+    "saved whole, and every bias": {"target_modules": ["fc"], "modules_to_save": ["head"], "bias": "all"},
     "tokens": {"target_modules": ["fc"], "trainable_token_indices": {"emb": [1, 9, 4]}},
 }
 

@@ -230,7 +230,8 @@ def test_a_recipe_says_so_if_what_is_adapted_is_no_model_of_it(recipe: Callable[
 def adapted(sources: str = "[x]", **ref: Any) -> Recipe:
     table = ", ".join(f"{key}: {value}" for key, value in {"source": "a", **ref}.items())
     return from_yaml(
-        f"models: {{base: b, other: o, x: {{{table}}}}}\nmerges: {{m: {{method: linear, sources: {sources}}}}}\n"
+        f"models: {{base: b, other: o, x: {{{table}}}}}\n"
+        f"merges: {{m: {{method: linear, sources: {sources}}}}}\n"
     )
 
 
