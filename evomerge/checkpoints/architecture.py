@@ -75,6 +75,11 @@ def read_architecture(names: Iterable[str], config: Mapping[str, Any]) -> Archit
     )
 
 
+def is_head(name: str) -> bool:
+    """Return whether the tensor `name` belongs to an output head."""
+    return bool(_OUTPUT.search(name))
+
+
 def _layers(names: list[str]) -> tuple[str, int]:
     numbers: dict[str, set[int]] = defaultdict(set)
     for name in names:

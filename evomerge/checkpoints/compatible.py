@@ -66,15 +66,20 @@ def check_compatible(models: Mapping[str, Checkpoint], *, by_token: bool = False
     for name, model in models.items():
         _check_not_quantised(name, model)
         _check_layers(name, model)
-    words = vocabulary(reference.path)
+    words = vocabulary(reference.home)
     for name, model in others:
         _check_structure(first, structure, name, read_architecture(model.specs, model.config))
         _check_config(first, reference.config, name, model.config)
         if not by_token:
-            _check_vocabulary(first, words, name, vocabulary(model.path))
+            _check_vocabulary(first, words, name, vocabulary(model.home))
         _check_shapes(first, reference, name, model, structure)
         _check_nothing_more(first, reference, name, model)
     return structure
+
+
+def has_tokenizer(path: Path) -> bool:
+    """Return whether the folder holds a tokenizer."""
+    return any((path / name).is_file() for name in _TOKENIZER_FILES)
 
 
 def vocabulary(path: Path) -> Mapping[str, Any]:

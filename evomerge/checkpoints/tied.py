@@ -23,6 +23,8 @@ def read_structure(model: Checkpoint) -> Architecture:
     structure = read_architecture(model.specs, model.config)
     if structure.head is None or not _states_tied(model.config):
         return structure
+    if structure.head not in model.files:  # an adapter gave it one
+        return structure
     if model.specs[structure.head] != model.specs[structure.embedding]:
         return structure
     files = [model.files[name] for name in (structure.embedding, structure.head)]

@@ -90,7 +90,7 @@ def merged_vocabulary(
             f"`tokenizer` is `{BASE}`, `{UNION}` or a model that is merged: "
             f"{unknown('model', tokenizer, models)}"
         )
-    folders = tuple((name, model.path, _stamp(model.path), rows[name]) for name, model in models.items())
+    folders = tuple((name, model.home, _stamp(model.home), rows[name]) for name, model in models.items())
     return _built(tokenizer, template, base, folders)
 
 

@@ -30,7 +30,7 @@ class Evaluator:
     def __init__(self, brief: Brief) -> None:
         only_compute(brief.threads)
         self._brief = brief
-        self._checkpoints = open_models(brief.checkpoints)
+        self._checkpoints = open_models(brief.checkpoints, brief.adapts, allow_pickle=brief.allow_pickle)
         self._library = open_library(self._checkpoints, self._checkpoints)
         self._resident = ResidentModel(self._library, device=device_named(brief.device))
         self._device = device_label(brief.device)

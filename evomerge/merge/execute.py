@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from evomerge.checkpoints.architecture import is_embedding
+from evomerge.checkpoints.dtypes import DTYPES
 from evomerge.checkpoints.embeddings import gather
-from evomerge.checkpoints.tensors import DTYPES, Library
+from evomerge.checkpoints.tensors import Library
 from evomerge.errors import MergeError
 from evomerge.merge.method import Site, Surveying, View
 from evomerge.merge.plan import Apply, Copy, Operand, Output, Plan
@@ -58,14 +59,26 @@ class Execution:
     def _operands(self, operation: Apply) -> tuple[Tensor | None, Tensor]:
         """Return the base `(*s)` and the operands `(n, *s)` that the method works on, in float32."""
         base = self._read(operation.base) if operation.base is not None else None
-        first, *rest = (self._read(each) for each in operation.operands)
+        first, *rest = (self._operand(operation, each, base) for each in operation.operands)
         operands = torch.empty((1 + len(rest), *first.shape), dtype=torch.float32, device=first.device)
         for i, tensor in enumerate((first, *rest)):
-            if operation.method.on == "deltas" and base is not None:
-                torch.sub(tensor, base, out=operands[i])
-            else:
-                operands[i] = tensor
+            operands[i] = tensor
         return base, operands
+
+    def _operand(self, operation: Apply, operand: Operand, base: Tensor | None) -> Tensor:
+        """Return the operand, or its task vector where the method works on those."""
+        if base is None or operation.method.on == "weights":
+            return self._read(operand)
+        exact = self._adapter_delta(operation, operand)
+        return self._read(operand) - base if exact is None else exact
+
+    def _adapter_delta(self, operation: Apply, operand: Operand) -> Tensor | None:
+        """Return the task vector of a LoRA adapter of the base as it is stored, None of anything else."""
+        home = operation.base
+        # a tied base's head is its embedding, and an adapter may untie it
+        if home is None or operand.rows is not None or operand.tensor != home.tensor:
+            return None
+        return self._library.adapter_delta(operand.model, home.model, operand.tensor, self._device)
 
     def _read(self, operand: Operand) -> Tensor:
         """Return the operand in float32, its rows matched with the merged model's tokens."""

@@ -149,7 +149,7 @@ def compile_plan(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -> Plan:
         config=_edited(template.config, recipe.dtype, tied=tied, vocabulary=vocabulary),
         template=recipe.template,
         seed=recipe.seed,
-        tokenizer=vocabulary.tokenizer if vocabulary else TokenizerFiles(folder=template.path),
+        tokenizer=vocabulary.tokenizer if vocabulary else TokenizerFiles(folder=template.home),
         special=vocabulary.special if vocabulary else None,
     )
 

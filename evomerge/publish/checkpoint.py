@@ -46,6 +46,7 @@ def write_checkpoint(
     keep: Iterable[Path] = (),
     begun: Callable[[], None] | None = None,
     overwrite: bool = False,
+    allow_pickle: bool = False,
     shard_bytes: int = SHARD_BYTES,
 ) -> Path:
     """Write `recipe` as a checkpoint folder at `target` and return its path.
@@ -59,7 +60,7 @@ def write_checkpoint(
     """
     target = Path(target).absolute()
     _check_target(target, overwrite)
-    sources = open_sources(recipe, paths or {})
+    sources = open_sources(recipe, paths or {}, allow_pickle=allow_pickle)
     _check_apart(target, [*(source.path for source in sources.values()), *keep])
     _check_replaceable(target)
     recipe = pinned(recipe, sources, paths or {})
@@ -156,7 +157,7 @@ def _write(plan: Plan, sources: Mapping[str, Checkpoint], folder: Path, shard_by
     (folder / "config.json").write_text(json.dumps(plan.config, indent=2) + "\n", encoding="utf-8")
     assert plan.tokenizer is not None  # plans of recipes have one
     plan.tokenizer.write(folder)
-    template = sources[plan.template].path
+    template = sources[plan.template].home
     if plan.special is not None:
         _write_generation(folder, template, plan.tokenizer.folder, plan.special)
     for name in _LICENCES if plan.special is not None else (*_LICENCES, _GENERATION):

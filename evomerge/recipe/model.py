@@ -28,12 +28,14 @@ Settled: TypeAlias = Value | Mapping[str, Value | None] | None
 class ModelRef:
     """A source model: a folder, a hub id or `zoo:NAME`; `digest` pins its content once resolved.
 
-    `fisher` and `gram` are files of what was measured on it, pinned likewise.
+    `fisher` and `gram` are files of what was measured on it, pinned likewise. Where it is a LoRA adapter,
+    `adapts` names the model it changes (None: the merge's base).
     """
 
     source: str
     revision: str | None = None
     digest: str | None = None
+    adapts: str | None = None
     fisher: str | None = None
     fisher_digest: str | None = None
     gram: str | None = None
@@ -57,7 +59,9 @@ class ModelRef:
     @property
     def content(self) -> Any:
         """What its tensors and statistics depend on, as JSON values; a digest stands for its place."""
-        tensors = self.digest or [self.source, self.revision]
+        tensors: Any = self.digest or [self.source, self.revision]
+        if self.adapts is not None:
+            tensors = [tensors, self.adapts]
         measured = {kind: digest or path for kind, (path, digest) in self.measured.items()}
         return [tensors, measured] if measured else tensors
 
@@ -135,6 +139,9 @@ class Recipe:
         for name in self.merge.sources + ((self.merge.base,) if self.merge.base else ()):
             if name not in self.models:
                 raise RecipeError(unknown("model", name, self.models))
+        for name, ref in self.models.items():
+            if ref.adapts is not None and ref.adapts not in self.models:
+                raise RecipeError(f"`models.{name}.adapts`: {unknown('model', ref.adapts, self.models)}")
         if not self.merge.sources:
             raise RecipeError("a merge needs at least one source, found none")
 
@@ -152,13 +159,19 @@ class Recipe:
         return self.merge.base or self.merge.sources[0]
 
     @property
+    def used(self) -> tuple[str, ...]:
+        """The models the merge needs: its template, its sources, and what those among them adapt."""
+        merged = dict.fromkeys((self.template, *self.merge.sources))
+        under = [self.models[name].adapts for name in merged]
+        return tuple(dict.fromkeys((*merged, *(name for name in under if name is not None))))
+
+    @property
     def key(self) -> str:
         """Sixteen hex digits that two recipes share exactly when they ask for the same tensors.
 
         Names of merges and of unused models do not matter; a digest stands for its source.
         """
-        used = {self.merge.base, *self.merge.sources} - {None}
-        models = {name: ref.content for name, ref in self.models.items() if name in used}
+        models = {name: ref.content for name, ref in self.models.items() if name in self.used}
         content = [models, plain(self.merge), self.dtype, self.seed]
         if self.tokenizer is not None:
             content.append("base" if self.tokenizer == self.template else self.tokenizer)

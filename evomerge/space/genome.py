@@ -111,6 +111,7 @@ class Genome:
             compat=own.compat if own.compat in kind.compats else "evomerge",
         )
         used = {merge.base, *merge.sources}
+        used |= {self.models[name].adapts for name in merge.sources if name in self.models}
         statistic = statistic_of(kind)
         models = {name: ref.informed_by(statistic) for name, ref in self.models.items() if name in used}
         return Recipe(

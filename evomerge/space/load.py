@@ -110,6 +110,11 @@ def _contradictions(space: Space) -> Iterator[tuple[KeyPath, str]]:
     named = [(("merge", "base"), space.merge.base)] if space.merge.base else []
     listed = space.merge.sources or []
     named += [(("merge", "sources", i), name) for i, name in enumerate(listed)]  # type: ignore[misc]
+    named += [
+        (("sources", name, "adapts"), source.adapts)  # type: ignore[misc]
+        for name, source in space.sources.items()
+        if source.adapts is not None
+    ]
     for path, name in named:
         if name not in space.sources:
             yield path, _unknown("source", name, space.sources)

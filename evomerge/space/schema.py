@@ -20,10 +20,14 @@ class _Table(BaseModel):
 
 
 class Source(_Table):
-    """A model to merge: a folder, a hub id or `zoo:NAME`; `fisher` and `gram` are statistics files of it."""
+    """A model to merge: a folder, a hub id or `zoo:NAME`; `fisher` and `gram` are statistics files of it.
+
+    Where it is a LoRA adapter, `adapts` names the source it changes; without, that is the merge's base.
+    """
 
     source: str
     revision: str | None = None
+    adapts: Name | None = None
     fisher: str | None = None
     gram: str | None = None
 

@@ -1,5 +1,7 @@
 """Recipes as YAML."""
 
+from dataclasses import replace
+
 import pytest
 import yaml
 from hypothesis import given, settings
@@ -36,6 +38,7 @@ def layered_of(values: st.SearchStrategy[Value]) -> st.SearchStrategy[Layered]:
 def recipes(draw: st.DrawFn) -> Recipe:
     models = draw(st.dictionaries(words, refs, min_size=1, max_size=4))
     names = st.sampled_from(list(models))
+    models = {name: replace(ref, adapts=draw(st.none() | names)) for name, ref in models.items()}
     sources = tuple(draw(st.lists(names, min_size=1, max_size=3)))
     layered = layered_of(st.booleans() | numbers | words)
     by_source = st.fixed_dictionaries(dict.fromkeys(sources, layered_of(numbers)))
