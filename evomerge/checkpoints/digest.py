@@ -21,11 +21,17 @@ _TOKENIZER = (
     "special_tokens_map.json",
     "chat_template.jinja",
 )
+_PROCESSOR = ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json")
 
 
 def digest(checkpoint: Checkpoint) -> str:
-    """Return `blake2b:` and 32 hex digits over the config, the tokenizer and every byte of the weights."""
-    return _digest([checkpoint.path / "config.json", *_tokenizer(checkpoint.path), *checkpoint.weight_files])
+    """Return `blake2b:` and 32 hex digits over the config, the tokenizer and every byte of the weights.
+
+    Of a model that sees, what prepares its images is part of it.
+    """
+    path = checkpoint.path
+    prepared = [path / name for name in _PROCESSOR if (path / name).is_file()]
+    return _digest([path / "config.json", *_tokenizer(path), *prepared, *checkpoint.weight_files])
 
 
 def tokenizer_digest(path: Path) -> str:

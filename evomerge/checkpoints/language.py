@@ -1,8 +1,8 @@
 """The language model inside a vision-language model, found by its tensor names.
 
-transformers stands it in three ways, and on disk often otherwise than in the live module: as
-`model.language_model.…`, as `language_model.model.…`, or as a plain `model.…` beside `visual.…`. What they share
-is read here: the language tower is what surrounds the token table and a numbered stack of layers.
+transformers places it in three ways, and on disk often otherwise than in the live module: as
+`model.language_model.…`, as `language_model.model.…`, or as a plain `model.…` beside `visual.…`. What they
+share is read here: the language tower is what surrounds a token table beside a numbered stack of layers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ EMBEDDING = re.compile(r"embed|(^|\.)w[tp]e(\.|$)|(^|_)emb(_|$)")
 OUTPUT = re.compile(r"lm_head|embed_out|output_embed|(^|\.)output(\.|$)")
 
 _VISION = re.compile(r"vision|visual")
-_TOWERS = ("text_config", "vision_config")
+TOWERS = ("text_config", "vision_config")
+"""Keys under which a config describes the parts of a model that is more than a language model."""
+
 _OF_NO_WORD = re.compile(r"(^|[._])(pos|position|positions|patch|class|cls|token_type|wpe)([._]|$)")
 _WRAPPER = re.compile(r"(^|.*\.)(language|text)_(model|tower)(\.|$)")
 _HEAD = re.compile(r"((^|.*\.)(lm_head|embed_out))\.weight$")
@@ -83,7 +85,7 @@ def find_tower(names: Iterable[str], config: Mapping[str, Any]) -> Tower | None:
 
 def is_multimodal(config: Mapping[str, Any]) -> bool:
     """Return whether a config describes a language model with other towers beside it."""
-    return not config.keys().isdisjoint(_TOWERS)
+    return not config.keys().isdisjoint(TOWERS)
 
 
 def language_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -99,12 +101,12 @@ def language_part(checkpoint: Checkpoint) -> Checkpoint:
     tower = find_tower(checkpoint.specs, checkpoint.config)
     if tower is None:
         return checkpoint
-    plain = {name: tower.plain(name) for name in checkpoint.specs}
+    inside = {name: plain for name in checkpoint.specs if (plain := tower.plain(name)) is not None}
     return replace(
         checkpoint,
         config=language_config(checkpoint.config),
-        specs={plain[name]: spec for name, spec in checkpoint.specs.items() if plain[name] is not None},
-        files={plain[name]: file for name, file in checkpoint.files.items() if plain[name] is not None},
+        specs={plain: checkpoint.specs[name] for name, plain in inside.items()},
+        files={plain: checkpoint.files[name] for name, plain in inside.items()},
     )
 
 
@@ -112,7 +114,7 @@ def _roots(names: Iterable[str]) -> list[str]:
     """Return the modules that hold both a token table and a numbered stack of layers."""
     names = list(names)
     stacked = {match[1].rpartition(".")[0] for name in names if (match := NUMBERED.match(name))}
-    tables = [name.rpartition(".")[0] for name in names if name.endswith(".weight")]
+    tables = [name.removesuffix(".weight") for name in names if name.endswith(".weight")]
     parents = {
         parent
         for parent, _, table in (name.rpartition(".") for name in tables)

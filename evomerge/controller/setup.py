@@ -16,6 +16,7 @@ from evomerge.checkpoints.architecture import Architecture
 from evomerge.checkpoints.compatible import check_compatible
 from evomerge.checkpoints.digest import digest
 from evomerge.checkpoints.folder import Checkpoint, open_checkpoint
+from evomerge.checkpoints.language import find_tower
 from evomerge.checkpoints.locate import canonical, locate, locate_tasks
 from evomerge.errors import RecipeError, RequestError, SpaceError, TaskError, unknown
 from evomerge.evaluate.items import split_items
@@ -63,6 +64,7 @@ def resolve(
     space, where, near = file.space, file.document.where, file.path.absolute().parent
     checkpoints = _checkpoints(space, where, near, known)
     structure = _structure(checkpoints, where)
+    space = _with_template(space, checkpoints)
     models = {name: _reference(space, name, checkpoint) for name, checkpoint in checkpoints.items()}
     genome = Genome(space=space, layers=structure.layers, models=models)
     with about(where(("merge", "layers"))):
@@ -95,7 +97,8 @@ def resolve(
 def _checkpoints(space: Space, where: Where, near: Path, known: RunRecord | None) -> dict[str, Checkpoint]:
     """Return the models the merge uses, opened."""
     opened = {}
-    for name in dict.fromkeys([*([space.merge.base] if space.merge.base else []), *space.merged]):
+    alone = [name for name in (space.merge.template, space.merge.base) if name is not None]
+    for name in dict.fromkeys([*alone, *space.merged]):
         source = space.sources[name]
         with about(where(("sources", name))):
             folder = _where_it_lay(name, source, known)
@@ -115,7 +118,16 @@ def _structure(checkpoints: Mapping[str, Checkpoint], where: Where) -> Architect
     for name in others:
         with about(where(("sources", name))):
             check_compatible({first: checkpoints[first], name: checkpoints[name]})
+            check_known(checkpoints[name].config["model_type"])
     return structure
+
+
+def _with_template(space: Space, checkpoints: Mapping[str, Checkpoint]) -> Space:
+    """Return the space with the template it leaves open, where a model sees: so all candidates do."""
+    seeing = [name for name, model in checkpoints.items() if find_tower(model.specs, model.config)]
+    if space.merge.template is not None or not seeing:
+        return space
+    return space.model_copy(update={"merge": space.merge.model_copy(update={"template": seeing[0]})})
 
 
 def _where_it_lay(name: str, source: Source, known: RunRecord | None) -> Path | None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from evomerge.checkpoints.tensors import DTYPES, Library
 from evomerge.errors import MergeError
 from evomerge.merge.method import Site, Surveying
-from evomerge.merge.plan import Apply, Copy, Output, Plan
+from evomerge.merge.plan import Apply, Copy, Operand, Output, Plan, SharedRows
 
 KeepMasks = dict[str, tuple[Tensor, ...]]
 """By tensor name, one mask per source that replaces the random draws; for reproducing published numbers."""
@@ -41,6 +41,8 @@ class Execution:
         base, operands = self._operands(output.operation)
         merged = output.operation.method.merge(base, operands, self._site(output))
         result = merged.to(DTYPES[output.spec.dtype])
+        if output.operation.rows is not None:
+            result = self._among_own(result, output, output.operation.rows)
         if not bool(result.isfinite().all()):
             raise MergeError(f"merging `{output.name}` gave values that {output.spec.dtype} cannot hold")
         return result
@@ -50,14 +52,18 @@ class Execution:
         # a copy even where nothing changes: what is made here may be written to, mapped sources may not
         return raw.to(device=self._device, dtype=DTYPES[output.spec.dtype], copy=True)
 
+    def _among_own(self, merged: Tensor, output: Output, rows: SharedRows) -> Tensor:
+        """Return the table of `rows.home` with the merged rows in the place of those that are shared."""
+        whole = self._copy(output, Copy(operand=rows.home))
+        shared = torch.ones(rows.count, dtype=torch.bool, device=merged.device)
+        shared[list(rows.own)] = False
+        whole[: rows.count][shared] = merged[shared]
+        return whole
+
     def _operands(self, operation: Apply) -> tuple[Tensor | None, Tensor]:
         """Return the base `(*s)` and the operands `(n, *s)` that the method works on, in float32."""
-        base = None
-        if operation.base is not None:
-            base = self._library.float32(operation.base.model, operation.base.tensor, self._device)
-        first, *rest = (
-            self._library.float32(each.model, each.tensor, self._device) for each in operation.operands
-        )
+        base = self._read(operation.base, operation) if operation.base is not None else None
+        first, *rest = (self._read(each, operation) for each in operation.operands)
         operands = torch.empty((1 + len(rest), *first.shape), dtype=torch.float32, device=first.device)
         for i, tensor in enumerate((first, *rest)):
             if operation.method.on == "deltas" and base is not None:
@@ -65,6 +71,11 @@ class Execution:
             else:
                 operands[i] = tensor
         return base, operands
+
+    def _read(self, operand: Operand, operation: Apply) -> Tensor:
+        """Return the operand in float32, of a table of tokens the rows that are shared."""
+        tensor = self._library.float32(operand.model, operand.tensor, self._device)
+        return tensor if operation.rows is None else tensor[: operation.rows.count]
 
     def _site(self, output: Output) -> Site:
         assert isinstance(output.operation, Apply)

@@ -15,6 +15,8 @@ from evomerge import plugins
 from evomerge.checkpoints.architecture import Architecture, read_architecture
 from evomerge.checkpoints.folder import Checkpoint
 from evomerge.checkpoints.headers import TensorSpec
+from evomerge.checkpoints.language import TOWERS
+from evomerge.checkpoints.rows import unshared_rows
 from evomerge.errors import CheckpointError, MergeError, RecipeError, unknown
 from evomerge.merge.method import MergeMethod, Surveying, taken
 from evomerge.parameters import bind
@@ -41,12 +43,25 @@ class Copy:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SharedRows:
+    """Of a table of tokens, the first `count` rows are merged, but for those in `own`.
+
+    These and all that follow are `home`'s.
+    """
+
+    home: Operand
+    count: int
+    own: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Apply:
-    """The output is a method applied to the operands."""
+    """The output is a method applied to the operands, or to the `rows` they share."""
 
     method: MergeMethod
     base: Operand | None
     operands: tuple[Operand, ...]
+    rows: SharedRows | None = None
 
 
 Operation: TypeAlias = Copy | Apply
@@ -94,7 +109,8 @@ def operands_of(operation: Operation) -> tuple[Operand, ...]:
     """Return what the operation reads."""
     if isinstance(operation, Copy):
         return (operation.operand,)
-    return operation.operands + ((operation.base,) if operation.base else ())
+    others = (operation.base, operation.rows.home if operation.rows else None)
+    return operation.operands + tuple(other for other in others if other)
 
 
 def survey_key(operation: Operation) -> Hashable | None:
@@ -109,23 +125,40 @@ def compile_plan(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -> Plan:
 
     Raises `RecipeError` for a recipe the method cannot carry out.
     """
-    merge, template = recipe.merge, checkpoints[recipe.template]
-    used = {name: checkpoints[name] for name in (recipe.template, *merge.sources)}
+    merge = recipe.merge
+    used = {name: checkpoints[name] for name in recipe.used}
     structures = {name: read_architecture(model.specs, model.config) for name, model in used.items()}
+    template = seeing_template(recipe, structures)
     _check_sources(merge)
-    _check_groups(merge, structures[recipe.template].layers)
-    names = _output_names(template, structures)
+    _check_groups(merge, structures[template].layers)
+    names = _output_names(used[template], structures[template], structures)
+    own = _own_rows(template, used, structures)
     code = _code(recipe.dtype)
-    planner = _Planner(merge=merge, used=used, structures=structures, template=recipe.template)
+    planner = _Planner(merge=merge, used=used, structures=structures, template=template, own=own)
     outputs = tuple(planner.output(name, code) for name in names)
     _check_surveys(outputs)
-    tied = not any(structure.head in names for structure in structures.values() if structure.head)
+    tied = not any(structure.head for structure in structures.values())
     return Plan(
         outputs=outputs,
-        config=_edited(template.config, recipe.dtype, tied=tied),
-        template=recipe.template,
+        config=_edited(used[template].config, recipe.dtype, tied=tied),
+        template=template,
         seed=recipe.seed,
     )
+
+
+def seeing_template(recipe: Recipe, structures: Mapping[str, Architecture]) -> str:
+    """Return the model whose form the output has: the recipe's template, or else the first that sees."""
+    seeing = [name for name in recipe.used if structures[name].tower]
+    return seeing[0] if seeing else recipe.template
+
+
+def _own_rows(
+    template: str, used: Mapping[str, Checkpoint], structures: Mapping[str, Architecture]
+) -> frozenset[int] | None:
+    """Return the rows of the token tables that are the template's alone; None if it does not see."""
+    if structures[template].tower is None:
+        return None
+    return unshared_rows(used[template], (model for name, model in used.items() if name != template))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,26 +167,41 @@ class _Planner:
     used: Mapping[str, Checkpoint]
     structures: Mapping[str, Architecture]
     template: str
+    own: frozenset[int] | None
 
     def output(self, name: str, code: str | None) -> Output:
-        home = self._find(self.template, name)
+        plain = self.structures[self.template].plain(name)
+        stored = Operand(model=self.template, tensor=name)
+        home = stored if plain is None else self._find(self.template, plain)
         if home is None:
             raise CheckpointError(f"`{self.template}` has no `{name}`")
         spec = self.used[self.template].specs[home.tensor]
         if not spec.is_float:
             return Output(name=name, spec=spec, operation=Copy(operand=home))
         target = TensorSpec(dtype=code or spec.dtype, shape=spec.shape)
-        return Output(name=name, spec=target, operation=self._operation(name, home))
+        operation = Copy(operand=home) if plain is None else self._operation(name, plain, home)
+        return Output(name=name, spec=target, operation=operation)
 
-    def _operation(self, name: str, home: Operand) -> Operation:
-        found = [self._find(source, name) for source in self.merge.sources]
+    def _operation(self, name: str, plain: str, home: Operand) -> Operation:
+        method = self._method(name)
+        base = self._find(self.merge.base, plain) if self.merge.base and method.base == "needed" else None
+        found = [self._find(source, plain) for source in self.merge.sources]
         operands = tuple(operand for operand in found if operand is not None)
-        if len(operands) < len(found):
+        if len(operands) < len(found) or (base is None and method.base == "needed"):
             _log.warning("`%s` is not in every source: copied from `%s`", name, self.template)
             return Copy(operand=home)
-        method = self._method(name)
-        base = home if method.base == "needed" else None
-        return Apply(method=method, base=base, operands=operands)
+        rows = self._rows(home, (*operands, *([base] if base else [])))
+        return Apply(method=method, base=base, operands=operands, rows=rows)
+
+    def _rows(self, home: Operand, read: tuple[Operand, ...]) -> SharedRows | None:
+        """Return which rows are merged of a table of a model that sees; None if all are."""
+        structure = self.structures[self.template]
+        if self.own is None or home.tensor not in (structure.embedding, structure.head):
+            return None
+        lengths = {self.used[each.model].specs[each.tensor].shape[0] for each in (home, *read)}
+        count = min(lengths)
+        own = tuple(sorted(row for row in self.own if row < count))
+        return SharedRows(home=home, count=count, own=own) if own or len(lengths) > 1 else None
 
     def _method(self, name: str) -> MergeMethod:
         """Return the merge's method with the parameters in force at the tensor `name`."""
@@ -179,13 +227,14 @@ class _Planner:
                 raise RecipeError(f"`{key}`: {unknown('source', source, self.merge.sources)}")
         return tuple(values[source] for source in self.merge.sources)
 
-    def _find(self, model: str, name: str) -> Operand | None:
-        """Return where `model` keeps `name`; a tied model's head is its embedding."""
-        if name in self.used[model].specs:
-            return Operand(model=model, tensor=name)
+    def _find(self, model: str, plain: str) -> Operand | None:
+        """Return where `model` keeps what a plain LLM calls `plain`; a tied model's head is its embedding."""
         structure = self.structures[model]
-        heads = {each.head for each in self.structures.values()}
-        if structure.tied and name in heads:
+        own = structure.own(plain)
+        if own in self.used[model].specs:
+            return Operand(model=model, tensor=own)
+        heads = {each.plain(each.head) for each in self.structures.values() if each.head}
+        if structure.tied and plain in heads:
             return Operand(model=model, tensor=structure.embedding)
         return None
 
@@ -212,12 +261,15 @@ def _check_groups(merge: Merge, layers: int) -> None:
             )
 
 
-def _output_names(template: Checkpoint, structures: Mapping[str, Architecture]) -> list[str]:
+def _output_names(
+    template: Checkpoint, form: Architecture, structures: Mapping[str, Architecture]
+) -> list[str]:
     """Return the template's tensors, and an output head if any source has one of its own."""
     names = list(template.specs)
     for structure in structures.values():
-        if structure.head and structure.head not in names:
-            names.append(structure.head)
+        head = form.own(structure.plain(structure.head) or structure.head) if structure.head else None
+        if head and head not in names:
+            names.append(head)
     return names
 
 
@@ -231,8 +283,19 @@ def _check_surveys(outputs: tuple[Output, ...]) -> None:
 
 
 def _edited(config: Mapping[str, Any], dtype: str | None, *, tied: bool) -> dict[str, Any]:
-    """Return the config of the merged model: its dtype, and whether the head is the embedding."""
+    """Return the config of the merged model: its dtype, and whether the head is the embedding.
+
+    A model that sees may say both again of its towers.
+    """
     edited = dict(config)
+    for key, part in config.items():
+        if key in TOWERS and isinstance(part, Mapping):
+            again: dict[str, Any] = {
+                said: dtype for said in ("dtype", "torch_dtype") if dtype is not None and said in part
+            }
+            if "tie_word_embeddings" in part or (key == "text_config" and not tied):
+                again["tie_word_embeddings"] = tied
+            edited[key] = {**part, **again}
     if dtype is not None:
         edited.pop("torch_dtype", None)
         edited["dtype"] = dtype

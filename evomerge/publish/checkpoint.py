@@ -25,7 +25,8 @@ from evomerge.recipe import Recipe, to_yaml
 _CARRIED = (
     "generation_config.json", "chat_template.jinja", "chat_template.json", "tokenizer.json",
     "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model",
-    "vocab.json", "vocab.txt", "merges.txt", "spiece.model", "LICENSE", "LICENSE.txt", "LICENSE.md",
+    "vocab.json", "vocab.txt", "merges.txt", "spiece.model", "processor_config.json",
+    "preprocessor_config.json", "video_preprocessor_config.json", "LICENSE", "LICENSE.txt", "LICENSE.md",
 )  # fmt: skip
 _RECIPE = "recipe.yaml"
 _WRITTEN = ("config.json", "README.md", _RECIPE)

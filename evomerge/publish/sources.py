@@ -30,8 +30,7 @@ def open_sources(recipe: Recipe, paths: Paths) -> dict[str, Checkpoint]:
 
     Raises `RequestError` if one is missing or broken, or they cannot be merged with one another.
     """
-    used = dict.fromkeys((recipe.template, *recipe.merge.sources))
-    opened = {name: open_checkpoint(_folder(name, recipe.models[name], paths)) for name in used}
+    opened = {name: open_checkpoint(_folder(name, recipe.models[name], paths)) for name in recipe.used}
     check_compatible(opened)
     return opened
 

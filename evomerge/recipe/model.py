@@ -77,21 +77,27 @@ class Merge:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What to build. `dtype` is that of the merged tensors (None: as the template's)."""
+    """What to build. `dtype` is that of the merged tensors (None: as the template's).
+
+    `template` is the model that gives the tensor names, the config and the tokenizer (empty: the base,
+    or the first source). If it does not see and one of the others does, that one gives them instead.
+    """
 
     models: Mapping[str, ModelRef]
     merges: Mapping[str, Merge]
     dtype: str | None = None
     seed: int = 0
+    template: str = ""
 
     def __post_init__(self) -> None:
         if len(self.merges) != 1:
             raise RecipeError(f"a recipe without a path needs exactly one merge, found {len(self.merges)}")
-        for name in self.merge.sources + ((self.merge.base,) if self.merge.base else ()):
-            if name not in self.models:
-                raise RecipeError(unknown("model", name, self.models))
         if not self.merge.sources:
             raise RecipeError("a merge needs at least one source, found none")
+        object.__setattr__(self, "template", self.template or self.usual_template)
+        for name in self.used:
+            if name not in self.models:
+                raise RecipeError(unknown("model", name, self.models))
 
     def __hash__(self) -> int:
         return hash(self.key)
@@ -102,9 +108,15 @@ class Recipe:
         return next(iter(self.merges.values()))
 
     @property
-    def template(self) -> str:
-        """The model that gives the tensor names, the config and the tokenizer."""
+    def usual_template(self) -> str:
+        """The template of a recipe that names none."""
         return self.merge.base or self.merge.sources[0]
+
+    @property
+    def used(self) -> tuple[str, ...]:
+        """The models that are read, each once, the template first."""
+        base = (self.merge.base,) if self.merge.base else ()
+        return tuple(dict.fromkeys((self.template, *base, *self.merge.sources)))
 
     @property
     def key(self) -> str:
@@ -112,13 +124,14 @@ class Recipe:
 
         Names of merges and of unused models do not matter; a digest stands for its source.
         """
-        used = {self.merge.base, *self.merge.sources} - {None}
         models = {
             name: ref.digest or [ref.source, ref.revision]
             for name, ref in self.models.items()
-            if name in used
+            if name in self.used
         }
         content = [models, plain(self.merge), self.dtype, self.seed]
+        if self.template != self.usual_template:
+            content.append(self.template)
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -19,6 +19,8 @@ def to_yaml(recipe: Recipe) -> str:
         "models": {name: _model(ref) for name, ref in recipe.models.items()},
         "merges": {name: _merge(merge) for name, merge in recipe.merges.items()},
     }
+    if recipe.template != recipe.usual_template:
+        content["template"] = recipe.template
     if recipe.dtype is not None:
         content["dtype"] = recipe.dtype
     content["seed"] = recipe.seed
@@ -35,13 +37,14 @@ def from_yaml(text: str) -> Recipe:
     for key, kind in _OTHERS.items():
         if isinstance(content, dict) and key in content:
             raise RecipeError(f"this is {kind}, not a recipe of evomerge (it has `{key}`)")
-    top = _keys(content, "recipe", {"models", "merges"}, {"dtype", "seed"})
+    top = _keys(content, "recipe", {"models", "merges"}, {"dtype", "seed", "template"})
     models = {str(name): _read_model(name, ref) for name, ref in _table(top["models"], "models")}
     merges = {str(name): _read_merge(name, merge) for name, merge in _table(top["merges"], "merges")}
     seed, dtype = top.get("seed", 0), _word(top.get("dtype"), "dtype", empty=True)
     if type(seed) is not int:
         raise RecipeError(f"`seed` must be a whole number, found {seed!r}")
-    return Recipe(models=models, merges=merges, dtype=dtype, seed=seed)
+    template = _word(top.get("template", ""), "template")
+    return Recipe(models=models, merges=merges, dtype=dtype, seed=seed, template=template)
 
 
 class _Dumper(yaml.SafeDumper):

@@ -99,9 +99,14 @@ class Genome:
             groups=groups,
             compat=own.compat if own.compat in kind.compats else "evomerge",
         )
-        used = {merge.base, *merge.sources}
-        models = {name: ref for name, ref in self.models.items() if name in used}
-        return Recipe(models=models, merges={"merged": merge}, dtype=self.space.dtype, seed=self.space.seed)
+        used = {merge.base, *merge.sources, own.template}
+        return Recipe(
+            models={name: ref for name, ref in self.models.items() if name in used},
+            merges={"merged": merge},
+            dtype=self.space.dtype,
+            seed=self.space.seed,
+            template=own.template or "",
+        )
 
     @cached_property
     def _parameters(self) -> dict[str, Parameter]:
