@@ -1,7 +1,8 @@
-"""Vision-language models of nine families, each of a few thousand random numbers, and the LLMs inside them."""
+"""Vision-language models of nine families, each of a few thousand random numbers, and their LLMs."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 
 import torch
 import transformers
+
+from evomerge.checkpoints.locate import ZOO
 
 LAYERS, SEEING_LAYERS = 2, 3
 ROWS = 24
@@ -143,4 +146,30 @@ def _random(auto: Any, config: Any, seed: int) -> Any:
 def saved(model: Any, folder: Path) -> Path:
     """Return the folder after saving the model there."""
     model.save_pretrained(folder)
+    return folder
+
+
+def seeing_expert(folder: Path) -> Path:
+    """Return the folder of the zoo's maths expert with eyes: a word for images, and a few spare rows."""
+    zoo = ZOO / "models" / "math"
+    tokenizer = transformers.AutoTokenizer.from_pretrained(zoo)
+    expert: Any = transformers.AutoModelForCausalLM.from_pretrained(zoo, dtype="bfloat16")
+    image = tokenizer.add_tokens(["<image>"], special_tokens=True) + expert.config.vocab_size - 1
+    text = {**json.loads((zoo / "config.json").read_text()), "vocab_size": image + 8}
+    config = transformers.AutoConfig.for_model(
+        "llava",
+        text_config=text,
+        vision_config=dict(FAMILIES["llava"].vision),
+        image_token_index=image,
+        tie_word_embeddings=False,
+    )
+    model = _random(transformers.AutoModelForImageTextToText, config, 0).to(torch.bfloat16)
+    own = model.state_dict()
+    with torch.no_grad():
+        for name, value in expert.state_dict().items():
+            place = name if name in own else name.replace("model.", "model.language_model.", 1)
+            own[place][: len(value)].copy_(value)
+    tokenizer.save_pretrained(saved(model, folder))
+    (folder / "processor_config.json").write_text(json.dumps({"processor_class": "LlavaProcessor"}))
+    (folder / "preprocessor_config.json").write_text(json.dumps({"crop_size": 8}))
     return folder

@@ -128,7 +128,7 @@ def compile_plan(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -> Plan:
     merge = recipe.merge
     used = {name: checkpoints[name] for name in recipe.used}
     structures = {name: read_architecture(model.specs, model.config) for name, model in used.items()}
-    template = seeing_template(recipe, structures)
+    template = _form(recipe, structures)
     _check_sources(merge)
     _check_groups(merge, structures[template].layers)
     names = _output_names(used[template], structures[template], structures)
@@ -146,7 +146,7 @@ def compile_plan(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -> Plan:
     )
 
 
-def seeing_template(recipe: Recipe, structures: Mapping[str, Architecture]) -> str:
+def _form(recipe: Recipe, structures: Mapping[str, Architecture]) -> str:
     """Return the model whose form the output has: the recipe's template, or else the first that sees."""
     seeing = [name for name in recipe.used if structures[name].tower]
     return seeing[0] if seeing else recipe.template
@@ -288,12 +288,13 @@ def _edited(config: Mapping[str, Any], dtype: str | None, *, tied: bool) -> dict
     A model that sees may say both again of its towers.
     """
     edited = dict(config)
+    changed = config.get("tie_word_embeddings") is not tied
     for key, part in config.items():
         if key in TOWERS and isinstance(part, Mapping):
             again: dict[str, Any] = {
                 said: dtype for said in ("dtype", "torch_dtype") if dtype is not None and said in part
             }
-            if "tie_word_embeddings" in part or (key == "text_config" and not tied):
+            if "tie_word_embeddings" in part or (key == "text_config" and changed):
                 again["tie_word_embeddings"] = tied
             edited[key] = {**part, **again}
     if dtype is not None:

@@ -45,8 +45,8 @@ def model_card(recipe: Recipe, found: Found | None = None) -> str:
 
 
 def _front_matter(recipe: Recipe) -> str:
-    used = [name for name in (recipe.merge.base, *recipe.merge.sources) if name is not None]
-    sources = dict.fromkeys(recipe.models[name].source for name in used)
+    merged = [name for name in (recipe.merge.base, *recipe.merge.sources) if name is not None]
+    sources = dict.fromkeys(recipe.models[name].source for name in (*merged, recipe.template))
     on_hub = [source for source in sources if _HUB_ID.fullmatch(source)]
     content: dict[str, Any] = {"library_name": "transformers", "tags": ["merge", "evomerge"]}
     if on_hub:
@@ -58,7 +58,8 @@ def _front_matter(recipe: Recipe) -> str:
 def _made_of(recipe: Recipe) -> str:
     lines = [f"Made with evomerge by `{recipe.merge.method}` from:\n"]
     for name, ref in recipe.models.items():
-        role = "base" if name == recipe.merge.base else "source"
+        role = "source" if name in recipe.merge.sources else "template"
+        role = "base" if name == recipe.merge.base else role
         pinned = f", content `{ref.digest}`" if ref.digest else ""
         lines.append(f"- **{name}** ({role}): `{_shown(ref.source)}`{pinned}")
     return "\n".join(lines) + "\n"

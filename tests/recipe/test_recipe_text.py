@@ -41,6 +41,7 @@ def recipes(draw: st.DrawFn) -> Recipe:
         merges={draw(words): merge},
         dtype=draw(st.none() | st.sampled_from(["float32", "bfloat16"])),
         seed=draw(st.integers()),
+        template=draw(st.just("") | names),
     )
 
 

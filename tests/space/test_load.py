@@ -175,6 +175,7 @@ def test_a_value_of_the_wrong_kind_is_one_sentence(text: str, message: str) -> N
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        (edited("  base: base\n", "  base: base\n  template: langg\n"), "7: `merge.template` is unknown: no source named `langg`. Did you mean `lang`? Known: base, lang, math"),
         (edited("  base: base\n", "  base: bsae\n"), "6: `merge.base` is unknown: no source named `bsae`. Did you mean `base`? Known: base, lang, math"),
         (in_merge("sources: [math, lagn]"), "7: `merge.sources[1]` is unknown: no source named `lagn`. Did you mean `lang`? Known: base, lang, math"),
         (in_merge("method: tie"), f"7: `merge.method` is unknown: no merge method named `tie`. Did you mean `ties`? Known: {METHODS}"),
