@@ -223,5 +223,7 @@ def test_a_dtype_is_that_of_all_towers(tmp_path: Path) -> None:
     models["seeing"] = open_checkpoint(models["seeing"].path)
     folder = written(recipe_of(LINEAR, models, dtype="bfloat16"), models, tmp_path / "out")
     assert {value.dtype for value in load_file(folder / "model.safetensors").values()} == {torch.bfloat16}
+    stated = json.loads((folder / "config.json").read_text())
+    assert stated["dtype"] == stated["text_config"]["torch_dtype"] == "bfloat16"
     stored = AutoModelForImageTextToText.from_pretrained(folder)
     assert {value.dtype for value in stored.parameters()} == {torch.bfloat16}
