@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 export HF_HUB_OFFLINE ?= 1
 export HF_DATASETS_OFFLINE ?= 1
 
-.PHONY: install search test check pin bench clean
+.PHONY: install search test check docs pin bench clean
 
 install: $(READY)
 
@@ -29,6 +29,10 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: install
+	mkdir -p docs/reference
+	$(BIN)/evomerge methods --format md > docs/reference/methods.md
 
 bench: install
 	$(BIN)/python benchmarks/samplers.py --seeds 1 --budget 60

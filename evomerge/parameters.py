@@ -40,6 +40,10 @@ class Gene:
     """Beyond this more changes nothing, so a search there is wasted; a space may not ask for it."""
     also: Mapping[str, Callable[[float], float]] = field(default_factory=dict)
     """Other words for it in the literature, each with the conversion to ours."""
+    whole: bool = False
+    """One value for the whole model: groups of layers or modules cannot have their own."""
+    under: Mapping[str, float] = field(default_factory=dict)
+    """The default under the semantics of another implementation (by `compat`), where it differs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +56,12 @@ class Choice:
     searched: bool = False
     also: Mapping[Value, Value] = field(default_factory=dict)
     """Other words for an option, each with ours."""
+    words: tuple[str, ...] = ()
+    """Other words for the parameter itself."""
+    whole: bool = False
+    """One value for the whole model: groups of layers or modules cannot have their own."""
+    under: Mapping[str, Value] = field(default_factory=dict)
+    """The default under the semantics of another implementation (by `compat`), where it differs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +72,10 @@ class Parameter:
     field: str
     per_source: bool
     spec: Gene | Choice
+
+    def default(self, compat: str) -> Value:
+        """Return what it is where nobody says, under the semantics of `compat`."""
+        return self.spec.under.get(compat, self.spec.default)
 
 
 def declared(method: type[Any]) -> Mapping[str, Parameter]:
@@ -92,7 +106,7 @@ def bind(method: type[Any], values: Mapping[str, Any], sources: int, *, compat: 
     known, given = declared(method), _translated(method, values)
     arguments: dict[str, Any] = {}
     for name, parameter in known.items():
-        value = given.pop(name, parameter.spec.default)
+        value = given.pop(name, parameter.default(compat))
         arguments[parameter.field] = _checked(parameter, value, sources)
     if given:
         raise MergeError(unknown("parameter", next(iter(given)), known))
@@ -102,24 +116,26 @@ def bind(method: type[Any], values: Mapping[str, Any], sources: int, *, compat: 
 
 
 def _translated(method: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `values` in our words: each synonym a gene declares replaced by the gene."""
+    """Return `values` in our words: each synonym a parameter declares replaced by its name."""
     ours = dict(values)
     for name, parameter in declared(method).items():
-        if not isinstance(parameter.spec, Gene):
-            continue
-        for word, convert in parameter.spec.also.items():
+        spec = parameter.spec
+        for word in spec.also if isinstance(spec, Gene) else spec.words:
             if word not in ours:
                 continue
             if name in ours:
                 raise MergeError(f"`{word}` is another word for `{name}`; give one of them, not both")
             theirs = ours.pop(word)
-            listed = isinstance(theirs, list | tuple)
-            ours[name] = (
-                tuple(convert(_number(word, each)) for each in theirs)
-                if listed
-                else convert(_number(word, theirs))
-            )
+            ours[name] = _converted(spec, word, theirs) if isinstance(spec, Gene) else theirs
     return ours
+
+
+def _converted(spec: Gene, word: str, theirs: Any) -> float | tuple[float, ...]:
+    """Return what somebody calls `word` in our units: one number, or one per source."""
+    convert = spec.also[word]
+    if isinstance(theirs, list | tuple):
+        return tuple(convert(_number(word, each)) for each in theirs)
+    return convert(_number(word, theirs))
 
 
 def _checked(parameter: Parameter, value: Any, sources: int) -> Any:

@@ -12,6 +12,7 @@ import typer.main
 import evomerge.merge.methods
 from evomerge import plugins
 from evomerge.cli.main import app
+from evomerge.report.methods import reference
 from evomerge.space import load_space
 from evomerge.testing.methods import check_method
 
@@ -73,3 +74,8 @@ def test_commands_and_options_in_the_documents_exist(document: Path) -> None:
 def test_links_in_the_documents_lead_somewhere(document: Path) -> None:
     for link in re.findall(r"\]\((?!http)([^)#]+)", document.read_text()):
         assert (document.parent / link).exists(), link
+
+
+def test_the_reference_of_methods_is_what_they_declare() -> None:
+    written = (ROOT / "docs" / "reference" / "methods.md").read_text(encoding="utf-8")
+    assert written == reference(), "docs/reference/methods.md is stale: run `make docs`"

@@ -158,12 +158,18 @@ def differences(old: RunRecord, new: RunRecord) -> list[str]:
     for name, ref in old.models.items():
         if name in new.models and new.models[name].digest != ref.digest:
             changed.append(f"the content of source `{name}`")
+        if name in new.models and _pins(new.models[name]) != _pins(ref):
+            changed.append(f"what was measured on source `{name}`")
     for task, splits in old.items.items():
         if task in new.items and dict(new.items[task]) != dict(splits):
             changed.append(f"the items of task `{task}`")
     if old.measures != new.measures:
         changed.append("a metric's direction")
     return changed
+
+
+def _pins(ref: ModelRef) -> dict[str, str | None]:
+    return {kind: digest for kind, (_, digest) in ref.measured.items()}
 
 
 def provenance() -> dict[str, Any]:

@@ -57,9 +57,12 @@ class Architecture:
             index, _, inside = name[len(self.prefix) + 1 :].partition(".")
             if index.isdecimal():
                 return int(index), _block(inside)
-        if EMBEDDING.search(name) and not OUTPUT.search(name):
-            return None, "embed"
-        return None, "head"
+        return None, "embed" if is_embedding(name) else "head"
+
+
+def is_embedding(name: str) -> bool:
+    """Return whether the tensor `name` is a table of input vectors, such as tokens or positions."""
+    return bool(EMBEDDING.search(name)) and not OUTPUT.search(name)
 
 
 def read_architecture(names: Iterable[str], config: Mapping[str, Any]) -> Architecture:
@@ -71,7 +74,7 @@ def read_architecture(names: Iterable[str], config: Mapping[str, Any]) -> Archit
         _check_uncrossed(names, config)
     prefix, layers = _layers(names)
     outside = [name for name in names if not name.startswith(prefix + ".")]
-    embeddings = [name for name in outside if EMBEDDING.search(name) and not OUTPUT.search(name)]
+    embeddings = [name for name in outside if is_embedding(name)]
     if not embeddings:
         raise CheckpointError("no input embedding among the tensor names; is this a language model?")
     heads = [name for name in outside if OUTPUT.search(name) and name.endswith("weight")]

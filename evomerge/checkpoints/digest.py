@@ -39,6 +39,11 @@ def tokenizer_digest(path: Path) -> str:
     return _digest(_tokenizer(path))
 
 
+def file_digest(path: Path) -> str:
+    """Return `blake2b:` and 32 hex digits over the file `path`."""
+    return _digest([path])
+
+
 def _tokenizer(path: Path) -> list[Path]:
     return [path / name for name in _TOKENIZER if (path / name).is_file()]
 

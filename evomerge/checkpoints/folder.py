@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from evomerge.checkpoints.headers import TensorSpec, read_header
+from evomerge.checkpoints.measured import Measured
 from evomerge.errors import CheckpointError
+from evomerge.types import Statistic
 
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
@@ -20,12 +22,16 @@ _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "consolidated.0
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A model on disk. `specs` and `files` are by tensor name, in the order of the files."""
+    """A model on disk. `specs` and `files` are by tensor name, in the order of the files.
+
+    `statistics` are what was measured on it, as far as it is known here.
+    """
 
     path: Path
     config: Mapping[str, Any]
     specs: Mapping[str, TensorSpec]
     files: Mapping[str, Path]
+    statistics: Mapping[Statistic, Measured] = field(default_factory=dict)
 
     @cached_property
     def weight_files(self) -> tuple[Path, ...]:

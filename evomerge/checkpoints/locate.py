@@ -46,6 +46,16 @@ def locate_tasks(tasks: str, *, near: Path | None = None) -> Path:
     raise CheckpointError(f"no task folder `{tasks}` (looked at {_folders(tasks, near)[0]})")
 
 
+def locate_statistics(path: str, *, near: Path | None = None) -> Path:
+    """Return the statistics file that `path` names, looked up as the folder of a model is."""
+    for candidate in _folders(path, near):
+        if candidate.is_file():
+            return candidate.resolve()
+    raise CheckpointError(
+        f"no statistics file `{path}` (looked at {_folders(path, near)[0]}); `evomerge measure` makes one"
+    )
+
+
 def _is_snapshot(path: Path) -> bool:
     """Return whether `path` is `models--OWNER--NAME/snapshots/COMMIT` of the hub's cache."""
     return path.parent.name == "snapshots" and path.parent.parent.name.startswith("models--")

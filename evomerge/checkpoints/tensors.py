@@ -15,6 +15,7 @@ from torch import Tensor
 
 from evomerge.checkpoints.folder import Checkpoint
 from evomerge.checkpoints.headers import TensorSpec
+from evomerge.checkpoints.measured import Measured, statistics_name
 from evomerge.errors import CheckpointError, MergeError
 
 DTYPES: Mapping[str, torch.dtype] = {
@@ -51,9 +52,9 @@ class TensorSource(Protocol):
 
 
 class FileSource:
-    """The tensors of a checkpoint, memory-mapped."""
+    """The tensors of a checkpoint or of a statistics file, memory-mapped."""
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    def __init__(self, checkpoint: Checkpoint | Measured) -> None:
         self.specs = checkpoint.specs
         self._files = checkpoint.files
         self._stack = ExitStack()
@@ -119,5 +120,10 @@ class Library:
 
 
 def open_library(checkpoints: Mapping[str, Checkpoint], names: Iterable[str]) -> Library:
-    """Return the named checkpoints' tensors, memory-mapped."""
-    return Library({name: FileSource(checkpoints[name]) for name in names})
+    """Return the named checkpoints' tensors and statistics, memory-mapped."""
+    sources: dict[str, TensorSource] = {}
+    for name in names:
+        sources[name] = FileSource(checkpoints[name])
+        for kind, measured in checkpoints[name].statistics.items():
+            sources[statistics_name(name, kind)] = FileSource(measured)
+    return Library(sources)

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, TypeAlias
 from evomerge.archive.record import RunRecord, provenance, redacted
 from evomerge.checkpoints.architecture import Architecture
 from evomerge.checkpoints.compatible import check_compatible
-from evomerge.checkpoints.digest import digest
+from evomerge.checkpoints.digest import digest, file_digest
 from evomerge.checkpoints.folder import Checkpoint, open_checkpoint
 from evomerge.checkpoints.language import find_tower
-from evomerge.checkpoints.locate import canonical, locate, locate_tasks
+from evomerge.checkpoints.locate import canonical, locate, locate_statistics, locate_tasks
+from evomerge.checkpoints.measured import check_measured_on, statistics_name
+from evomerge.checkpoints.models import places_of, with_statistics
 from evomerge.errors import RecipeError, RequestError, SpaceError, TaskError, unknown
 from evomerge.evaluate.items import split_items
 from evomerge.merge.plan import compile_plan
@@ -65,7 +67,7 @@ def resolve(
     checkpoints = _checkpoints(space, where, near, known)
     structure = _structure(checkpoints, where)
     space = _with_template(space, checkpoints)
-    models = {name: _reference(space, name, checkpoint) for name, checkpoint in checkpoints.items()}
+    models = {name: _reference(space, name, model, where) for name, model in checkpoints.items()}
     genome = Genome(space=space, layers=structure.layers, models=models)
     with about(where(("merge", "layers"))):
         genes = genome.genes
@@ -83,7 +85,7 @@ def resolve(
         space=space,
         layers=structure.layers,
         models=models,
-        paths={name: str(checkpoint.path) for name, checkpoint in checkpoints.items()},
+        paths=places_of(checkpoints),
         tasks=str(tasks) if tasks else None,
         objectives=_measures(space, "objectives", where, facts),
         constraints=_measures(space, "constraints", where, facts),
@@ -101,10 +103,22 @@ def _checkpoints(space: Space, where: Where, near: Path, known: RunRecord | None
     for name in dict.fromkeys([*alone, *space.merged]):
         source = space.sources[name]
         with about(where(("sources", name))):
-            folder = _where_it_lay(name, source, known)
+            folder = _where_it_lay(name, source, known, name)
             folder = folder or locate(source.source, revision=source.revision, near=near)
-            opened[name] = open_checkpoint(folder)
+            opened[name] = with_statistics(
+                open_checkpoint(folder), name, _statistics(name, source, near, known)
+            )
     return opened
+
+
+def _statistics(name: str, source: Source, near: Path, known: RunRecord | None) -> dict[str, Path]:
+    """Return the statistics files that a source names, where a known record has them if they are there."""
+    asked = ModelRef(source=source.source, fisher=source.fisher, gram=source.gram).measured
+    places = {}
+    for kind, (path, _) in asked.items():
+        key = statistics_name(name, kind)
+        places[key] = _where_it_lay(name, source, known, key) or locate_statistics(path, near=near)
+    return places
 
 
 def _structure(checkpoints: Mapping[str, Checkpoint], where: Where) -> Architecture:
@@ -130,12 +144,12 @@ def _with_template(space: Space, checkpoints: Mapping[str, Checkpoint]) -> Space
     return space.model_copy(update={"merge": space.merge.model_copy(update={"template": seeing[0]})})
 
 
-def _where_it_lay(name: str, source: Source, known: RunRecord | None) -> Path | None:
-    """Return the folder a known record has for the source, if it is still there."""
-    if known is None or known.space.sources.get(name) != source or name not in known.paths:
+def _where_it_lay(name: str, source: Source, known: RunRecord | None, key: str) -> Path | None:
+    """Return the folder or file a known record has for the source under `key`, if it is still there."""
+    if known is None or known.space.sources.get(name) != source or key not in known.paths:
         return None
-    folder = Path(known.paths[name])
-    return folder if folder.is_dir() else None
+    place = Path(known.paths[key])
+    return place if place.exists() else None
 
 
 def _tasks(space: Space, near: Path, known: RunRecord | None) -> Path | None:
@@ -165,12 +179,19 @@ def _anywhere(rng: random.Random, gene: GeneSpec) -> Value:
     return rng.choice(gene.choices) if gene.choices is not None else rng.uniform(gene.low, gene.high)
 
 
-def _reference(space: Space, name: str, checkpoint: Checkpoint) -> ModelRef:
+def _reference(space: Space, name: str, checkpoint: Checkpoint, where: Where) -> ModelRef:
     source = space.sources[name]
+    content = digest(checkpoint)
+    pinned: dict[str, str] = {}
+    for kind, measured in checkpoint.statistics.items():
+        with about(where(("sources", name, kind))):
+            check_measured_on(measured, name, content)
+        pinned |= {kind: str(measured.path), f"{kind}_digest": file_digest(measured.path)}
     return ModelRef(
         source=canonical(source.source, checkpoint.path),
         revision=source.revision,
-        digest=digest(checkpoint),
+        digest=content,
+        **pinned,
     )
 
 

@@ -11,7 +11,10 @@ from evomerge.types import Measure
 
 @dataclass(frozen=True, kw_only=True)
 class Brief:
-    """An evaluator's instructions: where the sources are, and what to ask the merged models."""
+    """An evaluator's instructions: where the sources are, and what to ask the merged models.
+
+    `checkpoints` are places as `checkpoints/models.py` reads them: `NAME` a folder, `NAME:fisher` a file.
+    """
 
     checkpoints: Mapping[str, str]
     tasks: str | None

@@ -13,7 +13,8 @@ import torch
 import transformers
 
 from evomerge.checkpoints.digest import tokenizer_digest
-from evomerge.checkpoints.folder import Checkpoint, open_checkpoint
+from evomerge.checkpoints.folder import Checkpoint
+from evomerge.checkpoints.models import open_models
 from evomerge.checkpoints.tensors import open_library
 from evomerge.errors import EvaluationError, EvomergeError
 from evomerge.evaluate.brief import Brief
@@ -30,7 +31,7 @@ class Evaluator:
     def __init__(self, brief: Brief) -> None:
         only_compute(brief.threads)
         self._brief = brief
-        self._checkpoints = {name: open_checkpoint(Path(path)) for name, path in brief.checkpoints.items()}
+        self._checkpoints = open_models(brief.checkpoints)
         self._library = open_library(self._checkpoints, self._checkpoints)
         self._resident = ResidentModel(self._library, device=device_named(brief.device))
         self._device = device_label(brief.device)
@@ -136,6 +137,11 @@ def _check_finite(scores: dict[str, float]) -> None:
 
 def only_compute(threads: int) -> None:
     """Give this process `threads` torch threads and keep transformers from talking."""
+    quiet_transformers()
+    torch.set_num_threads(threads)
+
+
+def quiet_transformers() -> None:
+    """Keep transformers from talking and from drawing bars."""
     transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    torch.set_num_threads(threads)

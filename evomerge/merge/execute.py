@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from evomerge.checkpoints.architecture import is_embedding
 from evomerge.checkpoints.tensors import DTYPES, Library
 from evomerge.errors import MergeError
-from evomerge.merge.method import Site, Surveying
+from evomerge.merge.method import Site, Surveying, View
 from evomerge.merge.plan import Apply, Copy, Operand, Output, Plan, SharedRows
 
 KeepMasks = dict[str, tuple[Tensor, ...]]
@@ -39,7 +40,8 @@ class Execution:
         if isinstance(output.operation, Copy):
             return self._copy(output, output.operation)
         base, operands = self._operands(output.operation)
-        merged = output.operation.method.merge(base, operands, self._site(output))
+        site = self._site(output, output.operation)
+        merged = output.operation.method.merge(base, operands, site)
         result = merged.to(DTYPES[output.spec.dtype])
         if output.operation.rows is not None:
             result = self._among_own(result, output, output.operation.rows)
@@ -77,13 +79,26 @@ class Execution:
         tensor = self._library.float32(operand.model, operand.tensor, self._device)
         return tensor if operation.rows is None else tensor[: operation.rows.count]
 
-    def _site(self, output: Output) -> Site:
-        assert isinstance(output.operation, Apply)
+    def _statistic(self, measured: Operand | None, of: Operand, operation: Apply) -> Tensor | None:
+        """Return what was measured on `of`; where that is a number per entry, of the shared rows only."""
+        if measured is None:
+            return None
+        tensor = self._library.float32(measured.model, measured.tensor, self._device)
+        by_entry = tensor.shape == self._library.raw(of.model, of.tensor).shape
+        return tensor[: operation.rows.count] if operation.rows is not None and by_entry else tensor
+
+    def _site(self, output: Output, operation: Apply, *, surveyed: bool = True) -> Site:
         return Site(
             tensor=output.name,
-            sources=tuple(operand.model for operand in output.operation.operands),
+            sources=tuple(operand.model for operand in operation.operands),
             seed=self.plan.seed,
-            survey=self._survey,
+            embedding=is_embedding(output.name),
+            survey=self._survey if surveyed else None,
+            statistics=tuple(
+                self._statistic(each, of, operation)
+                for each, of in zip(operation.statistics, operation.operands, strict=False)
+            ),
+            inputs_first=operation.inputs_first,
             keep_masks=self._keep_masks.get(output.name),
         )
 
@@ -93,12 +108,19 @@ class Execution:
         if not surveyed:
             return None
 
-        def stream() -> Iterator[tuple[str, Tensor]]:
+        def stream() -> Iterator[View]:
             for output in surveyed:
                 assert isinstance(output.operation, Apply)
-                yield output.name, self._operands(output.operation)[1]
+                yield self._view(output, output.operation)
 
         first = surveyed[0].operation
         assert isinstance(first, Apply)
         assert isinstance(first.method, Surveying)
         return first.method.survey(stream)
+
+    def _view(self, output: Output, operation: Apply) -> View:
+        return View(
+            site=self._site(output, operation, surveyed=False),
+            shape=output.spec.shape,
+            load=lambda: self._operands(operation)[1],
+        )

@@ -11,29 +11,36 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
 
 from evomerge.seeds import derive
-from evomerge.types import Value
+from evomerge.types import Statistic, Value
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Operand: TypeAlias = Literal["deltas", "weights"]
-BaseUse: TypeAlias = Literal["needed", "unused"]
+BaseUse: TypeAlias = Literal["needed", "optional", "unused"]
+Cost: TypeAlias = Literal["elementwise", "norms", "ranks", "decomposition"]
+"""What dominates a merge: reading and writing; sums over each tensor; order statistics; an SVD or a solve."""
 
-EVERYONES = ("evomerge", "mergekit", "official", "peft", "mergelm")
+EVERYONES = ("evomerge", "mergekit", "official", "peft", "mergelm", "fusion_bench", "regmean_repo")
 """The implementations whose semantics `compat` can name; a method on which they agree takes any of them."""
-
-Stream: TypeAlias = "Callable[[], Iterator[tuple[str, Tensor]]]"
-"""Call it for one more pass over the merge's tensors: (name, operands `(n, *s)`) in a fixed order."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """Where an operator works: one tensor of one merge, with its own random stream."""
+    """Where an operator works: one tensor of one merge, with its own random stream.
+
+    `embedding` tells whether the tensor is a table of vectors, one row per token or position. `statistics`
+    holds, for a method that needs them, what was measured on each source (None: nothing for this tensor);
+    `inputs_first` says that this weight is stored `(in, out)`, as GPT-2 stores its projections.
+    """
 
     tensor: str
     sources: tuple[str, ...]
     seed: int
+    embedding: bool = False
     survey: Any = None
+    statistics: tuple[Tensor | None, ...] = ()
+    inputs_first: bool = False
     keep_masks: tuple[Tensor, ...] | None = None
 
     def uniform(self, source: int, like: Tensor) -> Tensor:
@@ -50,18 +57,33 @@ class Site:
         return torch.rand(like.shape, generator=generator, dtype=torch.float32).to(like.device)
 
 
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """One tensor of the merge as a survey sees it; `load` reads the operands `(n, *shape)`."""
+
+    site: Site
+    shape: tuple[int, ...]
+    load: Callable[[], Tensor]
+
+
+Stream: TypeAlias = Callable[[], Iterator[View]]
+"""Call it for one more pass over the merge's tensors, in a fixed order."""
+
+
 class MergeMethod(Protocol):
     """A merge operator. Its declared fields are its parameters; see `evomerge.parameters`."""
 
     on: ClassVar[Operand]
     """Whether `merge` gets task vectors (source minus base) or the sources' weights themselves."""
     base: ClassVar[BaseUse]
+    """Whether it needs a base; with "optional", task vectors are weights where there is none."""
     sources: ClassVar[tuple[int, int | None]]
     """The least and the greatest number of sources (None: any)."""
     compats: ClassVar[tuple[str, ...]]
     """Whose semantics `compat` may select."""
     additive: ClassVar[Mapping[str, Value] | None]
     """Settings under which the method is base plus Σ wᵢ δᵢ, up to rounding; None if it never is."""
+    cost: ClassVar[Cost]
 
     @property
     def compat(self) -> str:
@@ -90,3 +112,15 @@ class Surveying(Protocol):
 
     def survey(self, stream: Stream) -> Any:
         """Return what `merge` will find in `site.survey`. Holds one tensor at a time."""
+
+
+@runtime_checkable
+class Informed(Protocol):
+    """A method that merges by what was measured on each source; `merge` finds it in `site.statistics`."""
+
+    statistic: ClassVar[Statistic]
+
+
+def statistic_of(method: type[MergeMethod]) -> Statistic | None:
+    """Return what the method needs measured on each source, or None."""
+    return method.statistic if isinstance(method, Informed) else None

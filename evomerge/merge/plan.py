@@ -16,11 +16,13 @@ from evomerge.checkpoints.architecture import Architecture, read_architecture
 from evomerge.checkpoints.folder import Checkpoint
 from evomerge.checkpoints.headers import TensorSpec
 from evomerge.checkpoints.language import TOWERS
+from evomerge.checkpoints.measured import Measured, statistics_name
 from evomerge.checkpoints.rows import unshared_rows
 from evomerge.errors import CheckpointError, MergeError, RecipeError, unknown
-from evomerge.merge.method import MergeMethod, Surveying, taken
-from evomerge.parameters import bind
+from evomerge.merge.method import MergeMethod, Surveying, statistic_of, taken
+from evomerge.parameters import bind, declared
 from evomerge.recipe import Merge, Recipe
+from evomerge.types import Value
 
 _log = logging.getLogger(__name__)
 
@@ -56,11 +58,16 @@ class SharedRows:
 
 @dataclass(frozen=True, kw_only=True)
 class Apply:
-    """The output is a method applied to the operands, or to the `rows` they share."""
+    """The output is a method applied to the operands, with what was measured on each, if it asks for that.
+
+    Of a table of tokens, it may be applied to the `rows` that the operands share only.
+    """
 
     method: MergeMethod
     base: Operand | None
     operands: tuple[Operand, ...]
+    statistics: tuple[Operand | None, ...] = ()
+    inputs_first: bool = False
     rows: SharedRows | None = None
 
 
@@ -131,6 +138,7 @@ def compile_plan(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -> Plan:
     template = _form(recipe, structures)
     _check_sources(merge)
     _check_groups(merge, structures[template].layers)
+    _check_measured(merge, used)
     names = _output_names(used[template], structures[template], structures)
     own = _own_rows(template, used, structures)
     code = _code(recipe.dtype)
@@ -183,15 +191,22 @@ class _Planner:
         return Output(name=name, spec=target, operation=operation)
 
     def _operation(self, name: str, plain: str, home: Operand) -> Operation:
-        method = self._method(name)
-        base = self._find(self.merge.base, plain) if self.merge.base and method.base == "needed" else None
+        over = self.merge.base if plugins.load("methods", self.merge.method).base != "unused" else None
+        base = self._find(over, plain) if over is not None else None
         found = [self._find(source, plain) for source in self.merge.sources]
         operands = tuple(operand for operand in found if operand is not None)
-        if len(operands) < len(found) or (base is None and method.base == "needed"):
+        if len(operands) < len(found) or (over is not None and base is None):
             _log.warning("`%s` is not in every source: copied from `%s`", name, self.template)
             return Copy(operand=home)
-        rows = self._rows(home, (*operands, *([base] if base else [])))
-        return Apply(method=method, base=base, operands=operands, rows=rows)
+        statistics, inputs_first = self._statistics(plain, operands)
+        return Apply(
+            method=self._method(name),
+            base=base,
+            operands=operands,
+            statistics=statistics,
+            inputs_first=inputs_first,
+            rows=self._rows(home, (*operands, *([base] if base else []))),
+        )
 
     def _rows(self, home: Operand, read: tuple[Operand, ...]) -> SharedRows | None:
         """Return which rows are merged of a table of a model that sees; None if all are."""
@@ -203,29 +218,60 @@ class _Planner:
         own = tuple(sorted(row for row in self.own if row < count))
         return SharedRows(home=home, count=count, own=own) if own or len(lengths) > 1 else None
 
+    def _statistics(
+        self, plain: str, operands: tuple[Operand, ...]
+    ) -> tuple[tuple[Operand | None, ...], bool]:
+        """Return what was measured for each operand, and whether the weight is stored inputs first.
+
+        A tied model's output head is its embedding once more, of which nothing is counted twice.
+        """
+        kind = statistic_of(plugins.load("methods", self.merge.method))
+        if kind is None:
+            return (), False
+        found: list[Operand | None] = []
+        turned = set()
+        for operand in operands:
+            model = self.used[operand.model]
+            measured = model.statistics[kind]
+            own = self.structures[operand.model].own(plain)
+            stored = measured.find(operand.tensor) if operand.tensor == own else None
+            if stored is None:
+                found.append(None)
+                continue
+            turned.add(operand.tensor in measured.origin.inputs_first)
+            _check_fits(measured, stored, operand, model.specs[operand.tensor].shape)
+            found.append(Operand(model=statistics_name(operand.model, kind), tensor=stored))
+        if len(turned) > 1:
+            raise RecipeError(f"the {kind} files of the sources disagree on how `{plain}` is stored")
+        return tuple(found), turned == {True}
+
     def _method(self, name: str) -> MergeMethod:
         """Return the merge's method with the parameters in force at the tensor `name`."""
-        layer, module = self.structures[self.template].place(name)
+        structure, kind = self.structures[self.template], plugins.load("methods", self.merge.method)
+        settled = self.merge.settings(name, *structure.place(name), structure.layers)
         settings = {
             key: self._by_source(key, value) if isinstance(value, Mapping) else value
-            for key, value in self.merge.settings(layer, module).items()
+            for key, value in settled.items()
+            if value is not None
         }
-        kind = plugins.load("methods", self.merge.method)
         try:
             bound: MergeMethod = bind(kind, settings, len(self.merge.sources), compat=self.merge.compat)
         except MergeError as error:
             raise RecipeError(f"`{self.merge.method}` cannot merge `{name}` so: {error}") from error
         return bound
 
-    def _by_source(self, key: str, values: Mapping[str, float]) -> tuple[float, ...]:
-        """Return the values in the order of the sources, of which each has exactly one."""
+    def _by_source(self, key: str, values: Mapping[str, Value | None]) -> tuple[Value, ...]:
+        """Return the values in the order of the sources, each of which is named; None is the default."""
         for source in self.merge.sources:
             if source not in values:
                 raise RecipeError(f"`{key}` has no value for the source `{source}`")
         for source in values:
             if source not in self.merge.sources:
                 raise RecipeError(f"`{key}`: {unknown('source', source, self.merge.sources)}")
-        return tuple(values[source] for source in self.merge.sources)
+        known = declared(plugins.load("methods", self.merge.method))
+        default = known[key].default(self.merge.compat) if key in known else 0.0  # `bind` refuses other keys
+        given = (values[source] for source in self.merge.sources)
+        return tuple(default if value is None else value for value in given)
 
     def _find(self, model: str, plain: str) -> Operand | None:
         """Return where `model` keeps what a plain LLM calls `plain`; a tied model's head is its embedding."""
@@ -253,6 +299,30 @@ def _check_sources(merge: Merge) -> None:
         raise RecipeError(f"`{merge.method}` needs a base model; add `base: NAME`")
 
 
+def _check_measured(merge: Merge, used: Mapping[str, Checkpoint]) -> None:
+    kind = statistic_of(plugins.load("methods", merge.method))
+    for source in merge.sources if kind else ():
+        if kind not in used[source].statistics:
+            raise RecipeError(
+                f"`{merge.method}` merges by the {kind} of each source, and `{source}` has none; make its "
+                f"file with `evomerge measure {kind}` and name it as `{kind}: FILE` where the source stands"
+            )
+
+
+def _check_fits(measured: Measured, stored: str, operand: Operand, shape: tuple[int, ...]) -> None:
+    """Raise `RecipeError` if the statistic of a weight of this `shape` has another shape than it must."""
+    origin, found = measured.origin, measured.specs[stored].shape
+    want = shape
+    if origin.kind == "gram":
+        inputs = shape[0 if operand.tensor in origin.inputs_first else -1]
+        want = (inputs, inputs)
+    if found != want:
+        raise RecipeError(
+            f"{measured.path} does not fit `{operand.model}`: its {origin.kind} of `{operand.tensor}` is "
+            f"{list(found)}, not {list(want)}; measure it again"
+        )
+
+
 def _check_groups(merge: Merge, layers: int) -> None:
     for group in merge.groups:
         if group.layers is not None and group.layers[1] >= layers:
@@ -277,8 +347,8 @@ def _check_surveys(outputs: tuple[Output, ...]) -> None:
     keys = {survey_key(output.operation) for output in outputs} - {None}
     if len(keys) > 1:
         raise RecipeError(
-            "a method that looks at the whole model needs the same `density` and `sign_method` in all "
-            "groups; fix them at one value each, or use `scope: tensor`"
+            "a method that looks at the whole model needs the same parameters (weights aside) in all groups; "
+            "fix them at one value each, or use `scope: tensor` where there is one"
         )
 
 

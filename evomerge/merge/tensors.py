@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -12,8 +12,9 @@ from evomerge import plugins
 from evomerge.checkpoints.tensors import DictSource, Library, TensorSource
 from evomerge.errors import MergeError
 from evomerge.merge.execute import Execution
-from evomerge.merge.method import taken
+from evomerge.merge.method import Informed, taken
 from evomerge.merge.plan import Apply, Copy, Operand, Operation, Output, Plan
+from evomerge.merge.soup import Soup, greedy
 from evomerge.parameters import bind
 
 _BASE = "base"
@@ -28,19 +29,27 @@ def merge_tensors(
     *,
     seed: int = 0,
     compat: str = "evomerge",
+    statistics: Sequence[Mapping[str, Tensor]] | None = None,
+    inputs_first: bool = False,
     keep_masks: Sequence[Mapping[str, Tensor]] | None = None,
 ) -> dict[str, Tensor]:
     """Return the merged tensors by name, in the base's (or first model's) shapes and dtypes.
 
     `params` are the method's parameters by name; one per source may be a sequence as long as `models`.
-    All tensors together count as one model where the method looks at the whole model. `keep_masks`,
-    one dict per model (1 = kept), replace random draws. A tensor that is not a float in every model,
-    or not in every model, is copied from the base (or first model), the latter with a warning.
+    All tensors together count as one model where the method looks at the whole model. A tensor that is not
+    a float in every model, or not in every model, is copied from the base (or first model), the latter
+    with a warning.
+
+    `statistics`, one dict per model by tensor name, are what methods like `fisher` (diagonal Fisher
+    information, shaped as the tensor) and `regmean` (Gram matrix of a weight's inputs, `(in, in)`) merge by;
+    `inputs_first` says that two-dimensional weights are stored `(in, out)`. `keep_masks`, one dict per
+    model (1 = kept), replace random draws.
 
     Raises `MergeError` for a shape mismatch, a NaN or infinite input, or parameters the method rejects.
     """
     sources: dict[str, TensorSource] = {f"model{i}": DictSource(model) for i, model in enumerate(models)}
     everything = {**({_BASE: DictSource(base)} if base is not None else {}), **sources}
+    measured = _measured(method, statistics, len(models))
     kind = plugins.load("methods", method)
     _check(method, kind, base, len(models))
     bound = bind(kind, params, len(models), compat=compat)
@@ -56,7 +65,16 @@ def merge_tensors(
         if not all(source.specs[name].is_float for source in everything.values()):
             return Copy(operand=home)
         operands = tuple(Operand(model=source, tensor=name) for source in sources)
-        return Apply(method=bound, base=home if kind.base == "needed" else None, operands=operands)
+        return Apply(
+            method=bound,
+            base=home if base is not None and kind.base != "unused" else None,
+            operands=operands,
+            statistics=tuple(
+                Operand(model=source, tensor=name) if name in known.specs else None
+                for source, known in measured.items()
+            ),
+            inputs_first=inputs_first,
+        )
 
     outputs = tuple(
         Output(name=name, spec=spec, operation=operation(name))
@@ -64,8 +82,48 @@ def merge_tensors(
     )
     plan = Plan(outputs=outputs, config={}, template=template, seed=seed)
     masks = _masks(plan, keep_masks, len(models)) if keep_masks is not None else None
-    execution = Execution(plan, Library(everything), keep_masks=masks)
+    execution = Execution(plan, Library({**everything, **measured}), keep_masks=masks)
     return {output.name: execution.produce(output) for output in outputs}
+
+
+def greedy_soup(
+    models: Mapping[str, Mapping[str, Tensor]], score: Callable[[dict[str, Tensor]], float]
+) -> tuple[dict[str, Tensor], Soup]:
+    """Return the greedy soup of `models` under `score` (higher is better), and what it is made of.
+
+    The average is made once more from its ingredients, so that no rounding adds up. Raises `ValueError` if
+    no model has a score other than NaN.
+    """
+
+    def average(names: Sequence[str]) -> dict[str, Tensor]:
+        return merge_tensors("linear", None, [models[name] for name in names], {})
+
+    tasting = greedy({name: score(average([name])) for name in models})
+    answer: float | None = None
+    while True:
+        try:
+            names = tasting.send(answer)
+        except StopIteration as done:
+            soup: Soup = done.value
+            return average(soup.ingredients), soup
+        answer = score(average(names))
+
+
+def _measured(
+    method: str, statistics: Sequence[Mapping[str, Tensor]] | None, count: int
+) -> dict[str, TensorSource]:
+    """Return what was measured on each model, in their order. Raises `MergeError` if it is not as needed."""
+    kind = plugins.load("methods", method)
+    if not isinstance(kind, Informed):
+        if statistics is not None:
+            raise MergeError(f"`{method}` merges without `statistics`, found {len(statistics)}")
+        return {}
+    given = statistics or ()
+    if len(given) != count:
+        raise MergeError(
+            f"`{method}` needs `statistics` ({kind.statistic}) of {count} models, found {len(given)}"
+        )
+    return {f"model{i} {kind.statistic}": DictSource(each) for i, each in enumerate(given)}
 
 
 def _check(method: str, kind: Any, base: object, count: int) -> None:

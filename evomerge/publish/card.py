@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from evomerge.recipe import Recipe, to_yaml
+from evomerge.recipe import ModelRef, Recipe, to_yaml
 from evomerge.types import Measure
 
 _HUB_ID = re.compile(r"\w[\w.\-]*/\w[\w.\-]*", re.ASCII)
@@ -119,8 +119,13 @@ def _again() -> str:
 
 def published(recipe: Recipe) -> Recipe:
     """Return the recipe without this machine's paths; digests still say which weights."""
-    models = {name: replace(ref, source=_shown(ref.source)) for name, ref in recipe.models.items()}
+    models = {name: _published(ref) for name, ref in recipe.models.items()}
     return replace(recipe, models=models)
+
+
+def _published(ref: ModelRef) -> ModelRef:
+    measured = {kind: _shown(path) for kind, (path, _) in ref.measured.items()}
+    return replace(ref, source=_shown(ref.source), **measured)
 
 
 def _shown(source: str) -> str:

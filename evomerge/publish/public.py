@@ -9,7 +9,7 @@ from evomerge.archive.run import Run, open_run
 from evomerge.errors import RecipeError, RequestError
 from evomerge.publish.checkpoint import write_checkpoint
 from evomerge.publish.found import export_trial
-from evomerge.publish.sources import check_known
+from evomerge.publish.sources import check_known, places_in
 from evomerge.recipe import Recipe, from_yaml
 
 
@@ -42,7 +42,7 @@ def export(
     _refuse(
         {"--trial": trial is not None, "--best": best is not None, "--knee": knee, "--no-verify": not verify}
     )
-    check_known(paths or {}, found.models)
+    check_known(paths or {}, places_in(found))
     return write_checkpoint(found, target, paths=paths, overwrite=overwrite)
 
 

@@ -6,15 +6,20 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from evomerge import plugins
 from evomerge.checkpoints.compatible import check_compatible
-from evomerge.checkpoints.digest import digest
+from evomerge.checkpoints.digest import digest, file_digest
 from evomerge.checkpoints.folder import Checkpoint, open_checkpoint
-from evomerge.checkpoints.locate import canonical, locate
+from evomerge.checkpoints.locate import canonical, locate, locate_statistics
+from evomerge.checkpoints.measured import Measured, check_measured_on, statistics_name
+from evomerge.checkpoints.models import with_statistics
 from evomerge.errors import CheckpointError, RequestError, unknown
+from evomerge.merge.method import statistic_of
 from evomerge.recipe import ModelRef, Recipe
+from evomerge.types import Statistic
 
 Paths = Mapping[str, str | Path]
-"""Folders of models by the recipe's names."""
+"""Folders of models by the recipe's names, and statistics files of theirs (`NAME:fisher`)."""
 
 
 def check_known(paths: Paths, models: Iterable[str]) -> None:
@@ -25,6 +30,12 @@ def check_known(paths: Paths, models: Iterable[str]) -> None:
             raise RequestError(f"`--source {name}=…`: {unknown('model', name, known)}")
 
 
+def places_in(recipe: Recipe) -> list[str]:
+    """Return the names of the recipe's models and of their statistics, as `paths` may have them."""
+    measured = [statistics_name(name, kind) for name, ref in recipe.models.items() for kind in ref.measured]
+    return [*recipe.models, *measured]
+
+
 def open_sources(recipe: Recipe, paths: Paths) -> dict[str, Checkpoint]:
     """Return the models the merge uses, opened: those in `paths`, the others where their sources lead.
 
@@ -32,6 +43,10 @@ def open_sources(recipe: Recipe, paths: Paths) -> dict[str, Checkpoint]:
     """
     opened = {name: open_checkpoint(_folder(name, recipe.models[name], paths)) for name in recipe.used}
     check_compatible(opened)
+    statistic = statistic_of(plugins.load("methods", recipe.merge.method))
+    for name in recipe.merge.sources if statistic else ():
+        files = _statistics(name, recipe.models[name].informed_by(statistic), paths)
+        opened[name] = with_statistics(opened[name], name, files)
     return opened
 
 
@@ -60,6 +75,18 @@ def _folder(name: str, ref: ModelRef, paths: Paths) -> Path:
     return path
 
 
+def _statistics(name: str, ref: ModelRef, paths: Paths) -> dict[str, Path]:
+    """Return the statistics files of a model: those in `paths`, the others where the recipe says."""
+    found = {}
+    for kind, (path, _) in ref.measured.items():
+        key = statistics_name(name, kind)
+        try:
+            found[key] = locate_statistics(str(paths.get(key, path)))
+        except CheckpointError as error:
+            raise CheckpointError(f"{error}; say where it lies with `--source {key}=FILE`") from error
+    return found
+
+
 def _pinned(name: str, ref: ModelRef, checkpoint: Checkpoint, *, chosen: bool) -> ModelRef:
     found = digest(checkpoint)
     if ref.digest not in (None, found):
@@ -71,4 +98,19 @@ def _pinned(name: str, ref: ModelRef, checkpoint: Checkpoint, *, chosen: bool) -
         source = str(checkpoint.path) if ref.digest is None else ref.source
     else:
         source = canonical(ref.source, checkpoint.path)
-    return replace(ref, source=source, digest=found)
+    ref = replace(ref, source=source, digest=found)
+    for kind, measured in checkpoint.statistics.items():
+        ref = _measured(name, ref, kind, measured)
+    return ref
+
+
+def _measured(name: str, ref: ModelRef, kind: Statistic, measured: Measured) -> ModelRef:
+    """Return `ref` with the statistics file's place and content, which must be what it pins."""
+    check_measured_on(measured, name, str(ref.digest))
+    found, (_, pinned) = file_digest(measured.path), ref.measured[kind]
+    if pinned not in (None, found):
+        raise RequestError(
+            f"the statistics in {measured.path} are not the {kind} of `{name}` in the recipe: their content "
+            f"digest is {found}, not {pinned}"
+        )
+    return replace(ref, **{kind: str(measured.path), f"{kind}_digest": found})

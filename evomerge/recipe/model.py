@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from evomerge.errors import RecipeError, unknown
-from evomerge.types import Value
+from evomerge.recipe.layered import Filtered, Layered, relative_depth, value_at
+from evomerge.types import Statistic, Value
 
 MODULES = ("attn", "mlp", "rest", "embed", "head")
 """Module groups. `attn`, `mlp` and `rest` (norms and the like) lie inside layers; `embed` is all that
@@ -17,17 +18,48 @@ comes before the first layer, `head` all that comes after the last: final norm a
 
 IN_LAYERS = MODULES[:3]
 
-Setting: TypeAlias = Value | Mapping[str, float]
+Setting: TypeAlias = Layered | Mapping[str, Layered]
 """A parameter's value: one for all sources, or one per source by the source's name."""
+Settled: TypeAlias = Value | Mapping[str, Value | None] | None
+"""A parameter's value at one tensor; None where only filters stand and none of them matches."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelRef:
-    """A source model: a folder, a hub id or `zoo:NAME`; `digest` pins its content once resolved."""
+    """A source model: a folder, a hub id or `zoo:NAME`; `digest` pins its content once resolved.
+
+    `fisher` and `gram` are files of what was measured on it, pinned likewise.
+    """
 
     source: str
     revision: str | None = None
     digest: str | None = None
+    fisher: str | None = None
+    fisher_digest: str | None = None
+    gram: str | None = None
+    gram_digest: str | None = None
+
+    @property
+    def measured(self) -> dict[Statistic, tuple[str, str | None]]:
+        """The files of what was measured on it, each with its digest, by kind."""
+        both: tuple[tuple[Statistic, str | None, str | None], ...] = (
+            ("fisher", self.fisher, self.fisher_digest),
+            ("gram", self.gram, self.gram_digest),
+        )
+        return {kind: (path, digest) for kind, path, digest in both if path is not None}
+
+    def informed_by(self, kind: Statistic | None) -> ModelRef:
+        """Return the model with no statistics but those of `kind`."""
+        others = [each for each in self.measured if each != kind]
+        none: dict[str, Any] = {key: None for each in others for key in (each, f"{each}_digest")}
+        return replace(self, **none)
+
+    @property
+    def content(self) -> Any:
+        """What its tensors and statistics depend on, as JSON values; a digest stands for its place."""
+        tensors = self.digest or [self.source, self.revision]
+        measured = {kind: digest or path for kind, (path, digest) in self.measured.items()}
+        return [tensors, measured] if measured else tensors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,12 +99,18 @@ class Merge:
     groups: tuple[Group, ...] = ()
     compat: str = "evomerge"
 
-    def settings(self, layer: int | None, module: str) -> dict[str, Setting]:
-        """Return the parameters in force for a tensor of `module` in `layer`."""
+    def settings(self, tensor: str, layer: int | None, module: str, layers: int) -> dict[str, Settled]:
+        """Return the parameters in force at `tensor` of `module` in `layer` of a model of so many `layers`.
+
+        Anchors stretch over the whole model, or over the layers of the group in which they stand.
+        """
+        depth = relative_depth(layer, 0, layers - 1)
+        settled = _settled(self.params, tensor, depth)
         for group in self.groups:
             if group.covers(layer, module):
-                return {**self.params, **group.params}
-        return dict(self.params)
+                first, last = group.layers or (0, layers - 1)
+                return settled | _settled(group.params, tensor, relative_depth(layer, first, last))
+        return settled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,11 +162,7 @@ class Recipe:
 
         Names of merges and of unused models do not matter; a digest stands for its source.
         """
-        models = {
-            name: ref.digest or [ref.source, ref.revision]
-            for name, ref in self.models.items()
-            if name in self.used
-        }
+        models = {name: ref.content for name, ref in self.models.items() if name in self.used}
         content = [models, plain(self.merge), self.dtype, self.seed]
         if self.template != self.usual_template:
             content.append(self.template)
@@ -136,9 +170,19 @@ class Recipe:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def _settled(params: Mapping[str, Setting], tensor: str, depth: float) -> dict[str, Settled]:
+    """Return what each of `params` is at a tensor of relative `depth`."""
+    return {
+        name: {source: value_at(each, tensor=tensor, depth=depth) for source, each in setting.items()}
+        if isinstance(setting, Mapping)
+        else value_at(setting, tensor=tensor, depth=depth)
+        for name, setting in params.items()
+    }
+
+
 def plain(value: Any) -> Any:
     """Return `value` as dicts, lists and scalars, floats that are whole numbers included as floats."""
-    if isinstance(value, Group | Merge | ModelRef | Recipe):
+    if isinstance(value, Filtered | Group | Merge | ModelRef | Recipe):
         return {key: plain(each) for key, each in vars(value).items()}
     if isinstance(value, Mapping):
         return {str(key): plain(each) for key, each in value.items()}

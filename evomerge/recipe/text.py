@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any, Literal, overload
 
 import yaml
 
 from evomerge.errors import RecipeError, unknown
+from evomerge.recipe.layered import Anchors, Filtered, Layered
 from evomerge.recipe.model import Group, Merge, ModelRef, Recipe, Setting
+from evomerge.types import Value
 
 _OTHERS = {"merge_method": "a recipe of mergekit", "objectives": "a space to search"}
 
@@ -98,21 +101,26 @@ def _group(group: Group) -> _Row:
 
 
 def _settings(params: Mapping[str, Any]) -> _Row:
-    return _Row(
-        {name: _Row(value) if isinstance(value, Mapping) else value for name, value in params.items()}
-    )
+    return _Row({name: _setting(value) for name, value in params.items()})
+
+
+def _setting(value: Setting | Filtered) -> Any:
+    if isinstance(value, Mapping):
+        return _Row({source: _setting(each) for source, each in value.items()})
+    if isinstance(value, Filtered):
+        own = {} if value.filter is None else {"filter": value.filter}
+        return _Row(own | {"value": _setting(value.value)})
+    return [_setting(each) for each in value] if isinstance(value, tuple) else value
 
 
 def _read_model(name: str, content: Any) -> ModelRef:
     if isinstance(content, str):
         return ModelRef(source=content)
     where = f"models.{name}"
-    table = _keys(content, where, {"source"}, {"revision", "digest"})
-    return ModelRef(
-        source=_word(table["source"], f"{where}.source"),
-        revision=_word(table.get("revision"), f"{where}.revision", empty=True),
-        digest=_word(table.get("digest"), f"{where}.digest", empty=True),
-    )
+    optional = {field.name for field in fields(ModelRef)} - {"source"}
+    table = _keys(content, where, {"source"}, optional)
+    others = {key: _word(table.get(key), f"{where}.{key}", empty=True) for key in optional}
+    return ModelRef(source=_word(table["source"], f"{where}.source"), **others)
 
 
 def _read_merge(name: str, content: Any) -> Merge:
@@ -152,20 +160,41 @@ def _read_layers(content: Any, where: str) -> tuple[int, int]:
 def _read_settings(content: Any, where: str) -> dict[str, Setting]:
     settings: dict[str, Setting] = {}
     for name, value in _table(content, where):
+        place = f"{where}.{name}"
         if isinstance(value, dict):
-            value = {str(source): _number(each, f"{where}.{name}.{source}") for source, each in value.items()}
-        elif not isinstance(value, bool | int | float | str):
-            raise RecipeError(
-                f"`{where}.{name}` must be one value, or one per source by name, found {value!r}"
-            )
-        settings[str(name)] = value
+            settings[str(name)] = {
+                str(source): _read_layered(each, f"{place}.{source}", numbers=True)
+                for source, each in value.items()
+            }
+        else:
+            settings[str(name)] = _read_layered(value, place)
     return settings
 
 
-def _number(content: Any, where: str) -> float:
-    if isinstance(content, bool) or not isinstance(content, int | float):
-        raise RecipeError(f"`{where}` must be a number, found {content!r}")
-    return content
+def _read_layered(content: Any, where: str, *, numbers: bool = False) -> Layered:
+    """Return one value, anchors or filters; only `numbers` among them, where those are asked for."""
+    if isinstance(content, list) and any(isinstance(each, dict) for each in content):
+        return tuple(_read_filtered(each, f"{where}[{i}]", numbers) for i, each in enumerate(content))
+    return _read_anchors(content, where, numbers)
+
+
+def _read_filtered(content: Any, where: str, numbers: bool) -> Filtered:
+    table = _keys(content, where, {"value"}, {"filter"})
+    word = _word(table.get("filter"), f"{where}.filter", empty=True)
+    return Filtered(filter=word, value=_read_anchors(table["value"], f"{where}.value", numbers))
+
+
+def _read_anchors(content: Any, where: str, numbers: bool) -> Value | Anchors:
+    listed = content if isinstance(content, list) else [content]
+    if not listed or not all(isinstance(each, bool | int | float | str) for each in listed):
+        raise RecipeError(
+            f"`{where}` must be one value, a list of anchors along the layers, or a list of "
+            f"{{filter, value}}, for all sources or by source, found {content!r}"
+        )
+    for each in listed if numbers else ():
+        if isinstance(each, bool | str):
+            raise RecipeError(f"`{where}` must be a number, found {each!r}")
+    return tuple(listed) if isinstance(content, list) else listed[0]
 
 
 @overload

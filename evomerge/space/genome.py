@@ -13,10 +13,12 @@ from itertools import pairwise
 
 from evomerge import plugins
 from evomerge.errors import SpaceError
+from evomerge.merge.method import statistic_of
 from evomerge.parameters import Choice, Gene, Parameter, declared
 from evomerge.recipe import Group, Merge, ModelRef, Recipe
+from evomerge.recipe.layered import Layered
 from evomerge.recipe.model import IN_LAYERS, Setting
-from evomerge.space.schema import GeneRange, Range, Space
+from evomerge.space.schema import Anchored, GeneRange, Range, Space
 from evomerge.types import Params, Value
 
 METHOD = "method"
@@ -39,11 +41,14 @@ class GeneSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class _Cell:
-    """A run of layers (None: not inside the layers) of some modules, which shares its genes."""
+    """A run of layers (None: all, or outside the layers) of some modules, which shares its genes.
+
+    Several `labels` are anchors along the layers, each with genes of its own.
+    """
 
     layers: tuple[int, int] | None
     modules: tuple[str, ...]
-    label: str
+    labels: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +81,9 @@ class Genome:
             asked = self._range(parameter)
             if not isinstance(asked, Range | list) and name in self.space.merge.genes:
                 shared[name] = asked
-        searched = [p for p in own.values() if isinstance(self._range(p), Range | list)]
+            elif parameter.spec.whole and isinstance(asked, Range | list):
+                shared[name] = self._setting(parameter, None, params)
+        searched = [p for p in own.values() if isinstance(self._range(p), Range | list) and not p.spec.whole]
         groups = tuple(self._group(cell, searched, params) for cell in self._cells) if searched else ()
         return self.recipe(method, params=shared, groups=groups)
 
@@ -100,8 +107,9 @@ class Genome:
             compat=own.compat if own.compat in kind.compats else "evomerge",
         )
         used = {merge.base, *merge.sources, own.template}
+        statistic = statistic_of(kind)
         return Recipe(
-            models={name: ref for name, ref in self.models.items() if name in used},
+            models={name: ref.informed_by(statistic) for name, ref in self.models.items() if name in used},
             merges={"merged": merge},
             dtype=self.space.dtype,
             seed=self.space.seed,
@@ -122,18 +130,20 @@ class Genome:
         cells = []
         for modules in self.space.merge.module_groups:
             suffix = "" if set(modules) == set(IN_LAYERS) else "/" + "+".join(modules)
-            if modules[0] in IN_LAYERS:
-                for first, last in self._runs:
-                    label = f"L{first}-{last}" if last > first else f"L{first}"
-                    cells.append(_Cell(layers=(first, last), modules=modules, label=label + suffix))
+            asked = self.space.merge.layers
+            if modules[0] not in IN_LAYERS:
+                cells.append(_Cell(layers=None, modules=modules, labels=("+".join(modules),)))
+            elif isinstance(asked, Anchored):
+                labels = tuple(f"A{anchor}{suffix}" for anchor in range(asked.anchors))
+                cells.append(_Cell(layers=None, modules=modules, labels=labels))
             else:
-                cells.append(_Cell(layers=None, modules=modules, label="+".join(modules)))
+                for first, last in self._runs(asked):
+                    label = f"L{first}-{last}" if last > first else f"L{first}"
+                    cells.append(_Cell(layers=(first, last), modules=modules, labels=(label + suffix,)))
         return tuple(cells)
 
-    @cached_property
-    def _runs(self) -> tuple[tuple[int, int], ...]:
-        """The runs of layers that share genes. Raises `SpaceError` if they do not tile the model."""
-        asked = self.space.merge.layers
+    def _runs(self, asked: int | str | list[list[int]] | None) -> tuple[tuple[int, int], ...]:
+        """Return the runs of layers that share genes. Raises `SpaceError` if they do not tile the model."""
         if isinstance(asked, list):
             covered = [layer for first, last in asked for layer in range(first, last + 1)]
             if covered != list(range(self.layers)):
@@ -163,24 +173,34 @@ class Genome:
 
     def _places(self, parameter: Parameter) -> Iterator[str]:
         """Yield the gene names of a parameter: per source where it has one value per source, per cell."""
-        for cell in self._cells:
+        for cell in (None,) if parameter.spec.whole else self._cells:
             if parameter.per_source:
                 for source in self.space.merged:
-                    yield f"{parameter.name}/{source}/{cell.label}"
+                    yield from _gene_names(parameter, source, cell)
             else:
-                yield f"{parameter.name}/{cell.label}"
+                yield from _gene_names(parameter, None, cell)
 
     def _group(self, cell: _Cell, searched: list[Parameter], params: Params) -> Group:
-        settings: dict[str, Setting] = {}
-        for parameter in searched:
-            if parameter.per_source:
-                settings[parameter.name] = {
-                    source: float(params[f"{parameter.name}/{source}/{cell.label}"])
-                    for source in self.space.merged
-                }
-            else:
-                settings[parameter.name] = params[f"{parameter.name}/{cell.label}"]
+        settings = {parameter.name: self._setting(parameter, cell, params) for parameter in searched}
         return Group(layers=cell.layers, modules=cell.modules, params=settings)
+
+    def _setting(self, parameter: Parameter, cell: _Cell | None, params: Params) -> Setting:
+        """Return what the genes say of a parameter in a cell (None: in the whole model)."""
+        if not parameter.per_source:
+            return _value(parameter, None, cell, params)
+        return {source: _value(parameter, source, cell, params) for source in self.space.merged}
+
+
+def _value(parameter: Parameter, source: str | None, cell: _Cell | None, params: Params) -> Layered:
+    """Return the value of a cell's only gene, or the anchors that its genes are."""
+    values = tuple(params[name] for name in _gene_names(parameter, source, cell))
+    return values if cell and len(cell.labels) > 1 else values[0]
+
+
+def _gene_names(parameter: Parameter, source: str | None, cell: _Cell | None) -> list[str]:
+    """Return `PARAMETER/SOURCE/LABEL` for each label of the cell, without the parts that do not apply."""
+    labels = cell.labels if cell else (None,)
+    return ["/".join(filter(None, (parameter.name, source, label))) for label in labels]
 
 
 def _gene(name: str, parameter: Parameter, asked: Range | list[Value]) -> GeneSpec:
@@ -202,5 +222,6 @@ def _wider(one: Parameter, other: Parameter) -> Parameter:
         default=one.spec.default,
         meaning=one.spec.meaning,
         searched=one.spec.searched or other.spec.searched,
+        whole=one.spec.whole and other.spec.whole,
     )
     return Parameter(name=one.name, field=one.field, per_source=one.per_source, spec=spec)

@@ -20,10 +20,12 @@ class _Table(BaseModel):
 
 
 class Source(_Table):
-    """A model to merge: a folder, a hub id or `zoo:NAME`."""
+    """A model to merge: a folder, a hub id or `zoo:NAME`; `fisher` and `gram` are statistics files of it."""
 
     source: str
     revision: str | None = None
+    fisher: str | None = None
+    gram: str | None = None
 
 
 class Range(_Table):
@@ -46,21 +48,31 @@ GeneRange: TypeAlias = Range | list[Value] | Value
 """A range, a list to choose from, or one fixed value."""
 
 
+class Anchored(_Table):
+    """So many genes at equal distances along the layers; between them values are interpolated."""
+
+    anchors: Annotated[int, Field(ge=2)]
+
+
+Layers: TypeAlias = int | str | list[list[int]] | Anchored | None
+
+
 class MergeSpace(_Table):
     """What may vary in the merge of `sources` over `base`.
 
     `layers` cuts the layers into that many equal runs (by default four, or each layer where there are
-    fewer), or into the runs listed as [first, last]; "each" gives every layer its own genes. `modules`
-    lists the module groups that have genes of their own. `template` gives the form of the merged model:
-    tensor names, config, tokenizer, and of a vision-language model all that is not language. By default it is
-    the first vision-language model among base and sources, or else the base, or else the first source.
+    fewer), or into the runs listed as [first, last]; "each" gives every layer its own genes, and
+    {anchors: 3} three that are interpolated along the layers. `modules` lists the module groups that have
+    genes of their own. `template` gives the form of the merged model: tensor
+    names, config, tokenizer, and of a vision-language model all that is not language. By default it is the
+    first vision-language model among base and sources, or else the base, or else the first source.
     """
 
     base: Name | None = None
     template: Name | None = None
     sources: list[Name] | None = None
     method: Name | list[Name] = "task_arithmetic"
-    layers: Count | Literal["each"] | list[list[int]] | None = None
+    layers: Count | Literal["each"] | list[list[int]] | Anchored | None = None
     modules: list[str | list[str]] = Field(default=[list(IN_LAYERS), "embed", "head"])
     genes: dict[str, GeneRange] = Field(default_factory=dict)
     compat: str = "evomerge"
@@ -93,7 +105,7 @@ class MergeSpace(_Table):
 
     @field_validator("layers")
     @classmethod
-    def _pairs(cls, layers: int | str | list[list[int]] | None) -> int | str | list[list[int]] | None:
+    def _pairs(cls, layers: Layers) -> Layers:
         for run in layers if isinstance(layers, list) else ():
             if len(run) != 2 or not 0 <= run[0] <= run[1]:
                 raise ValueError(f"must list runs of layers [first, last] counted from 0, found {run}")
@@ -164,6 +176,8 @@ class SamplerChoice(_Table):
 class Space(_Table):
     """A validated space file.
 
+    `baselines` asks for more than the usual models to compare with: `greedy_soup` costs a trial per source.
+
     `batch_size` and `threads` (torch's, per CPU worker) stand here because sums, and so now and then a
     score, depend on how they are split: they belong to what is reproduced.
     """
@@ -176,6 +190,7 @@ class Space(_Table):
     tasks: str | None = None
     few_shot: Annotated[int, Field(ge=0)] | None = None
     items: Items = Field(default_factory=Items)
+    baselines: list[Literal["greedy_soup"]] = Field(default_factory=list)
     sampler: SamplerChoice | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     budget: Count = 200

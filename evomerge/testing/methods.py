@@ -14,23 +14,32 @@ A check raises `AssertionError` saying which promise does not hold. The method i
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
 import torch
 from torch import Tensor
 
 from evomerge import plugins
+from evomerge.checkpoints.architecture import is_embedding
 from evomerge.errors import MergeError
+from evomerge.merge.method import BaseUse, Cost, Informed
 from evomerge.merge.tensors import merge_tensors
 from evomerge.parameters import Choice, bind, declared
+from evomerge.seeds import derive
+from evomerge.types import Statistic
 
 Check: TypeAlias = Callable[[str], None]
 Tensors: TypeAlias = dict[str, Tensor]
 
-_SHAPES = {"layers.0.weight": (6, 5), "layers.1.weight": (4, 3, 2), "norm.bias": (7,)}
+_SHAPES = {
+    "embed_tokens.weight": (8, 4), "layers.0.weight": (6, 5), "layers.1.weight": (4, 3, 2), "norm.bias": (7,),
+}  # fmt: skip
 _ROUNDING = 1e-6
 """What float32 arithmetic on a few numbers may be off by, relative to each."""
+_CAST_ERROR = 2.0**-8
+"""What casting a number to bfloat16 may change it by, relative to it."""
 
 
 def check_method(name: str) -> None:
@@ -45,8 +54,10 @@ def declares_what_it_is(name: str) -> None:
     _hold(dataclasses.is_dataclass(kind), f"`{name}` is not a dataclass")
     _hold(kind.__dataclass_params__.frozen, f"`{name}` is not frozen")
     _hold(kind.on in ("deltas", "weights"), f"`{name}` works on {kind.on!r}")
-    _hold(kind.base in ("needed", "unused"), f"`{name}` says of its base {kind.base!r}")
-    _hold(kind.on == "weights" or kind.base == "needed", f"`{name}` works on deltas without a base")
+    _hold(kind.base in get_args(BaseUse), f"`{name}` says of its base {kind.base!r}")
+    _hold(kind.on == "weights" or kind.base != "unused", f"`{name}` works on deltas without a base")
+    _hold(kind.cost in get_args(Cost), f"`{name}` costs {kind.cost!r}, which is none of {get_args(Cost)}")
+    _hold(bool(kind.__doc__ and sys.modules[kind.__module__].__doc__), f"`{name}` does not say what it is")
     least, most = kind.sources
     _hold(least >= 1 and (most is None or most >= least), f"`{name}` takes {kind.sources} sources")
     _hold("evomerge" in kind.compats, f"`{name}` has no semantics of its own, only {kind.compats}")
@@ -81,6 +92,29 @@ def keeps_shape_and_dtype(name: str) -> None:
         for tensor, value in merged.items():
             _hold(value.shape == base[tensor].shape, f"`{name}` gave the shape {tuple(value.shape)}")
             _hold(value.dtype == dtype, f"`{name}` gave {value.dtype} from {dtype}")
+
+
+def computes_in_float32(name: str) -> None:
+    """Check that models in bfloat16 merge as the same numbers in float32 do, cast once at the end."""
+    base, models = _example(name, dtype=torch.bfloat16)
+    cast = _merge(name, base, models)
+    merged = _merge(name, _cast(base, torch.float32), [_cast(model, torch.float32) for model in models])
+    for tensor, value in cast.items():
+        error = (value.float() - merged[tensor]).abs()
+        within = error <= merged[tensor].abs() * _CAST_ERROR
+        _hold(bool(within.all()), f"`{name}` does not compute `{tensor}` in float32")
+
+
+def keeps_all_or_nothing_at_the_ends_of_density(name: str) -> None:
+    """Check that a density of 0 gives the base, and that one of 1 draws nothing."""
+    kind = plugins.load("methods", name)
+    if kind.base != "needed" or "density" not in declared(kind):
+        return
+    base, models = _example(name)
+    for tensor, value in merge_tensors(name, base, models, {"density": 0.0}).items():
+        torch.testing.assert_close(value, base[tensor], rtol=_ROUNDING, atol=0.0)
+    once, again = (merge_tensors(name, base, models, {"density": 1.0}, seed=seed) for seed in (1, 2))
+    _same(once, again, f"`{name}` draws at a density of 1")
 
 
 def output_is_finite(name: str) -> None:
@@ -205,6 +239,8 @@ CHECKS: Mapping[str, Check] = {
         declares_what_it_is,
         binds_its_defaults,
         keeps_shape_and_dtype,
+        computes_in_float32,
+        keeps_all_or_nothing_at_the_ends_of_density,
         output_is_finite,
         leaves_inputs_alone,
         returns_the_base_when_all_experts_equal_it,
@@ -263,10 +299,27 @@ def _merge(
     """
     kind = plugins.load("methods", name)
     params = {"density": 0.5} if "density" in declared(kind) else {}
-    if kind.base == "needed":
-        return merge_tensors(name, base, models, params, seed=seed)
+    known = None
+    if isinstance(kind, Informed):
+        known = [_statistics(kind.statistic, i, model) for i, model in enumerate(models)]
+    if kind.base != "unused":
+        return merge_tensors(name, base, models, params, seed=seed, statistics=known)
     first = {**models[0], **(template_in_models or {})} if models else None
-    return merge_tensors(name, None, [first, *models[1:]] if first else [], params, seed=seed)
+    sources = [first, *models[1:]] if first else []
+    return merge_tensors(name, None, sources, params, seed=seed, statistics=known)
+
+
+def _statistics(kind: Statistic, number: int, model: Tensors) -> Tensors:
+    """Return what could have been measured on the model: positive, by its tensors' names and `number`."""
+    known: Tensors = {}
+    for tensor, value in model.items():
+        generator = torch.Generator().manual_seed(derive(number, tensor))
+        if kind == "fisher":
+            known[tensor] = torch.rand(value.shape, generator=generator)
+        elif value.ndim == 2 and not is_embedding(tensor):
+            inputs = torch.randn(16, value.shape[-1], generator=generator)
+            known[tensor] = inputs.T @ inputs / 16
+    return known
 
 
 def _needs_survey(name: str, sources: int) -> bool:

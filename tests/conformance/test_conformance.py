@@ -1,140 +1,69 @@
-"""Every method gives the numbers of the reference implementations; README.md says where they come from."""
+"""Everything that reference implementations of merging gave numbers for gives those numbers here.
 
-import json
-import math
-from collections.abc import Callable, Mapping, Sequence
-from functools import cache
-from pathlib import Path
-from typing import Any, TypeAlias
+`pytest tests/conformance --vectors DIR` runs the cases of another folder; README.md says what they are.
+"""
 
-import numpy as np
+from collections.abc import Callable, Mapping
+
 import pytest
-import torch
-from torch import Tensor
 
-from evomerge import merge_tensors, plugins
-from evomerge.errors import MergeError
-
-Case: TypeAlias = Mapping[str, Any]
-Tensors: TypeAlias = dict[str, Tensor]
-
-HERE = Path(__file__).parent
-INDEX = json.loads((HERE / "index.json").read_text(encoding="utf-8"))
-CASES: list[Case] = [case for case in INDEX["cases"] if case["method"] in plugins.names("methods")]
-ONLY = "w"  # the name of a case's single tensor
-NOT_PARAMETERS = ("must_raise", "n_seeds")
+from evomerge.errors import EvomergeError
+from tests.conformance import measures, merges
+from tests.conformance.cases import Case, assert_close, keys, read_cases
+from tests.conformance.conftest import HERE
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case["id"])
 def test_case(case: Case) -> None:
-    RUNNERS[case["kind"]](case)
+    KINDS[case.kind](case)
 
 
-def test_no_case_is_left_out() -> None:
-    names = [case["id"] for case in INDEX["cases"]]
-    assert len(set(names)) == len(names)
-    assert [case["id"] for case in CASES] == names, "a case of a method that does not exist"
-    assert {case["kind"] for case in CASES} <= set(RUNNERS)
-    assert {case["source"] for case in CASES} == set(INDEX["sources"])
+def output(case: Case, name: str) -> object:
+    if merges.is_merge(case.method):
+        return merges.output(case, name)
+    return OTHERS[case.method](case, name)
 
 
-def test_every_array_belongs_to_a_case() -> None:
-    named = {key for case in CASES for part in PARTS for key in keys(case[part])}
-    assert named == set(arrays())
+OTHERS: Mapping[str, Callable[[Case, str], object]] = {
+    "fisher_diag": measures.fisher,
+    "greedy_soup": measures.soup,
+    "layer_gradient": measures.gradient,
+    "regmean_gram": measures.gram_matrix,
+}
+"""Cases that are no merges of weights."""
 
 
-def runs_to_the_expected_numbers(case: Case) -> None:
-    masks = tensors_of(case["aux"]["keep_mask"], case) if "keep_mask" in case["aux"] else None
-    merged = merge(case, keep_masks=masks)
-    (expected,) = tensors_of([merged_part(case)], case)
-    assert list(merged) == list(expected)
-    for name, value in expected.items():
-        assert merged[name].dtype == value.dtype
-        torch.testing.assert_close(merged[name], value, **case["tol"])
+def gives_the_expected_numbers(case: Case) -> None:
+    expected = case.expected
+    assert expected
+    for name, want in expected.items():
+        assert_close(output(case, name), want, case)
 
 
 def is_refused(case: Case) -> None:
-    assert case["params"]["must_raise"] is True
-    with pytest.raises(MergeError):
-        merge(case)
+    assert case.all_params["must_raise"] is True
+    with pytest.raises(EvomergeError):
+        output(case, "merged")
 
 
-def drops_at_the_stated_rate(case: Case) -> None:
-    """The case's note: share kept and exact rescaling per seed, unbiased over seeds."""
-    rate, seeds = case["params"]["drop_rate"], case["params"]["n_seeds"]
-    (model,) = tensors_of(case["models"], case)
-    delta = model[ONLY]
-    mean = torch.zeros_like(delta, dtype=torch.float64)
-    draws: list[Tensor] = []
-    for seed in range(seeds):
-        dropped = merge(case, base={ONLY: torch.zeros_like(delta)}, seed=seed)[ONLY]
-        kept = dropped != 0
-        assert abs(float(kept[delta != 0].double().mean()) - (1 - rate)) <= 0.03
-        torch.testing.assert_close(dropped[kept], (delta / (1 - rate))[kept], rtol=1e-6, atol=0.0)
-        mean += dropped.double() / seeds
-        draws.append(kept)
-    assert len({kept.numpy().tobytes() for kept in draws}) == seeds
-    bound = 6 * delta.double().abs() * math.sqrt(rate / (1 - rate) / seeds)
-    assert float(((mean - delta.double()).abs() <= bound).double().mean()) >= 0.999
+def is_finite(case: Case) -> None:
+    assert merges.is_finite(output(case, next(iter(case.expected or {"merged": None}))))
 
 
-RUNNERS: Mapping[str, Callable[[Case], None]] = {
-    "deterministic": runs_to_the_expected_numbers,
-    "mask_given": runs_to_the_expected_numbers,
-    "spec": runs_to_the_expected_numbers,
-    "statistical": drops_at_the_stated_rate,
+KINDS: Mapping[str, Callable[[Case], None]] = {
+    "deterministic": gives_the_expected_numbers,
+    "mask_given": gives_the_expected_numbers,
+    "spec": gives_the_expected_numbers,
+    "names": gives_the_expected_numbers,
+    "finite": is_finite,
+    "statistical": merges.drops_at_the_stated_rate,
     "error": is_refused,
 }
+
+
+def test_every_array_of_ours_belongs_to_a_case() -> None:
+    cases = read_cases(HERE)
+    named = {key for case in cases for part in PARTS for key in keys(case.entry[part])}
+    assert named == set(cases[0].arrays)
+
+
 PARTS = ("base", "models", "aux", "expected")
-
-
-def merge(
-    case: Case,
-    *,
-    base: Tensors | None = None,
-    seed: int = 0,
-    keep_masks: Sequence[Tensors] | None = None,
-) -> Tensors:
-    if case["base"] is not None:
-        (base,) = tensors_of([case["base"]], case)
-    params = {name: value for name, value in case["params"].items() if name not in NOT_PARAMETERS}
-    compat = "evomerge" if case["compat"] == "any" else case["compat"]
-    models = tensors_of(case["models"], case)
-    return merge_tensors(
-        case["method"], base, models, params, seed=seed, compat=compat, keep_masks=keep_masks
-    )
-
-
-def merged_part(case: Case) -> Any:
-    """Return the keys of what the merge gives: some cases also hold steps on the way."""
-    named = isinstance(case["expected"], dict) and case["scope"] == "tensor"
-    return case["expected"]["merged"] if named else case["expected"]
-
-
-def tensors_of(parts: Sequence[Any], case: Case) -> list[Tensors]:
-    """Return each part (a key, or keys by tensor name) as a dict of tensors."""
-    return [
-        {name: tensor(key, case) for name, key in (part if isinstance(part, dict) else {ONLY: part}).items()}
-        for part in parts
-    ]
-
-
-def tensor(key: str, case: Case) -> Tensor:
-    array = arrays()[key]
-    if case["dtype"] == "bfloat16" and array.dtype == np.uint16:
-        return torch.from_numpy(array.view(np.int16).copy()).view(torch.bfloat16)
-    return torch.from_numpy(array.copy())
-
-
-@cache
-def arrays() -> Mapping[str, np.ndarray[Any, Any]]:
-    with np.load(HERE / "arrays.npz") as file:
-        return dict(file)
-
-
-def keys(part: Any) -> list[str]:
-    if part is None:
-        return []
-    if isinstance(part, str):
-        return [part]
-    return [key for each in (part.values() if isinstance(part, dict) else part) for key in keys(each)]

@@ -13,7 +13,7 @@ from evomerge.checkpoints.tensors import open_library
 from evomerge.errors import PluginError, RecipeError
 from evomerge.merge.execute import Execution
 from evomerge.merge.plan import Apply, Copy, Operand, Output, Plan, compile_plan
-from evomerge.recipe import Group, Merge, ModelRef, Recipe
+from evomerge.recipe import Filtered, Group, Merge, ModelRef, Recipe
 
 Write = Callable[[str, Mapping[str, Tensor]], Checkpoint]
 Models = dict[str, Checkpoint]
@@ -177,7 +177,7 @@ def test_parameters_the_method_rejects_are_the_recipes_fault(
 def test_one_density_per_model_is_needed_to_trim_over_the_whole_model(models: Models) -> None:
     groups = (Group(modules=("attn",), params={"density": 0.5}),)
     two: dict[str, Any] = {"method": "ties", "params": {"density": 0.2, "scope": "model"}, "groups": groups}
-    with pytest.raises(RecipeError, match="needs the same `density`"):
+    with pytest.raises(RecipeError, match="needs the same parameters"):
         compile_plan(recipe(**two), models)
     per_tensor = two | {"params": {"density": 0.2, "scope": "tensor"}}
     assert compile_plan(recipe(**per_tensor), models).surveyed == ()
@@ -215,3 +215,13 @@ def test_tied_models_merge_to_a_tied_one(
     plan = compile_plan(recipe(), models)
     assert plan.config["tie_word_embeddings"] is True
     assert HEAD not in [output.name for output in plan.outputs]
+
+
+def test_anchors_and_filters_are_settled_for_each_tensor(models: Models) -> None:
+    weights = {"a": (0.0, 1.0), "b": (Filtered(filter="mlp", value=0.25),)}
+    plan = compile_plan(recipe(params={"weight": weights}), models)
+    found = {name: method_at(plan, name).weight for name in models["base"].specs}
+    assert found[EMBED] == (0.0, 1.0)  # b: no filter matches, so the method's default
+    assert found["model.layers.0.mlp.up_proj.weight"] == (0.0, 0.25)
+    assert found["model.layers.1.mlp.up_proj.weight"] == (1.0, 0.25)
+    assert found["model.layers.1.self_attn.q_proj.weight"] == (1.0, 1.0)

@@ -101,9 +101,9 @@ def test_any_change_around_the_merge_changes_the_key(changed: dict[str, Any]) ->
 
 
 def test_settings_are_those_of_the_first_covering_group_over_the_common_ones() -> None:
-    assert MERGE.settings(1, "attn") == {**MERGE.params, "weight": {"a": 0.5, "b": 0.25}}
-    assert MERGE.settings(2, "attn") == MERGE.params
-    assert MERGE.settings(2, "mlp") == {**MERGE.params, "weight": 0.3}
+    assert MERGE.settings("w", 1, "attn", 4) == {**MERGE.params, "weight": {"a": 0.5, "b": 0.25}}
+    assert MERGE.settings("w", 2, "attn", 4) == MERGE.params
+    assert MERGE.settings("w", 2, "mlp", 4) == {**MERGE.params, "weight": 0.3}
 
 
 @pytest.mark.parametrize(
@@ -159,3 +159,23 @@ def test_a_merge_without_sources_is_refused() -> None:
 def test_exactly_one_merge_is_needed(count: int) -> None:
     with pytest.raises(RecipeError, match=f"exactly one merge, found {count}"):
         recipe(merges={f"m{i}": MERGE for i in range(count)})
+
+
+def test_statistics_are_part_of_the_key_only_where_there_are_some() -> None:
+    ref = ModelRef(source="org/a", digest="blake2b:00")
+    plain, placed, pinned, moved, other = (
+        recipe(models={**MODELS, "a": each}).key
+        for each in (
+            ref,
+            replace(ref, fisher="x"),
+            replace(ref, fisher="x", fisher_digest="blake2b:11"),
+            replace(ref, fisher="y", fisher_digest="blake2b:11"),
+            replace(ref, gram="y", gram_digest="blake2b:11"),
+        )
+    )
+    assert pinned == moved
+    assert len({plain, placed, pinned, other}) == 4
+    assert ref.informed_by("fisher").content == ref.content == "blake2b:00"
+    both = replace(ref, fisher="x", gram="y", gram_digest="blake2b:11")
+    assert both.informed_by("gram") == replace(ref, gram="y", gram_digest="blake2b:11")
+    assert both.informed_by(None) == ref

@@ -6,7 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evomerge.errors import RecipeError
-from evomerge.recipe import MODULES, Group, Merge, ModelRef, Recipe, from_yaml, to_yaml
+from evomerge.recipe import MODULES, Filtered, Group, Merge, ModelRef, Recipe, from_yaml, to_yaml
+from evomerge.recipe.layered import Layered
+from evomerge.types import Value
 
 words = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12) | st.sampled_from(
     ["yes", "null", "1", "1e3", "~", "- a", "a: b", "#", "2024-01-01", "0x10", ""]
@@ -14,8 +16,20 @@ words = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12) | st.samp
 numbers = st.floats(allow_nan=False) | st.integers(min_value=-(10**20), max_value=10**20)
 parameters = st.sampled_from(["weight", "density", "lambda", "t", "normalize"])
 refs = st.builds(
-    ModelRef, source=words, revision=st.none() | words, digest=st.none() | st.just("blake2b:00ff")
+    ModelRef,
+    source=words,
+    revision=st.none() | words,
+    digest=st.none() | st.just("blake2b:00ff"),
+    fisher=st.none() | words,
+    gram=st.none() | words,
+    gram_digest=st.none() | st.just("blake2b:ff00"),
 )
+
+
+def layered_of(values: st.SearchStrategy[Value]) -> st.SearchStrategy[Layered]:
+    anchored = values | st.lists(values, min_size=1, max_size=3).map(tuple)
+    filters = st.builds(Filtered, filter=st.none() | words, value=anchored)
+    return anchored | st.lists(filters, min_size=1, max_size=2).map(tuple)
 
 
 @st.composite
@@ -23,8 +37,9 @@ def recipes(draw: st.DrawFn) -> Recipe:
     models = draw(st.dictionaries(words, refs, min_size=1, max_size=4))
     names = st.sampled_from(list(models))
     sources = tuple(draw(st.lists(names, min_size=1, max_size=3)))
-    by_source = st.fixed_dictionaries(dict.fromkeys(sources, numbers))
-    params = st.dictionaries(parameters, st.booleans() | numbers | words | by_source, max_size=3)
+    layered = layered_of(st.booleans() | numbers | words)
+    by_source = st.fixed_dictionaries(dict.fromkeys(sources, layered_of(numbers)))
+    params = st.dictionaries(parameters, layered | by_source, max_size=3)
     spans = st.tuples(st.integers(0, 40), st.integers(0, 40)).map(lambda span: (min(span), max(span)))
     modules = st.lists(st.sampled_from(MODULES), max_size=5).map(tuple)
     groups = st.lists(st.builds(Group, modules=modules, layers=st.none() | spans, params=params), max_size=3)
@@ -134,10 +149,21 @@ def test_short_forms_are_read() -> None:
         ("{density: 0.5}", "[density]", r"`merges\.merged\.params` must be a table"),
         (
             "{density: 0.5}",
-            "{density: [0.5]}",
-            r"`merges\.merged\.params\.density` must be one value, or one",
+            "{density: [[0.5]]}",
+            r"`merges\.merged\.params\.density` must be one value, a list of anchors",
         ),
-        ("{density: 0.5}", "{density: }", r"`merges\.merged\.params\.density` must be one value, or one"),
+        ("{density: 0.5}", "{density: }", r"`merges\.merged\.params\.density` must be one value, a list"),
+        ("{density: 0.5}", "{density: []}", r"`merges\.merged\.params\.density` must be one value, a list"),
+        (
+            "{density: 0.5}",
+            "{density: [{filter: mlp}]}",
+            r"`merges\.merged\.params\.density\[0\]` needs `value`",
+        ),
+        (
+            "{density: 0.5}",
+            "{density: [{filter: mlp, value: 1}, 0.5]}",
+            r"`merges\.merged\.params\.density\[1\]` must be a table, found 0\.5",
+        ),
         (
             "{a: 0.25}",
             "{a: much}",

@@ -1,10 +1,13 @@
 """From a space and a number of layers to genes, and from their values to a recipe."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
+from evomerge import plugins
 from evomerge.errors import SpaceError
+from evomerge.parameters import declared
 from evomerge.recipe import MODULES, ModelRef
 from evomerge.recipe.model import IN_LAYERS
 from evomerge.space import GeneSpec, Genome, parse_space
@@ -145,7 +148,7 @@ def test_a_recipe_carries_each_value_to_its_place() -> None:
         (0, "attn", "L0-2/attn"), (2, "rest", "L0-2/mlp+rest"), (3, "mlp", "L3-5/mlp+rest"),
         (None, "embed", "embed"), (None, "head", "head"),
     ):  # fmt: skip
-        settings = merge.settings(layer, module)
+        settings = merge.settings("w", layer, module, LAYERS)
         for parameter in ("weight", "density"):
             assert settings[parameter] == {
                 source: params[f"{parameter}/{source}/{place}"] for source in ("math", "lang")
@@ -155,7 +158,7 @@ def test_a_recipe_carries_each_value_to_its_place() -> None:
 def test_fixed_values_are_in_every_recipe_and_no_genes() -> None:
     found = genome("{base: base, method: ties, genes: {density: 0.3, normalize: false, scope: model}}")
     assert {name.partition("/")[0] for name in by_name(found)} == {"weight"}
-    settings = found.decode(middle(found)).merge.settings(0, "attn")
+    settings = found.decode(middle(found)).merge.settings("w", 0, "attn", LAYERS)
     assert (settings["density"], settings["normalize"], settings["scope"]) == (0.3, False, "model")
 
 
@@ -165,9 +168,9 @@ def test_a_recipe_holds_only_what_its_method_knows() -> None:
     ties = found.decode(middle(found) | {"method": "ties"})
     assert linear.merge.base is None
     assert set(linear.models) == {"math", "lang"}
-    assert set(linear.merge.settings(0, "attn")) == {"weight"}
+    assert set(linear.merge.settings("w", 0, "attn", LAYERS)) == {"weight"}
     assert ties.merge.base == "base"
-    assert set(ties.merge.settings(0, "attn")) == {"weight", "density", "scope"}
+    assert set(ties.merge.settings("w", 0, "attn", LAYERS)) == {"weight", "density", "scope"}
 
 
 def test_idle_genes_do_not_change_the_recipe() -> None:
@@ -187,4 +190,45 @@ def test_a_recipe_keeps_dtype_and_seed_of_the_space() -> None:
 def test_fixing_everything_leaves_no_genes() -> None:
     found = genome("{base: base, genes: {weight: 1}}")
     assert found.genes == ()
-    assert found.decode({}).merge.settings(3, "mlp") == {"weight": 1}
+    assert found.decode({}).merge.settings("w", 3, "mlp", LAYERS) == {"weight": 1}
+
+
+def test_a_parameter_of_the_whole_model_is_one_gene_per_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = {
+        name: replace(parameter, spec=replace(parameter.spec, whole=True)) if name == "density" else parameter
+        for name, parameter in declared(plugins.load("methods", "ties")).items()
+    }
+    monkeypatch.setattr("evomerge.space.genome.declared", lambda method: whole)
+    found = genome("{base: base, method: ties, layers: 2, genes: {weight: 1.0}}")
+    assert [gene.name for gene in found.genes] == ["density/math", "density/lang"]
+    merge = found.decode({"density/math": 0.25, "density/lang": 0.5}).merge
+    assert merge.groups == ()
+    assert merge.params == {"weight": 1.0, "density": {"math": 0.25, "lang": 0.5}}
+
+
+def test_anchors_are_genes_that_the_recipe_interpolates() -> None:
+    found = genome(
+        "{base: base, sources: [math], layers: {anchors: 3}, modules: [attn, [mlp, rest], embed, head]}"
+    )
+    names = [gene.name for gene in found.genes]
+    inside = [f"weight/math/A{anchor}/{modules}" for modules in ("attn", "mlp+rest") for anchor in range(3)]
+    assert names == [*inside, "weight/math/embed", "weight/math/head"]
+    params = dict.fromkeys(names, 0.0) | {
+        "weight/math/A0/attn": 0.0,
+        "weight/math/A1/attn": 1.0,
+        "weight/math/head": 0.5,
+    }
+    merge = found.decode(params).merge
+    weights = [merge.settings("w", layer, "attn", LAYERS)["weight"] for layer in range(LAYERS)]
+    assert [each["math"] for each in weights if isinstance(each, Mapping)] == pytest.approx(
+        [0.0, 0.4, 0.8, 0.8, 0.4, 0.0]
+    )
+    assert merge.settings("w", 2, "mlp", LAYERS)["weight"] == {"math": 0.0}
+    assert merge.settings("w", None, "head", LAYERS)["weight"] == {"math": 0.5}
+
+
+def test_a_shared_parameter_has_anchors_too() -> None:
+    found = genome("{base: base, method: slerp, sources: [math], layers: {anchors: 2}}")
+    assert [gene.name for gene in found.genes] == ["t/A0", "t/A1", "t/embed", "t/head"]
+    merge = found.decode({"t/A0": 0.0, "t/A1": 1.0, "t/embed": 0.25, "t/head": 0.75}).merge
+    assert [merge.settings("w", layer, "mlp", LAYERS)["t"] for layer in (0, 5)] == [0.0, 1.0]

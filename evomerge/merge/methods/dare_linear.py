@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from evomerge.merge.kernels.dropping import CHANCE_TO_STAY, RESCALE, drop
-from evomerge.merge.kernels.weighting import LAMBDA, NORMALIZE, SMALLEST_SUM, TASK_WEIGHT, weighted_sum
-from evomerge.merge.method import EVERYONES, BaseUse, MergeMethod, Operand, Site
+from evomerge.merge.kernels.dropping import CHANCE_TO_STAY, MASK_STRATEGY, RESCALE, drop
+from evomerge.merge.kernels.weighting import LAMBDA, NORMALIZE, TASK_WEIGHT, add_weighted
+from evomerge.merge.method import EVERYONES, BaseUse, Cost, MergeMethod, Operand, Site
 from evomerge.parameters import PerSource
 from evomerge.types import Value
 
@@ -30,21 +30,28 @@ class DareLinear:
     sources: ClassVar[tuple[int, int | None]] = (1, None)
     compats: ClassVar[tuple[str, ...]] = EVERYONES
     additive: ClassVar[Mapping[str, Value] | None] = {"lambda": 1.0, "normalize": False, "density": 1.0}
+    cost: ClassVar[Cost] = "elementwise"
 
     weight: Annotated[PerSource, TASK_WEIGHT]
     density: Annotated[PerSource, CHANCE_TO_STAY]
     lambda_: Annotated[float, LAMBDA]
     rescale: Annotated[str, RESCALE]
+    mask_strategy: Annotated[str, MASK_STRATEGY]
     normalize: Annotated[bool, NORMALIZE]
     compat: str = "evomerge"
 
     def merge(self, base: Tensor | None, operands: Tensor, site: Site) -> Tensor:
         """Return θ₀ + λ Σ wᵢ mask(δᵢ): `base (*s)` and `operands (n, *s)` to `(*s)`."""
         assert base is not None  # `base` is declared "needed"
-        dropped = drop(operands, self.density, site, rescale=self.rescale, compat=self.compat)
-        total = sum(self.weight)
-        divisor = total if self.normalize and abs(total) >= SMALLEST_SUM else 1.0
-        return base.add(weighted_sum(dropped, self.weight), alpha=self.lambda_ / divisor)
+        dropped = drop(
+            operands,
+            self.density,
+            site,
+            rescale=self.rescale,
+            compat=self.compat,
+            strategy=self.mask_strategy,
+        )
+        return add_weighted(base, dropped, self.weight, scale=self.lambda_, normalize=self.normalize)
 
 
 METHOD: type[MergeMethod] = DareLinear

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from evomerge.errors import MergeError
 from evomerge.merge.kernels.weighting import SMALLEST_SUM, weighted_sum
-from evomerge.merge.method import EVERYONES, BaseUse, MergeMethod, Operand, Site
+from evomerge.merge.method import EVERYONES, BaseUse, Cost, MergeMethod, Operand, Site
 from evomerge.parameters import Choice, Gene, PerSource
 from evomerge.types import Value
 
@@ -29,6 +29,7 @@ class Linear:
     sources: ClassVar[tuple[int, int | None]] = (1, None)
     compats: ClassVar[tuple[str, ...]] = EVERYONES
     additive: ClassVar[Mapping[str, Value] | None] = None
+    cost: ClassVar[Cost] = "elementwise"
 
     weight: Annotated[
         PerSource,

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from evomerge.merge.method import EVERYONES, BaseUse, MergeMethod, Operand, Site
+from evomerge.merge.method import EVERYONES, BaseUse, Cost, MergeMethod, Operand, Site
 from evomerge.parameters import Gene
 from evomerge.types import Value
 
@@ -31,6 +31,7 @@ class Slerp:
     sources: ClassVar[tuple[int, int | None]] = (1, 1)
     compats: ClassVar[tuple[str, ...]] = EVERYONES
     additive: ClassVar[Mapping[str, Value] | None] = None
+    cost: ClassVar[Cost] = "norms"
 
     t: Annotated[float, Gene(low=0.0, high=1.0, default=0.5, meaning="0 is the base, 1 is the source")]
     compat: str = "evomerge"

@@ -1,8 +1,8 @@
 """TIES: trim each task vector, elect one sign per weight, average what agrees.
 
 Yadav et al. 2023, https://arxiv.org/abs/2306.01708. By default as mergekit: trimmed per tensor, weighted
-before the election. `compat` selects the rules of the authors' code, of PEFT or of MergeLM instead,
-which differ in what they trim over, in who votes, and in what an undecided vote means.
+before the election. `compat` selects the rules of the authors' code, of PEFT, of MergeLM or of FusionBench
+instead, which differ in what they trim over, in who votes, and in what an undecided vote means.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from evomerge.errors import MergeError
 from evomerge.merge.kernels.consensus import SIGN_METHOD, VOTE_WEIGHT, agreeing, elect, strongest
 from evomerge.merge.kernels.trimming import global_cut, kept_count, trim, trim_at
 from evomerge.merge.kernels.weighting import per_source
-from evomerge.merge.method import BaseUse, MergeMethod, Operand, Site, Stream
+from evomerge.merge.method import BaseUse, Cost, MergeMethod, Operand, Site, Stream
 from evomerge.parameters import Choice, Gene, PerSource
 from evomerge.types import Value
 
@@ -40,12 +40,14 @@ class _Rules:
     divisor: Literal["weights", "count"] = "weights"
 
 
+_OFFICIAL = _Rules(whole_model=True, weights=False, majority=True, undecided=-1.0, divisor="count")
 _RULES = {
     "evomerge": _Rules(),
     "mergekit": _Rules(),
     "peft": _Rules(weights_vote=False, divisor="count"),
-    "official": _Rules(whole_model=True, weights=False, majority=True, undecided=-1.0, divisor="count"),
-    "mergelm": _Rules(whole_model=True, weights=False, majority=True, undecided=0.0, divisor="count"),
+    "official": _OFFICIAL,
+    "fusion_bench": _OFFICIAL,
+    "mergelm": replace(_OFFICIAL, undecided=0.0),
 }
 
 
@@ -68,6 +70,7 @@ class Ties:
     sources: ClassVar[tuple[int, int | None]] = (1, None)
     compats: ClassVar[tuple[str, ...]] = tuple(_RULES)
     additive: ClassVar[Mapping[str, Value] | None] = None
+    cost: ClassVar[Cost] = "ranks"
 
     weight: Annotated[PerSource, VOTE_WEIGHT]
     density: Annotated[
@@ -84,7 +87,14 @@ class Ties:
     ]
     lambda_: Annotated[
         float,
-        Gene(low=0.3, high=2.5, default=1.0, meaning="multiplies the merged vector", searched=False),
+        Gene(
+            low=0.3,
+            high=2.5,
+            default=1.0,
+            meaning="multiplies the merged vector",
+            searched=False,
+            under={"fusion_bench": 0.3},
+        ),
     ]
     normalize: Annotated[
         bool,
@@ -98,6 +108,7 @@ class Ties:
             default="mean",
             meaning="what becomes of those agreeing",
             also={"dis-mean": "mean", "dis-sum": "sum", "dis-max": "max"},
+            under={"fusion_bench": "sum"},
         ),
     ]
     scope: Annotated[
@@ -121,8 +132,11 @@ class Ties:
     def merge(self, base: Tensor | None, operands: Tensor, site: Site) -> Tensor:
         """Merge `base (*s)` and `operands (n, *s)` to `(*s)`."""
         assert base is not None  # `base` is declared "needed"
-        trimmed = self._trim(operands, site)
-        return base.add(self.combine(trimmed, site.survey), alpha=self.lambda_)
+        return base.add(self.merge_vectors(operands, site), alpha=self.lambda_)
+
+    def merge_vectors(self, deltas: Tensor, site: Site) -> Tensor:
+        """Trim, elect and merge `deltas (n, *s)` to one task vector `(*s)`, before λ."""
+        return self.combine(self._trim(deltas, site), site.survey)
 
     def combine(self, deltas: Tensor, survey: _Cuts | None = None) -> Tensor:
         """Elect and merge `deltas (n, *s)`, trimmed already, to one task vector `(*s)`."""
@@ -147,11 +161,11 @@ class Ties:
 
     def survey(self, stream: Stream) -> _Cuts:
         """Find every source's cut over the whole model, and how undecided votes fall."""
-        sizes = [operands[0].numel() for _, operands in stream()]
+        sizes = [math.prod(view.shape) for view in stream()]
         counts = [self._count(density, sum(sizes)) for density in self.density]
 
         def task_vector(source: int) -> Iterator[Tensor]:
-            return (operands[source] for _, operands in stream())
+            return (view.load()[source] for view in stream())
 
         cuts = [
             global_cut(lambda i=i: task_vector(i), count) if count > 0 else None  # type: ignore[misc]
@@ -192,7 +206,7 @@ class Ties:
 
     def _count(self, density: float, size: int) -> int:
         """Return how many of `size` entries survive (before ties, if they all stay)."""
-        if self.compat == "official":
+        if self.compat in ("official", "fusion_bench"):
             return min(size, int(size * density) + 1)
         if self.compat == "mergelm":
             mask_rate = round(1 - density, 12)  # 1 − 0.9 is a little less than 0.1
@@ -202,8 +216,8 @@ class Ties:
     def _votes(self, stream: Stream, cuts: _Cuts) -> float:
         """Return the sum of the elected signs over the whole model."""
         total = 0.0
-        for name, operands in stream():
-            trimmed = self._trim(operands, Site(tensor=name, sources=(), seed=0, survey=cuts))
+        for view in stream():
+            trimmed = self._trim(view.load(), replace(view.site, survey=cuts))
             total += float(elect(trimmed, self.sign_method).double().sum())
         return total
 
@@ -213,12 +227,26 @@ def _share_out(
 ) -> dict[str, tuple[int | None, ...]]:
     """Return how many entries equal to the cut each tensor keeps: earlier tensors first."""
     shares: dict[str, tuple[int | None, ...]] = {}
-    for name, operands in stream():
-        ties = [int((delta.abs() == cut).sum()) for delta, cut in zip(operands, thresholds, strict=True)]
+    for view in stream():
+        ties = [int((delta.abs() == cut).sum()) for delta, cut in zip(view.load(), thresholds, strict=True)]
         kept = [min(tied, left) for tied, left in zip(ties, spare, strict=True)]
         spare = [left - taken for left, taken in zip(spare, kept, strict=True)]
-        shares[name] = tuple(kept)
+        shares[view.site.tensor] = tuple(kept)
     return shares
+
+
+def merge_untrimmed(deltas: Tensor, weight: PerSource, *, normalize: bool, sign_method: str) -> Tensor:
+    """Return the steps of TIES that follow trimming, mergekit's: `deltas (n, *s)` to a task vector `(*s)`."""
+    untrimmed = Ties(
+        weight=weight,
+        density=(1.0,) * len(weight),
+        lambda_=1.0,
+        normalize=normalize,
+        sign_method=sign_method,
+        merge_="mean",
+        scope="tensor",
+    )
+    return untrimmed.combine(deltas)
 
 
 METHOD: type[MergeMethod] = Ties

@@ -1,0 +1,165 @@
+"""Cases of merge methods, through `evomerge.merge_tensors`."""
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from evomerge import merge_tensors, plugins
+from evomerge.merge.kernels.magprune import keep_chance
+from evomerge.merge.kernels.tall_masks import consensus_mask, task_masks
+from evomerge.merge.method import Informed
+from tests.conformance.cases import ONLY, Case, Tensors
+
+_ONE_VECTOR = {"della_magprune": "della_linear", "breadcrumbs_mask": "breadcrumbs"}
+"""Cases of one task vector on the way to a merge, and a method whose merge of one source is that vector."""
+
+
+def is_merge(method: str) -> bool:
+    return method in plugins.names("methods") or method in _ONE_VECTOR
+
+
+def output(case: Case, name: str) -> Any:
+    """Return what the merge of `case` gives under the name `name`."""
+    if name == "merged":
+        return unwrapped(merged(case), case)
+    if vector := re.fullmatch(r"delta(\d*)", name):
+        return unwrapped(task_vector(case, int(vector[1] or 0)), case)
+    return STEPS[name](case)
+
+
+def keep_prob(case: Case) -> Tensor | list[Tensor]:
+    """Return the chance of each entry to stay under MagPrune: of the only source, or of each."""
+    params, deltas = params_of(case), deltas_of(case)
+    scope = str(params.get("rank_scope", "row"))
+    density, epsilon = (listed(params[name], len(deltas)) for name in ("density", "epsilon"))
+    chances = [
+        keep_chance(delta, share, half, rank_scope=scope)
+        for delta, share, half in zip(deltas, density, epsilon, strict=True)
+    ]
+    return chances if isinstance(params["density"], list) else chances[0]
+
+
+def listed(value: Any, count: int) -> list[float]:
+    return list(map(float, value if isinstance(value, list) else [value] * count))
+
+
+def consensus_of(case: Case) -> tuple[Tensor, Tensor]:
+    """Return the mask of each task `(n, *s)`, and where enough tasks agree `(*s)`."""
+    params, deltas = params_of(case), torch.stack(deltas_of(case))
+    masks = task_masks(deltas, deltas.sum(0), tuple(listed(params["tall_lambda"], len(deltas))))
+    return masks, consensus_mask(masks, params["k"])
+
+
+STEPS: Mapping[str, Callable[[Case], Any]] = {
+    "keep_prob": keep_prob,
+    "task_masks": lambda case: consensus_of(case)[0],
+    "consensus": lambda case: consensus_of(case)[1],
+}
+"""What some cases show of the way to a merge."""
+
+
+def deltas_of(case: Case) -> list[Tensor]:
+    """Return the task vectors of a case of one tensor."""
+    start = case.base[ONLY] if case.base else torch.zeros(())
+    return [model[ONLY] - start for model in case.models]
+
+
+def merged(case: Case, *, seed: int = 0) -> Tensors:
+    return _merge(case, case.base, case.models, params_of(case), masks_of(case), seed=seed)
+
+
+def task_vector(case: Case, source: int, *, seed: int = 0) -> Tensors:
+    """Return what becomes of the task vector of one source before the sources are added up."""
+    model = case.models[source]
+    zero = {name: torch.zeros_like(value) for name, value in model.items()}
+    delta = {name: value - case.base[name] for name, value in model.items()} if case.base else model
+    masks = masks_of(case)
+    params = {
+        name: value[source] if isinstance(value, list | tuple) else value
+        for name, value in params_of(case).items()
+        if name not in ("weight", "weights", "lambda")
+    }
+    return _merge(case, zero, [delta], params, masks and [masks[source]], seed=seed)
+
+
+def _merge(
+    case: Case,
+    base: Tensors | None,
+    models: Sequence[Tensors],
+    params: Mapping[str, Any],
+    masks: Sequence[Tensors] | None,
+    *,
+    seed: int,
+) -> Tensors:
+    method = _ONE_VECTOR.get(case.method, case.method)
+    known = statistics_of(case) if isinstance(plugins.load("methods", method), Informed) else None
+    return merge_tensors(
+        method, base, models, params, seed=seed, compat=case.compat, statistics=known, keep_masks=masks
+    )
+
+
+def params_of(case: Case) -> dict[str, Any]:
+    return case.params
+
+
+def masks_of(case: Case) -> list[Tensors] | None:
+    """Return the masks that a case gives in the place of random draws."""
+    given = case.aux.get("keep_mask")
+    return None if given is None else [case.named(each) for each in given]
+
+
+def statistics_of(case: Case) -> list[Tensors]:
+    """Return the Fisher information or Gram matrices of a case by tensor name; Gram matrices go by module."""
+    (kind,) = ({"fisher", "gram"} & set(case.aux)) or {""}
+    found = [case.named(each) for each in case.aux.get(kind, ())]
+    names = set(case.models[0])
+    return [
+        {name if name in names else f"{name}.weight": value for name, value in each.items()} for each in found
+    ]
+
+
+def unwrapped(tensors: Tensors, case: Case) -> Any:
+    return tensors[ONLY] if case.entry["scope"] == "tensor" else tensors
+
+
+def chance_to_stay(case: Case) -> Tensor | float:
+    """Return the chance of each entry of a random method's only task vector."""
+    params = params_of(case)
+    if "drop_rate" in params:
+        return 1.0 - float(params["drop_rate"])
+    if "epsilon" in params:
+        (delta,) = deltas_of(case)
+        return keep_chance(delta, float(params["density"]), float(params["epsilon"]))
+    return float(params["density"])
+
+
+def drops_at_the_stated_rate(case: Case) -> None:
+    """The cases' notes: share kept and exact rescaling per seed, unbiased over seeds, masks all different."""
+    chance, seeds = chance_to_stay(case), int(case.all_params["n_seeds"])
+    (model,) = case.models
+    delta = model[ONLY] if case.base is None else model[ONLY] - case.base[ONLY]
+    rate = torch.as_tensor(chance, dtype=torch.float64).expand(delta.shape)
+    mean = torch.zeros_like(delta, dtype=torch.float64)
+    draws: list[Tensor] = []
+    for seed in range(seeds):
+        dropped = task_vector(case, 0, seed=seed)[ONLY]
+        kept = dropped != 0
+        assert abs(float(kept[delta != 0].double().mean() - rate[delta != 0].mean())) <= 0.03
+        torch.testing.assert_close(dropped[kept].double(), (delta / rate)[kept], rtol=1e-6, atol=0.0)
+        mean += dropped.double() / seeds
+        draws.append(kept)
+    assert len({kept.numpy().tobytes() for kept in draws}) == seeds
+    bound = 6 * delta.double().abs() * ((1 - rate) / rate / seeds).sqrt()
+    assert float(((mean - delta.double()).abs() <= bound).double().mean()) >= 0.999
+
+
+def is_finite(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(map(is_finite, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(is_finite, value))
+    return bool(value.isfinite().all()) if isinstance(value, Tensor) else math.isfinite(value)
