@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from evomerge.checkpoints.architecture import Architecture, is_vocabulary, read_architecture
 from evomerge.checkpoints.folder import Checkpoint
-from evomerge.checkpoints.headers import QUANTISED
+from evomerge.checkpoints.headers import QUANTISED, TensorSpec
+from evomerge.checkpoints.language import find_tower, language_config
 from evomerge.errors import CheckpointError
 
 _log = logging.getLogger(__name__)
@@ -33,9 +35,6 @@ _MEANING = (
 
 _LAYERS = ("num_hidden_layers", "n_layer")
 _DETAILS = (
-    "rope_theta",
-    "rope_scaling",
-    "rope_parameters",
     "partial_rotary_factor",
     "sliding_window",
     "layer_types",
@@ -56,25 +55,47 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.tx
 
 
 def check_compatible(models: Mapping[str, Checkpoint], *, by_token: bool = False) -> Architecture:
-    """Return the structure all `models` share; with `by_token`, their tokens are matched and may differ.
+    """Return the structure of the first; the others share it. Raises `CheckpointError` for one that differs.
 
-    Embeddings and heads may have different numbers of rows. Raises `CheckpointError` naming the first
-    model that differs in anything else.
+    With `by_token`, their tokens are matched and may differ; embeddings and heads may in any case have
+    different numbers of rows. Of models that also see, the language towers are compared, and among one
+    another also their kind.
     """
-    (first, reference), *others = models.items()
-    structure = read_architecture(reference.specs, reference.config)
     for name, model in models.items():
         _check_not_quantised(name, model)
+    first, whole = next(iter(models.items()))
+    found = read_architecture(whole.specs, whole.config)
+    parts = {name: language_part(model) for name, model in models.items()}
+    for name, model in parts.items():
         _check_layers(name, model)
+    (first, reference), *others = parts.items()
+    structure = read_architecture(reference.specs, reference.config)
     words = vocabulary(reference.home)
     for name, model in others:
-        _check_structure(first, structure, name, read_architecture(model.specs, model.config))
+        seeing = model is not models[name] or reference is not whole
+        _check_same_eyes(first, whole, name, models[name])
+        _check_structure(first, structure, name, read_architecture(model.specs, model.config), seeing=seeing)
         _check_config(first, reference.config, name, model.config)
+        _check_rope(first, reference.config, name, model.config)
         if not by_token:
-            _check_vocabulary(first, words, name, vocabulary(model.home))
-        _check_shapes(first, reference, name, model, structure)
+            _check_vocabulary(first, words, name, vocabulary(model.home), seeing=seeing)
+        _check_shapes(first, reference, name, model, structure, seeing=seeing)
         _check_nothing_more(first, reference, name, model)
-    return structure
+    return found
+
+
+def language_part(checkpoint: Checkpoint) -> Checkpoint:
+    """Return the checkpoint as if it held its language model only, under a plain LLM's names."""
+    tower = find_tower(checkpoint.specs, checkpoint.config)
+    if tower is None:
+        return checkpoint
+    inside = {name: plain for name in checkpoint.specs if (plain := tower.plain(name)) is not None}
+    return replace(
+        checkpoint,
+        config=language_config(checkpoint.config),
+        specs={plain: checkpoint.specs[name] for name, plain in inside.items()},
+        files={plain: checkpoint.files[name] for name, plain in inside.items() if name in checkpoint.files},
+    )
 
 
 def has_tokenizer(path: Path) -> bool:
@@ -131,9 +152,26 @@ def _check_layers(name: str, model: Checkpoint) -> None:
         )
 
 
-def _check_structure(first: str, one: Architecture, name: str, other: Architecture) -> None:
+def _check_same_eyes(first: str, one: Checkpoint, name: str, other: Checkpoint) -> None:
+    """Refuse two models of different kinds that see: the merge can look through one pair of eyes only."""
+    if None in (find_tower(one.specs, one.config), find_tower(other.specs, other.config)):
+        return
+    ours, theirs = one.config["model_type"], other.config["model_type"]
+    if ours != theirs:
+        raise CheckpointError(
+            f"`{name}` cannot be merged with `{first}`: it is a {theirs}, not a {ours}; of models that see, "
+            "merge those of one kind, or a model of text alone"
+        )
+    _log.warning(
+        "`%s` and `%s` both see: their language models are merged, all else is copied from the template",
+        first, name,
+    )  # fmt: skip
+
+
+def _check_structure(first: str, one: Architecture, name: str, other: Architecture, *, seeing: bool) -> None:
+    kin = seeing and _kin(one.model_type, other.model_type)
     for what, ours, theirs in (
-        ("architecture", one.model_type, other.model_type),
+        ("architecture", one.model_type, one.model_type if kin else other.model_type),
         ("number of layers", one.layers, other.layers),
         ("layer names", one.prefix, other.prefix),
     ):
@@ -143,6 +181,12 @@ def _check_structure(first: str, one: Architecture, name: str, other: Architectu
                 if what == "layer names"
                 else f"`{name}` cannot be merged with `{first}`: its {what} is {theirs}, not {ours}"
             )
+
+
+def _kin(one: str, other: str) -> bool:
+    """Return whether two names of architectures stand for one: `qwen2_5_vl_text` is a `qwen2` that sees."""
+    shorter, longer = sorted((one.replace("_vl", ""), other.replace("_vl", "")), key=len)
+    return longer.startswith(shorter)
 
 
 def _check_config(first: str, ours: Mapping[str, Any], name: str, theirs: Mapping[str, Any]) -> None:
@@ -160,11 +204,39 @@ def _check_config(first: str, ours: Mapping[str, Any], name: str, theirs: Mappin
             )  # fmt: skip
 
 
-def _check_vocabulary(first: str, ours: Mapping[str, Any], name: str, theirs: Mapping[str, Any]) -> None:
+def _check_rope(first: str, ours: Mapping[str, Any], name: str, theirs: Mapping[str, Any]) -> None:
+    """Warn where positions are told otherwise; a base of rotation may also be left to the default."""
+    mine, other = _rope(ours), _rope(theirs)
+    for key in sorted(mine.keys() | other.keys()):
+        given = mine.get(key), other.get(key)
+        if given[0] != given[1] and (key != "rope_theta" or None not in given):
+            _log.warning(
+                "`%s` of `%s` is %s, of `%s` %s: a merge has that of its template",
+                key, name, given[1], first, given[0],
+            )  # fmt: skip
+
+
+def _rope(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a config says of rotary positions, in the words of any version of transformers."""
+    said: dict[str, Any] = {"rope_theta": config.get("rope_theta")}
+    for key in ("rope_scaling", "rope_parameters"):
+        said |= config.get(key) or {}
+    kind = said.pop("type", None)
+    said.setdefault("rope_type", kind)
+    usual = said["rope_type"] in (None, "default", "mrope")  # that it has sections is said by itself
+    return {k: v for k, v in said.items() if v is not None and not (k == "rope_type" and usual)}
+
+
+def _check_vocabulary(
+    first: str, ours: Mapping[str, Any], name: str, theirs: Mapping[str, Any], *, seeing: bool
+) -> None:
     if ours == theirs:
         return
     missing, extra = ours.keys() - theirs.keys(), theirs.keys() - ours.keys()
-    moved = sum(ours[token] != theirs[token] for token in ours.keys() & theirs.keys())
+    shared = ours.keys() & theirs.keys()
+    moved = sum(ours[token] != theirs[token] for token in shared)
+    if seeing and shared and not moved:
+        return  # a model that sees has words for images; their rows are its own (`rows.py`)
     raise CheckpointError(
         f"`{name}` cannot be merged with `{first}`: the vocabularies differ ({len(missing)} tokens missing, "
         f"{len(extra)} extra, {moved} with another id); use models that share one tokenizer, or match their "
@@ -172,7 +244,10 @@ def _check_vocabulary(first: str, ours: Mapping[str, Any], name: str, theirs: Ma
     )
 
 
-def _check_shapes(first: str, one: Checkpoint, name: str, other: Checkpoint, structure: Architecture) -> None:
+def _check_shapes(
+    first: str, one: Checkpoint, name: str, other: Checkpoint, structure: Architecture, *, seeing: bool
+) -> None:
+    by_word = (structure.embedding, structure.head) if seeing else ()
     for tensor, spec in one.specs.items():
         found = other.specs.get(tensor)
         if found is None:
@@ -183,7 +258,9 @@ def _check_shapes(first: str, one: Checkpoint, name: str, other: Checkpoint, str
                 f"`{name}` cannot be merged with `{first}`: `{tensor}` is {found.dtype} there "
                 f"and {spec.dtype} here"
             )
-        elif found.shape != spec.shape and not _padded(tensor, one, other, structure):
+        elif found.shape != spec.shape and not (
+            _padded(tensor, one, other, structure) or (tensor in by_word and _same_but_for_rows(spec, found))
+        ):
             raise CheckpointError(
                 f"`{name}` cannot be merged with `{first}`: `{tensor}` is {list(found.shape)}, "
                 f"not {list(spec.shape)}"
@@ -195,6 +272,10 @@ def _padded(tensor: str, one: Checkpoint, other: Checkpoint, structure: Architec
     ours, theirs = one.specs[tensor].shape, other.specs[tensor].shape
     rows = [model.specs[structure.embedding].shape[:1] for model in (one, other)]
     return is_vocabulary(tensor) and ours[1:] == theirs[1:] and [ours[:1], theirs[:1]] == rows
+
+
+def _same_but_for_rows(one: TensorSpec, other: TensorSpec) -> bool:
+    return one.shape[1:] == other.shape[1:]
 
 
 def _check_nothing_more(first: str, one: Checkpoint, name: str, other: Checkpoint) -> None:

@@ -21,12 +21,14 @@ TOKENIZER_FILES = (
     "special_tokens_map.json",
     "chat_template.jinja",
 )
+PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json")
 
 
 def digest(checkpoint: Checkpoint) -> str:
     """Return `blake2b:` and 32 hex digits over the config, the tokenizer and every byte of the weights.
 
-    That of an adapter is over its own files and the digest of its base.
+    That of an adapter is over its own files and the digest of its base; of a model that sees, what prepares
+    its images is part of it.
     """
     return digests({"": checkpoint})[""]
 
@@ -40,7 +42,8 @@ def digests(checkpoints: Mapping[str, Checkpoint]) -> dict[str, str]:
         if (made := checkpoint.adaptation) is not None:
             return _digest([path / ADAPTER_CONFIG, *made.adapter.weight_files], first=of(made.base))
         if path not in of_whole:
-            files = [path / "config.json", *_tokenizer(path), *checkpoint.weight_files]
+            prepared = [path / name for name in PROCESSOR_FILES if (path / name).is_file()]
+            files = [path / "config.json", *_tokenizer(path), *prepared, *checkpoint.weight_files]
             of_whole[path] = _digest(files)
         return of_whole[path]
 

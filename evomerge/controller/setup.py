@@ -15,6 +15,7 @@ from evomerge.checkpoints.architecture import Architecture
 from evomerge.checkpoints.compatible import check_compatible
 from evomerge.checkpoints.digest import digests, file_digest
 from evomerge.checkpoints.folder import Checkpoint
+from evomerge.checkpoints.language import find_tower
 from evomerge.checkpoints.locate import canonical, locate_tasks
 from evomerge.checkpoints.measured import check_measured_on
 from evomerge.checkpoints.models import places_of
@@ -55,6 +56,7 @@ def resolve(
     space, where, near = file.space, file.document.where, file.path.absolute().parent
     checkpoints, adapts = open_sources(space, where, near, known, allow_pickle=allow_pickle)
     structure = _structure(space, checkpoints, where)
+    space = _with_template(space, checkpoints)
     models = _references(space, checkpoints, adapts, where)
     genome = Genome(space=space, layers=structure.layers, models=models)
     with about(where(("merge", "layers"))):
@@ -97,9 +99,19 @@ def _structure(space: Space, checkpoints: Mapping[str, Checkpoint], where: Where
         with about(where(("sources", name))):
             pair = {first: checkpoints[first], name: checkpoints[name]}
             check_compatible(pair, by_token=space.tokenizer is not None)
-    with about(where(("tokenizer",))):
-        merged_vocabulary(space.tokenizer, template=first, base=space.merge.base, models=checkpoints)
+            check_known(checkpoints[name].config["model_type"])
+    if not any(find_tower(model.specs, model.config) for model in checkpoints.values()):
+        with about(where(("tokenizer",))):
+            merged_vocabulary(space.tokenizer, template=first, base=space.merge.base, models=checkpoints)
     return structure
+
+
+def _with_template(space: Space, checkpoints: Mapping[str, Checkpoint]) -> Space:
+    """Return the space with the template it leaves open, where a model sees: so all candidates do."""
+    seeing = [name for name, model in checkpoints.items() if find_tower(model.specs, model.config)]
+    if space.merge.template is not None or not seeing:
+        return space
+    return space.model_copy(update={"merge": space.merge.model_copy(update={"template": seeing[0]})})
 
 
 def _tasks(space: Space, near: Path, known: RunRecord | None) -> Path | None:

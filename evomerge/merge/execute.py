@@ -14,7 +14,7 @@ from evomerge.checkpoints.embeddings import gather
 from evomerge.checkpoints.tensors import Library
 from evomerge.errors import MergeError
 from evomerge.merge.method import Site, Surveying, View
-from evomerge.merge.plan import Apply, Copy, Operand, Output, Plan
+from evomerge.merge.plan import Apply, Copy, Operand, Output, Plan, SharedRows
 
 KeepMasks = dict[str, tuple[Tensor, ...]]
 """By tensor name, one mask per source that replaces the random draws; for reproducing published numbers."""
@@ -45,20 +45,30 @@ class Execution:
         site = self._site(output, output.operation)
         merged = output.operation.method.merge(base, operands, site)
         result = merged.to(DTYPES[output.spec.dtype])
+        if output.operation.rows is not None:
+            result = self._among_own(result, output, output.operation.rows)
         if not bool(result.isfinite().all()):
             raise MergeError(f"merging `{output.name}` gave values that {output.spec.dtype} cannot hold")
         return result
 
     def _copy(self, output: Output, operation: Copy) -> Tensor:
         if operation.operand.rows is not None:
-            return self._read(operation.operand).to(DTYPES[output.spec.dtype])
+            return self._matched(operation.operand).to(DTYPES[output.spec.dtype])
         raw = self._library.raw(operation.operand.model, operation.operand.tensor)
         # a copy even where nothing changes: what is made here may be written to, mapped sources may not
         return raw.to(device=self._device, dtype=DTYPES[output.spec.dtype], copy=True)
 
+    def _among_own(self, merged: Tensor, output: Output, rows: SharedRows) -> Tensor:
+        """Return the table of `rows.home` with the merged rows in the place of those that are shared."""
+        whole = self._copy(output, Copy(operand=rows.home))
+        shared = torch.ones(rows.count, dtype=torch.bool, device=merged.device)
+        shared[list(rows.own)] = False
+        whole[: rows.count][shared] = merged[shared]
+        return whole
+
     def _operands(self, operation: Apply) -> tuple[Tensor | None, Tensor]:
         """Return the base `(*s)` and the operands `(n, *s)` that the method works on, in float32."""
-        base = self._read(operation.base) if operation.base is not None else None
+        base = self._read(operation.base, operation) if operation.base is not None else None
         first, *rest = (self._operand(operation, each, base) for each in operation.operands)
         operands = torch.empty((1 + len(rest), *first.shape), dtype=torch.float32, device=first.device)
         for i, tensor in enumerate((first, *rest)):
@@ -68,19 +78,24 @@ class Execution:
     def _operand(self, operation: Apply, operand: Operand, base: Tensor | None) -> Tensor:
         """Return the operand, or its task vector where the method works on those."""
         if base is None or operation.method.on == "weights":
-            return self._read(operand)
+            return self._read(operand, operation)
         exact = self._adapter_delta(operation, operand)
-        return self._read(operand) - base if exact is None else exact
+        return self._read(operand, operation) - base if exact is None else exact
 
     def _adapter_delta(self, operation: Apply, operand: Operand) -> Tensor | None:
         """Return the task vector of a LoRA adapter of the base as it is stored, None of anything else."""
         home = operation.base
         # a tied base's head is its embedding, and an adapter may untie it
-        if home is None or operand.rows is not None or operand.tensor != home.tensor:
+        if home is None or operand.tensor != home.tensor or operand.rows or operation.rows:
             return None
         return self._library.adapter_delta(operand.model, home.model, operand.tensor, self._device)
 
-    def _read(self, operand: Operand) -> Tensor:
+    def _read(self, operand: Operand, operation: Apply) -> Tensor:
+        """Return the operand in float32, of a table of tokens the rows that are shared."""
+        tensor = self._matched(operand)
+        return tensor if operation.rows is None else tensor[: operation.rows.count]
+
+    def _matched(self, operand: Operand) -> Tensor:
         """Return the operand in float32, its rows matched with the merged model's tokens."""
         if operand.rows is None:
             return self._library.float32(operand.model, operand.tensor, self._device)
@@ -91,6 +106,14 @@ class Execution:
 
         return gather(operand.rows, read)
 
+    def _statistic(self, measured: Operand | None, of: Operand, operation: Apply) -> Tensor | None:
+        """Return what was measured on `of`; where that is a number per entry, of the shared rows only."""
+        if measured is None:
+            return None
+        tensor = self._library.float32(measured.model, measured.tensor, self._device)
+        by_entry = tensor.shape == self._library.raw(of.model, of.tensor).shape
+        return tensor[: operation.rows.count] if operation.rows is not None and by_entry else tensor
+
     def _site(self, output: Output, operation: Apply, *, surveyed: bool = True) -> Site:
         return Site(
             tensor=output.name,
@@ -98,7 +121,10 @@ class Execution:
             seed=self.plan.seed,
             embedding=is_embedding(output.name),
             survey=self._survey if surveyed else None,
-            statistics=tuple(self._read(each) if each else None for each in operation.statistics),
+            statistics=tuple(
+                self._statistic(each, of, operation)
+                for each, of in zip(operation.statistics, operation.operands, strict=False)
+            ),
             inputs_first=operation.inputs_first,
             keep_masks=self._keep_masks.get(output.name),
         )

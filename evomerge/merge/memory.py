@@ -10,8 +10,12 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor, nn
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+)
 
+from evomerge.checkpoints.language import find_tower, is_multimodal
 from evomerge.checkpoints.tensors import Library
 from evomerge.errors import CheckpointError, EvaluationError
 from evomerge.merge.execute import Execution
@@ -23,14 +27,21 @@ _ORIGIN = ("_name_or_path", "architectures", "transformers_version")
 
 
 def check_known(model_type: str) -> None:
-    """Raise `CheckpointError` if transformers has no causal language model of this type."""
-    known = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    """Raise `CheckpointError` if transformers has no causal language model of this type, seeing or not."""
+    known = (*MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, *MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES)
     if model_type not in known:
         close = difflib.get_close_matches(model_type, known, n=1)
         hint = f", did you mean `{close[0]}`?" if close else ""
         raise CheckpointError(
             f"transformers {transformers.__version__} has no language model of type `{model_type}`{hint}"
         )
+
+
+def auto_class(config: Mapping[str, Any]) -> Any:
+    """Return transformers' class by which a model of this config is loaded."""
+    if is_multimodal(config) and config["model_type"] in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+        return transformers.AutoModelForImageTextToText
+    return transformers.AutoModelForCausalLM
 
 
 class ResidentModel:
@@ -50,7 +61,7 @@ class ResidentModel:
         self._targets: dict[str, Tensor] | None = None
 
     def load(self, plan: Plan) -> Any:
-        """Return the model (a transformers causal LM in eval mode) with the plan's weights.
+        """Return the model (transformers' own, in eval mode) with the plan's weights.
 
         It is the same object as before wherever that is possible. Raises `MergeError` if the plan
         cannot be carried out, `EvaluationError` if transformers does not accept the result.
@@ -94,7 +105,7 @@ def build_model(plan: Plan, state: dict[str, Tensor]) -> Any:
     config = _config(plan)
     dtype = plan.config.get("dtype", plan.config.get("torch_dtype"))
     with torch.device("meta"):  # only to learn the class
-        kind: Any = type(transformers.AutoModelForCausalLM.from_config(config))  # type: ignore[no-untyped-call]
+        kind: Any = type(auto_class(plan.config).from_config(config))
     model, info = kind.from_pretrained(
         None, config=config, state_dict=state, dtype=dtype, output_loading_info=True
     )
@@ -113,9 +124,13 @@ def _writable(model: nn.Module, plan: Plan) -> dict[str, Tensor] | None:
     """Return the live tensor for each output of the plan, or None if the model stores others."""
     prefix = f"{getattr(model, 'base_model_prefix', '')}."
     shapes = {output.name: output.spec.shape for output in plan.outputs}
+    stored = dict(_stored(model))
+    live, disk = (find_tower(names, plan.config) for names in (stored, shapes))
     targets: dict[str, Tensor] = {}
-    for name, tensor in _stored(model):
+    for name, tensor in stored.items():
         found = name if name in shapes else name.removeprefix(prefix)
+        if live and disk and (plain := live.plain(name)):
+            found = disk.own(plain)
         if found not in shapes or tensor.shape != shapes[found]:
             return None
         targets[found] = tensor

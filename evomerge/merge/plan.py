@@ -15,8 +15,10 @@ from evomerge import plugins
 from evomerge.checkpoints.architecture import Architecture, is_vocabulary
 from evomerge.checkpoints.folder import Checkpoint
 from evomerge.checkpoints.headers import TensorSpec
+from evomerge.checkpoints.language import TOWERS
 from evomerge.checkpoints.measured import Measured, statistics_name
 from evomerge.checkpoints.rows import RowMap
+from evomerge.checkpoints.shared_rows import unshared_rows
 from evomerge.checkpoints.tied import head_name, read_structure
 from evomerge.checkpoints.tokenizer import TokenizerFiles
 from evomerge.checkpoints.vocabulary import Vocabulary, merged_vocabulary, with_special
@@ -50,14 +52,30 @@ class Copy:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SharedRows:
+    """Of a table of tokens, the first `count` rows are merged, but for those in `own`.
+
+    These and all that follow are `home`'s.
+    """
+
+    home: Operand
+    count: int
+    own: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Apply:
-    """The output is a method applied to the operands, with what was measured on each, if it asks for that."""
+    """The output is a method applied to the operands, with what was measured on each, if it asks for that.
+
+    Of a table of tokens, it may be applied to the `rows` that the operands share only.
+    """
 
     method: MergeMethod
     base: Operand | None
     operands: tuple[Operand, ...]
     statistics: tuple[Operand | None, ...] = ()
     inputs_first: bool = False
+    rows: SharedRows | None = None
 
 
 Operation: TypeAlias = Copy | Apply
@@ -110,7 +128,8 @@ def operands_of(operation: Operation) -> tuple[Operand, ...]:
     """Return what the operation reads."""
     if isinstance(operation, Copy):
         return (operation.operand,)
-    return operation.operands + ((operation.base,) if operation.base else ())
+    others = (operation.base, operation.rows.home if operation.rows else None)
+    return operation.operands + tuple(other for other in others if other)
 
 
 def survey_key(operation: Operation) -> Hashable | None:
@@ -125,33 +144,64 @@ def compile_plan(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -> Plan:
 
     Raises `RecipeError` for a recipe the method cannot carry out.
     """
-    merge, template = recipe.merge, checkpoints[recipe.template]
-    used = {name: checkpoints[name] for name in (recipe.template, *merge.sources)}
+    merge = recipe.merge
+    used = {name: checkpoints[name] for name in recipe.merged}
     structures = {name: read_structure(model) for name, model in used.items()}
+    template = _form(recipe, structures)
     _check_sources(merge)
-    _check_groups(merge, structures[recipe.template].layers)
+    _check_groups(merge, structures[template].layers)
     _check_measured(merge, used)
-    vocabulary = merged_vocabulary(recipe.tokenizer, template=recipe.template, base=merge.base, models=used)
     planner = _Planner(
         merge=merge,
         used=used,
         structures=structures,
-        template=recipe.template,
-        vocabulary=vocabulary,
+        template=template,
+        own=_own_rows(template, used, structures),
+        vocabulary=_vocabulary(recipe, template, used, structures),
         untie=recipe.untie,
     )
     names, tied = planner.names()
     code = _code(recipe.dtype)
     outputs = tuple(planner.output(name, code) for name in names)
     _check_surveys(outputs)
+    vocabulary = planner.vocabulary
     return Plan(
         outputs=outputs,
-        config=_edited(template.config, recipe.dtype, tied=tied, vocabulary=vocabulary),
-        template=recipe.template,
+        config=_edited(used[template].config, recipe.dtype, tied=tied, vocabulary=vocabulary),
+        template=template,
         seed=recipe.seed,
-        tokenizer=vocabulary.tokenizer if vocabulary else TokenizerFiles(folder=template.home),
+        tokenizer=vocabulary.tokenizer if vocabulary else TokenizerFiles(folder=used[template].home),
         special=vocabulary.special if vocabulary else None,
     )
+
+
+def _form(recipe: Recipe, structures: Mapping[str, Architecture]) -> str:
+    """Return the model whose form the output has: the recipe's template, or else the first that sees."""
+    seeing = [name for name in recipe.merged if structures[name].tower]
+    return seeing[0] if seeing else recipe.template
+
+
+def _own_rows(
+    template: str, used: Mapping[str, Checkpoint], structures: Mapping[str, Architecture]
+) -> frozenset[int] | None:
+    """Return the rows of the token tables that are the template's alone; None if it does not see."""
+    if structures[template].tower is None:
+        return None
+    return unshared_rows(used[template], (model for name, model in used.items() if name != template))
+
+
+def _vocabulary(
+    recipe: Recipe, template: str, used: Mapping[str, Checkpoint], structures: Mapping[str, Architecture]
+) -> Vocabulary | None:
+    """Return how tokens are matched; None if models share them, or the template sees and keeps its own."""
+    if structures[template].tower is None:
+        base = recipe.merge.base
+        return merged_vocabulary(recipe.tokenizer, template=template, base=base, models=used)
+    if recipe.tokenizer is not None:
+        raise RecipeError(
+            f"`{template}` is a vision-language model, which keeps its own words; leave out `tokenizer`"
+        )
+    return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +210,7 @@ class _Planner:
     used: Mapping[str, Checkpoint]
     structures: Mapping[str, Architecture]
     template: str
+    own: frozenset[int] | None
     vocabulary: Vocabulary | None
     untie: bool
 
@@ -168,7 +219,10 @@ class _Planner:
 
         It is if that holds for every model, unless it is to be untied; then a head of its own is written.
         """
-        heads = dict.fromkeys(each.head for each in self.structures.values() if each.head)
+        form = self.structures[self.template]
+        heads = dict.fromkeys(
+            form.own(each.plain(each.head) or each.head) for each in self.structures.values() if each.head
+        )
         names = list(self.used[self.template].specs)
         if all(each.tied for each in self.structures.values()):
             if not self.untie:
@@ -187,7 +241,9 @@ class _Planner:
         return name
 
     def output(self, name: str, code: str | None) -> Output:
-        found = self._aligned(name)
+        plain = self.structures[self.template].plain(name)
+        stored: dict[str, Operand | None] = {self.template: Operand(model=self.template, tensor=name)}
+        found = stored if plain is None else self._aligned(plain)
         home = found[self.template]
         if home is None:
             raise CheckpointError(f"`{self.template}` has no `{name}`")
@@ -196,23 +252,41 @@ class _Planner:
             return Output(name=name, spec=spec, operation=Copy(operand=home))
         shape = (home.rows.length, *spec.shape[1:]) if home.rows else spec.shape
         target = TensorSpec(dtype=code or spec.dtype, shape=shape)
-        return Output(name=name, spec=target, operation=self._operation(name, home, found))
+        operation = Copy(operand=home) if plain is None else self._operation(name, plain, found)
+        return Output(name=name, spec=target, operation=operation)
 
-    def _operation(self, name: str, home: Operand, models: Mapping[str, Operand | None]) -> Operation:
+    def _operation(self, name: str, plain: str, models: Mapping[str, Operand | None]) -> Operation:
+        over = self.merge.base if plugins.load("methods", self.merge.method).base != "unused" else None
+        base = models[over] if over is not None else None
+        home = models[self.template]
+        assert home is not None  # `output` has looked
         found = [models[source] for source in self.merge.sources]
         operands = tuple(operand for operand in found if operand is not None)
-        if len(operands) < len(found):
+        if len(operands) < len(found) or (over is not None and base is None):
             _log.warning("`%s` is not in every source: copied from `%s`", name, self.template)
             return Copy(operand=home)
-        method = self._method(name)
-        base = home if self.merge.base is not None and method.base != "unused" else None
-        statistics, inputs_first = self._statistics(name, operands)
+        statistics, inputs_first = self._statistics(plain, operands)
         return Apply(
-            method=method, base=base, operands=operands, statistics=statistics, inputs_first=inputs_first
+            method=self._method(name),
+            base=base,
+            operands=operands,
+            statistics=statistics,
+            inputs_first=inputs_first,
+            rows=self._rows(home, (*operands, *([base] if base else []))),
         )
 
+    def _rows(self, home: Operand, read: tuple[Operand, ...]) -> SharedRows | None:
+        """Return which rows are merged of a table of a model that sees; None if all are."""
+        structure = self.structures[self.template]
+        if self.own is None or home.tensor not in (structure.embedding, structure.head):
+            return None
+        lengths = {self.used[each.model].specs[each.tensor].shape[0] for each in (home, *read)}
+        count = min(lengths)
+        own = tuple(sorted(row for row in self.own if row < count))
+        return SharedRows(home=home, count=count, own=own) if own or len(lengths) > 1 else None
+
     def _statistics(
-        self, name: str, operands: tuple[Operand, ...]
+        self, plain: str, operands: tuple[Operand, ...]
     ) -> tuple[tuple[Operand | None, ...], bool]:
         """Return what was measured for each operand, and whether the weight is stored inputs first.
 
@@ -226,7 +300,8 @@ class _Planner:
         for operand in operands:
             model = self.used[operand.model]
             measured = model.statistics[kind]
-            stored = measured.find(operand.tensor) if operand.tensor == name else None
+            own = self.structures[operand.model].own(plain)
+            stored = measured.find(operand.tensor) if operand.tensor == own else None
             if stored is None:
                 found.append(None)
                 continue
@@ -234,7 +309,7 @@ class _Planner:
             _check_fits(measured, stored, operand, model.specs[operand.tensor].shape)
             found.append(Operand(model=statistics_name(operand.model, kind), tensor=stored))
         if len(turned) > 1:
-            raise RecipeError(f"the {kind} files of the sources disagree on how `{name}` is stored")
+            raise RecipeError(f"the {kind} files of the sources disagree on how `{plain}` is stored")
         return tuple(found), turned == {True}
 
     def _aligned(self, name: str) -> dict[str, Operand | None]:
@@ -291,15 +366,16 @@ class _Planner:
         given = (values[source] for source in self.merge.sources)
         return tuple(default if value is None else value for value in given)
 
-    def _find(self, model: str, name: str) -> Operand | None:
-        """Return where `model` keeps `name`; a tied model's head is its embedding."""
-        structure = self.structures[model]
-        heads = {each.head for each in self.structures.values()}
-        beyond = name not in self.used[self.template].specs  # only a head is added to those
-        if structure.tied and (name in heads or beyond):
+    def _find(self, model: str, plain: str) -> Operand | None:
+        """Return where `model` keeps what a plain LLM calls `plain`; a tied model's head is its embedding."""
+        structure, form = self.structures[model], self.structures[self.template]
+        own = structure.own(plain)
+        heads = {each.plain(each.head) for each in self.structures.values() if each.head}
+        beyond = form.own(plain) not in self.used[self.template].specs  # only a head is added to those
+        if structure.tied and (plain in heads or beyond):
             return Operand(model=model, tensor=structure.embedding)
-        if name in self.used[model].specs:
-            return Operand(model=model, tensor=name)
+        if own in self.used[model].specs:
+            return Operand(model=model, tensor=own)
         return None
 
 
@@ -361,20 +437,25 @@ def _check_surveys(outputs: tuple[Output, ...]) -> None:
 def _edited(
     config: Mapping[str, Any], dtype: str | None, *, tied: bool, vocabulary: Vocabulary | None
 ) -> dict[str, Any]:
-    """Return the config of the merged model: its dtype, its words, and whether the head is the embedding."""
-    edited = dict(config)
+    """Return the config of the merged model: its dtype, its words, and whether the head is the embedding.
+
+    A model that sees may say dtype and head again of its towers.
+    """
+    edited = {**config, "tie_word_embeddings": tied}
+    changed = config.get("tie_word_embeddings") is not tied
     if dtype is not None:
         edited.pop("torch_dtype", None)
         edited["dtype"] = dtype
-    parts = [edited]
-    if isinstance(config.get("text_config"), dict):
-        edited["text_config"] = dict(config["text_config"])
-        parts.append(edited["text_config"])
-    for part in parts:
-        if part is edited or "tie_word_embeddings" in part:
-            part["tie_word_embeddings"] = tied
-        if vocabulary is not None:
-            part |= {key: vocabulary.length for key in _SIZES if key in part}
+    for key, part in config.items():
+        if key in TOWERS and isinstance(part, Mapping):
+            again: dict[str, Any] = {
+                said: dtype for said in ("dtype", "torch_dtype") if dtype is not None and said in part
+            }
+            if "tie_word_embeddings" in part or (key == "text_config" and changed):
+                again["tie_word_embeddings"] = tied
+            edited[key] = {**part, **again}
+    if vocabulary is not None:
+        edited |= {key: vocabulary.length for key in _SIZES if key in edited}
     if vocabulary is not None and vocabulary.special is not None:
         edited = with_special(edited, vocabulary.special)
     return edited

@@ -57,14 +57,21 @@ def _front_matter(recipe: Recipe) -> str:
 def _made_of(recipe: Recipe) -> str:
     lines = [f"Made with evomerge by `{recipe.merge.method}` from:\n"]
     for name, ref in recipe.models.items():
-        role = "base" if name == recipe.merge.base else "source"
+        role = _role(recipe, name)
         if ref.adapts is not None:
             role += f", a LoRA adapter of {ref.adapts}"
-        elif name not in recipe.merge.sources and name != recipe.merge.base:
-            role = "adapted"
         pinned = f", content `{ref.digest}`" if ref.digest else ""
         lines.append(f"- **{name}** ({role}): `{_shown(ref.source)}`{pinned}")
     return "\n".join(lines) + "\n"
+
+
+def _role(recipe: Recipe, name: str) -> str:
+    """Return what a model is to the merge."""
+    if name == recipe.merge.base:
+        return "base"
+    if name in recipe.merge.sources:
+        return "source"
+    return "template" if name == recipe.template else "adapted"
 
 
 def _scores(found: Found) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from evomerge.archive.files import replace_folder
+from evomerge.checkpoints.digest import PROCESSOR_FILES
 from evomerge.checkpoints.folder import Checkpoint
 from evomerge.checkpoints.tensors import open_library
 from evomerge.checkpoints.tokenizer import CARRIED
@@ -25,10 +26,10 @@ from evomerge.publish.card import Found, model_card, published
 from evomerge.publish.sources import Paths, open_sources, pinned
 from evomerge.recipe import Recipe, to_yaml
 
-_LICENCES = ("LICENSE", "LICENSE.txt", "LICENSE.md")
+_BESIDE = ("LICENSE", "LICENSE.txt", "LICENSE.md", *PROCESSOR_FILES)
 _GENERATION = "generation_config.json"
 _RECIPE = "recipe.yaml"
-_WRITTEN = ("config.json", "README.md", _RECIPE, _GENERATION, *CARRIED, *_LICENCES)
+_WRITTEN = ("config.json", "README.md", _RECIPE, _GENERATION, *CARRIED, *_BESIDE)
 _WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
 _SPARE_BYTES = 64 << 20
 
@@ -160,7 +161,7 @@ def _write(plan: Plan, sources: Mapping[str, Checkpoint], folder: Path, shard_by
     template = sources[plan.template].home
     if plan.special is not None:
         _write_generation(folder, template, plan.tokenizer.folder, plan.special)
-    for name in _LICENCES if plan.special is not None else (*_LICENCES, _GENERATION):
+    for name in _BESIDE if plan.special is not None else (*_BESIDE, _GENERATION):
         if (template / name).is_file():
             shutil.copyfile(template / name, folder / name)
 

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import transformers
-
+from evomerge.checkpoints.folder import open_checkpoint
 from evomerge.checkpoints.tokenizer import TokenizerFiles
 from evomerge.errors import ExportError
 from evomerge.evaluate.brief import Brief
 from evomerge.evaluate.evaluator import ItemScoring, device_named, only_compute
+from evomerge.merge.memory import auto_class
 from evomerge.publish.environment import differences, environment
 
 
@@ -38,7 +38,8 @@ def scores_like(
 def score_folder(folder: Path, brief: Brief) -> dict[str, float]:
     """Return the scores of the checkpoint in `folder`, loaded as anyone would load it."""
     only_compute(brief.threads)  # as when it was scored: sums depend on how they are split
-    model: Any = transformers.AutoModelForCausalLM.from_pretrained(
+    checkpoint = open_checkpoint(folder)
+    model: Any = auto_class(checkpoint.config).from_pretrained(
         folder, dtype="auto", local_files_only=True, trust_remote_code=False
     )
     model.to(device_named(brief.device)).eval()

@@ -124,6 +124,9 @@ class Recipe:
     `tokenizer` is `base` (the template's), `union` or a model's name, and matches the models' tokens by
     their strings; None: the models share one. Models whose output head is their embedding (tied) merge to
     one like them, unless `untie` gives it a head of its own with the parameters of `head`.
+
+    `template` is the model that gives the tensor names, the config and the tokenizer (empty: the base,
+    or the first source). If it does not see and one of the others does, that one gives them instead.
     """
 
     models: Mapping[str, ModelRef]
@@ -132,18 +135,20 @@ class Recipe:
     seed: int = 0
     tokenizer: str | None = None
     untie: bool = False
+    template: str = ""
 
     def __post_init__(self) -> None:
         if len(self.merges) != 1:
             raise RecipeError(f"a recipe without a path needs exactly one merge, found {len(self.merges)}")
-        for name in self.merge.sources + ((self.merge.base,) if self.merge.base else ()):
+        if not self.merge.sources:
+            raise RecipeError("a merge needs at least one source, found none")
+        object.__setattr__(self, "template", self.template or self.usual_template)
+        for name in self.merged:
             if name not in self.models:
                 raise RecipeError(unknown("model", name, self.models))
         for name, ref in self.models.items():
             if ref.adapts is not None and ref.adapts not in self.models:
                 raise RecipeError(f"`models.{name}.adapts`: {unknown('model', ref.adapts, self.models)}")
-        if not self.merge.sources:
-            raise RecipeError("a merge needs at least one source, found none")
 
     def __hash__(self) -> int:
         return hash(self.key)
@@ -154,16 +159,21 @@ class Recipe:
         return next(iter(self.merges.values()))
 
     @property
-    def template(self) -> str:
-        """The model that gives the tensor names, the config and the tokenizer."""
+    def usual_template(self) -> str:
+        """The template of a recipe that names none."""
         return self.merge.base or self.merge.sources[0]
 
     @property
+    def merged(self) -> tuple[str, ...]:
+        """The models that are read for their own sake, each once, the template first."""
+        base = (self.merge.base,) if self.merge.base else ()
+        return tuple(dict.fromkeys((self.template, *base, *self.merge.sources)))
+
+    @property
     def used(self) -> tuple[str, ...]:
-        """The models the merge needs: its template, its sources, and what those among them adapt."""
-        merged = dict.fromkeys((self.template, *self.merge.sources))
-        under = [self.models[name].adapts for name in merged]
-        return tuple(dict.fromkeys((*merged, *(name for name in under if name is not None))))
+        """The models the merge needs: those it merges, and what the adapters among them adapt."""
+        under = [self.models[name].adapts for name in self.merged if name in self.models]
+        return tuple(dict.fromkeys((*self.merged, *(name for name in under if name is not None))))
 
     @property
     def key(self) -> str:
@@ -177,6 +187,8 @@ class Recipe:
             content.append("base" if self.tokenizer == self.template else self.tokenizer)
         if self.untie:
             content.append({"untie": True})
+        if self.template != self.usual_template:
+            content.append({"template": self.template})
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

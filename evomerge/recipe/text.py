@@ -26,6 +26,8 @@ def to_yaml(recipe: Recipe) -> str:
         content["tokenizer"] = recipe.tokenizer
     if recipe.untie:
         content["untie"] = True
+    if recipe.template != recipe.usual_template:
+        content["template"] = recipe.template
     if recipe.dtype is not None:
         content["dtype"] = recipe.dtype
     content["seed"] = recipe.seed
@@ -42,17 +44,25 @@ def from_yaml(text: str) -> Recipe:
     for key, kind in _OTHERS.items():
         if isinstance(content, dict) and key in content:
             raise RecipeError(f"this is {kind}, not a recipe of evomerge (it has `{key}`)")
-    top = _keys(content, "recipe", {"models", "merges"}, {"dtype", "seed", "tokenizer", "untie"})
+    optional = {"dtype", "seed", "tokenizer", "untie", "template"}
+    top = _keys(content, "recipe", {"models", "merges"}, optional)
     models = {str(name): _read_model(name, ref) for name, ref in _table(top["models"], "models")}
     merges = {str(name): _read_merge(name, merge) for name, merge in _table(top["merges"], "merges")}
     seed, dtype = top.get("seed", 0), _word(top.get("dtype"), "dtype", empty=True)
     if type(seed) is not int:
         raise RecipeError(f"`seed` must be a whole number, found {seed!r}")
-    tokenizer = _word(top.get("tokenizer"), "tokenizer", empty=True)
     untie = top.get("untie", False)
     if not isinstance(untie, bool):
         raise RecipeError(f"`untie` must be true or false, found {untie!r}")
-    return Recipe(models=models, merges=merges, dtype=dtype, seed=seed, tokenizer=tokenizer, untie=untie)
+    return Recipe(
+        models=models,
+        merges=merges,
+        dtype=dtype,
+        seed=seed,
+        tokenizer=_word(top.get("tokenizer"), "tokenizer", empty=True),
+        untie=untie,
+        template=_word(top.get("template", ""), "template"),
+    )
 
 
 class _Dumper(yaml.SafeDumper):

@@ -110,7 +110,7 @@ class Genome:
             groups=groups,
             compat=own.compat if own.compat in kind.compats else "evomerge",
         )
-        used = {merge.base, *merge.sources}
+        used = {merge.base, *merge.sources, own.template}
         used |= {self.models[name].adapts for name in merge.sources if name in self.models}
         statistic = statistic_of(kind)
         models = {name: ref.informed_by(statistic) for name, ref in self.models.items() if name in used}
@@ -121,6 +121,7 @@ class Genome:
             seed=self.space.seed,
             tokenizer=tokenizer,
             untie=self.space.untie,
+            template=own.template or "",
         )
 
     @cached_property

@@ -107,7 +107,8 @@ def _all(document: Document, found: Iterable[tuple[KeyPath, str]]) -> SpaceError
 
 def _contradictions(space: Space) -> Iterator[tuple[KeyPath, str]]:
     """Yield what each key alone could not show: names that lead nowhere, genes no method has."""
-    named = [(("merge", "base"), space.merge.base)] if space.merge.base else []
+    single = (("base", space.merge.base), ("template", space.merge.template))
+    named = [(("merge", key), name) for key, name in single if name]
     listed = space.merge.sources or []
     named += [(("merge", "sources", i), name) for i, name in enumerate(listed)]  # type: ignore[misc]
     named += [

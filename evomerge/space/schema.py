@@ -67,10 +67,13 @@ class MergeSpace(_Table):
     `layers` cuts the layers into that many equal runs (by default four, or each layer where there are
     fewer), or into the runs listed as [first, last]; "each" gives every layer its own genes, and
     {anchors: 3} three that are interpolated along the layers. `modules` lists the module groups that have
-    genes of their own.
+    genes of their own. `template` gives the form of the merged model: tensor
+    names, config, tokenizer, and of a vision-language model all that is not language. By default it is the
+    first vision-language model among base and sources, or else the base, or else the first source.
     """
 
     base: Name | None = None
+    template: Name | None = None
     sources: list[Name] | None = None
     method: Name | list[Name] = "task_arithmetic"
     layers: Count | Literal["each"] | list[list[int]] | Anchored | None = None

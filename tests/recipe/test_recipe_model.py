@@ -99,6 +99,7 @@ def test_any_change_of_the_merge_changes_the_key(merge: Merge) -> None:
         {"seed": 1},
         {"dtype": "bfloat16"},
         {"tokenizer": "base"},
+        {"template": "a"},
         {"models": {**MODELS, "a": ModelRef(source="org/other")}},
         {"models": {**MODELS, "a": ModelRef(source="org/a", revision="main")}},
     ],
@@ -128,6 +129,16 @@ def test_layers_say_nothing_of_tensors_outside_the_layers() -> None:
 def test_the_template_is_the_base_or_the_first_source() -> None:
     assert recipe().template == "base"
     assert recipe(replace(MERGE, base=None)).template == "a"
+    assert recipe(template="base").key == recipe().key
+
+
+def test_another_template_is_used_like_the_models_that_are_merged() -> None:
+    models = {**MODELS, "eyes": ModelRef(source="org/eyes")}
+    asked = recipe(models=models, template="eyes")
+    assert (asked.template, asked.used) == ("eyes", ("eyes", "base", "a", "b"))
+    assert asked.key != recipe(models={**models, "eyes": ModelRef(source="x")}, template="eyes").key
+    with pytest.raises(RecipeError, match=r"no model named `eye`\. Did you mean `eyes`"):
+        recipe(models=models, template="eye")
 
 
 def test_an_unknown_module_is_refused_with_a_suggestion() -> None:

@@ -61,6 +61,7 @@ def recipes(draw: st.DrawFn) -> Recipe:
         tokenizer=draw(st.none() | st.sampled_from(["base", "union", "a"])),
         seed=draw(st.integers()),
         untie=draw(st.booleans()),
+        template=draw(st.just("") | names),
     )
 
 

@@ -44,6 +44,12 @@ def test_base_parents_average_and_task_arithmetic_come_in_this_order() -> None:
     assert [each.label for each in baselines(genome("{base: base}"))] == LABELS
 
 
+def test_all_have_the_form_of_the_template_that_is_asked_for() -> None:
+    for label, each in by_label("{base: base, template: lang}").items():
+        assert each.recipe.template == "lang", label
+        assert "lang" in each.recipe.models
+
+
 def test_without_a_base_there_are_parents_and_average() -> None:
     labels = [each.label for each in baselines(genome("{method: linear}"))]
     assert labels == [parent("base"), parent("math"), parent("lang"), AVERAGE]

@@ -81,7 +81,7 @@ def test_a_gene_may_be_a_range_a_list_or_a_value() -> None:
         (GOOD + "budgett: 3\n", f"9: `budgett` is not a key here; did you mean `budget`? (known: {TABLE_KEYS})"),
         (GOOD + "zzz: 3\n", f"9: `zzz` is not a key here (known: {TABLE_KEYS})"),
         (edited("models/base", "{source: a, revison: b}"), "2: `sources.base.revison` is not a key here; did you mean `revision`? (known: source, revision, adapts, fisher, gram)"),
-        (in_merge("layer: 3"), "7: `merge.layer` is not a key here; did you mean `layers`? (known: base, sources, method, layers, modules, genes, compat)"),
+        (in_merge("layer: 3"), "7: `merge.layer` is not a key here; did you mean `layers`? (known: base, template, sources, method, layers, modules, genes, compat)"),
         (in_merge("genes:", "  weight: {low: 0, high: 1, lgo: true}"), "8: `merge.genes.weight.lgo` is not a key here; did you mean `low`? (known: low, high, log)"),
         (GOOD + "    metrc: acc\n", "9: `objectives[0].metrc` is not a key here; did you mean `metric`? (known: task, metric, filter, name)"),
         (GOOD + "items: {serch: 9}\n", "9: `items.serch` is not a key here; did you mean `search`? (known: search, report)"),
@@ -177,6 +177,7 @@ def test_a_value_of_the_wrong_kind_is_one_sentence(text: str, message: str) -> N
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        (edited("  base: base\n", "  base: base\n  template: langg\n"), "7: `merge.template` is unknown: no source named `langg`. Did you mean `lang`? Known: base, lang, math"),
         (edited("  base: base\n", "  base: bsae\n"), "6: `merge.base` is unknown: no source named `bsae`. Did you mean `base`? Known: base, lang, math"),
         (in_merge("sources: [math, lagn]"), "7: `merge.sources[1]` is unknown: no source named `lagn`. Did you mean `lang`? Known: base, lang, math"),
         (in_merge("method: tie"), f"7: `merge.method` is unknown: no merge method named `tie`. Did you mean `ties`? Known: {METHODS}"),
