@@ -166,12 +166,14 @@ def _deviations(stream: Stream) -> tuple[float, ...]:
 
     Sums are exact, so that the order of the tensors does not count.
     """
-    parts = [[_moments(vector) for vector in view.load()] for view in stream() if math.prod(view.shape)]
+    parts = [[_moments(vector) for vector in view.load()] for view in stream()]
     return tuple(_deviation(found) for found in zip(*parts, strict=True))
 
 
 def _moments(vector: Tensor) -> tuple[int, float, float]:
     """Return how many entries there are, their mean and their variance."""
+    if not vector.numel():
+        return 0, 0.0, 0.0
     wide = vector.double()
     return wide.numel(), float(wide.mean()), float(wide.var(correction=0))
 
