@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from evomerge.merge.kernels import ranking
 from evomerge.merge.kernels.ranking import order_statistics
 
 few = st.sampled_from([0.0, -0.0, 1.0, -1.0, 1.0000001, -1.0000001, 2.5, 1e-40, -1e-40, 3e38, -3e38])
@@ -18,17 +19,21 @@ floats = st.floats(width=32, allow_nan=False, allow_infinity=False)
 @given(
     sizes=st.lists(st.integers(min_value=0, max_value=6), min_size=1, max_size=4).filter(any),
     entries=st.sampled_from([few, floats]),
+    short=st.sampled_from([0, 100]),
     data=st.data(),
 )
 def test_every_rank_of_every_vector_is_that_of_a_sort(
-    sizes: list[int], entries: st.SearchStrategy[float], data: st.DataObject
+    sizes: list[int], entries: st.SearchStrategy[float], short: int, data: st.DataObject
 ) -> None:
+    """Both where vectors are held (`short` enough) and where they are counted."""
     size = sum(sizes)
     whole = torch.tensor(
         data.draw(st.lists(st.lists(entries, min_size=size, max_size=size), min_size=2, max_size=2))
     )
     ranks = list(range(-size, size))
-    found = order_statistics(lambda: iter(whole.split(sizes, dim=1)), [ranks, ranks])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ranking, "_SHORT", short)
+        found = order_statistics(lambda: iter(whole.split(sizes, dim=1)), [ranks, ranks])
     for vector, row in zip(whole, found, strict=True):
         ordered = vector.sort().values
         for rank, each in zip(ranks, row, strict=True):
@@ -47,7 +52,8 @@ def test_long_tensors_are_counted_in_full() -> None:
     assert found.value == float(long.flatten().sort().values[123_456])
 
 
-def test_one_tensor_is_held_at_a_time_in_two_passes() -> None:
+def test_one_tensor_is_held_at_a_time_in_two_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranking, "_SHORT", 3)
     passes: list[int] = []
 
     def tensors() -> Iterator[Tensor]:
@@ -58,7 +64,7 @@ def test_one_tensor_is_held_at_a_time_in_two_passes() -> None:
 
     ((found,),) = order_statistics(tensors, [[5]])
     assert found.value == 6.0
-    assert passes == [4, 4]
+    assert passes == [2, 4, 4]  # two parts show that it is too long to hold
 
 
 def test_scalars_and_empty_tensors_count_too() -> None:
@@ -69,6 +75,10 @@ def test_scalars_and_empty_tensors_count_too() -> None:
 
 
 @pytest.mark.parametrize("rank", [3, -4])
-def test_a_rank_that_is_not_there_is_an_error(rank: int) -> None:
+@pytest.mark.parametrize("short", [0, 100])
+def test_a_rank_that_is_not_there_is_an_error(
+    rank: int, short: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranking, "_SHORT", short)
     with pytest.raises(IndexError, match=f"no rank {rank} among 3 entries"):
         order_statistics(lambda: iter([torch.ones(1, 3)]), [[rank]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
@@ -16,6 +17,8 @@ _HALF = 16
 _BINS = 1 << _HALF
 _CHUNK = 1 << 18
 """Entries counted at a time: their keys stay in the cache, and take no memory worth speaking of."""
+_SHORT = _CHUNK
+"""Vectors of so many entries are simply held: there the empty bins would take longest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +37,9 @@ def order_statistics(rows: Rows, ranks: Sequence[Sequence[int]]) -> list[list[Ra
     low halves of those that share a high half with an entry sought. Raises `IndexError` for a rank that is
     not there.
     """
+    held = _held(rows)
+    if held is not None:
+        return [[_found(vector, rank) for rank in wanted] for vector, wanted in zip(held, ranks, strict=True)]
     whole = _count(rows, [[None]] * len(ranks))
     places = [
         [_place(counts, rank) for rank in wanted] for (counts,), wanted in zip(whole, ranks, strict=True)
@@ -43,6 +49,31 @@ def order_statistics(rows: Rows, ranks: Sequence[Sequence[int]]) -> list[list[Ra
         [_ranked(counts, place) for counts, place in zip(found, row, strict=True)]
         for found, row in zip(parts, places, strict=True)
     ]
+
+
+def _held(rows: Rows) -> Tensor | None:
+    """Return the vectors `(n, d)` if they are short, else None."""
+    import torch
+
+    parts, size = [], 0
+    for tensor in rows():
+        parts.append(tensor.reshape(len(tensor), math.prod(tensor.shape[1:])))
+        size += parts[-1].shape[1]
+        if size > _SHORT:
+            return None
+    return torch.cat(parts, dim=1)
+
+
+def _found(vector: Tensor, rank: int) -> Ranked:
+    inside = _checked(rank, len(vector))
+    value = float(vector.kthvalue(inside + 1).values)
+    return Ranked(value=value, above=int((vector > value).sum()))
+
+
+def _checked(rank: int, size: int) -> int:
+    if not -size <= rank < size:
+        raise IndexError(f"no rank {rank} among {size} entries")
+    return rank % size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,9 +120,7 @@ def _place(counts: Tensor, rank: int) -> _Place:
     """Return where the entry of a rank lies among entries counted by bin."""
     upto = counts.cumsum(0)
     size = int(upto[-1])
-    if not -size <= rank < size:
-        raise IndexError(f"no rank {rank} among {size} entries")
-    rank %= size
+    rank = _checked(rank, size)
     found = int((upto <= rank).sum())
     below = int(upto[found - 1]) if found else 0
     return _Place(bin=found, rank=rank - below, above=size - int(upto[found]))
