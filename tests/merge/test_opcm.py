@@ -88,7 +88,12 @@ def expected(
 
 
 def assert_merges(
-    deltas: list[Vectors], alpha: float, order: list[int], compat: str = "evomerge", *, none_beyond: bool = False
+    deltas: list[Vectors],
+    alpha: float,
+    order: list[int],
+    compat: str = "evomerge",
+    *,
+    none_beyond: bool = False,
 ) -> None:
     want, _ = expected(deltas, alpha, order, none_beyond=none_beyond)
     positions = [order.index(source) / len(order) for source in range(len(order))]

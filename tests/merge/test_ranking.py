@@ -76,9 +76,7 @@ def test_scalars_and_empty_tensors_count_too() -> None:
 
 @pytest.mark.parametrize("rank", [3, -4])
 @pytest.mark.parametrize("short", [0, 100])
-def test_a_rank_that_is_not_there_is_an_error(
-    rank: int, short: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_rank_that_is_not_there_is_an_error(rank: int, short: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranking, "_SHORT", short)
     with pytest.raises(IndexError, match=f"no rank {rank} among 3 entries"):
         order_statistics(lambda: iter([torch.ones(1, 3)]), [[rank]])

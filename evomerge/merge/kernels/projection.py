@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,10 +19,11 @@ def project_out(merged: Tensor, delta: Tensor, alpha: float, *, none_beyond: boo
 
     With merged = U S Vᵀ and P = Uᵀ delta V, what goes is the block P[:r, :r], where the first r singular
     values make up the share `alpha` of their sum, and the diagonal of P. An `alpha` of 1 or more takes all
-    directions, or none if `none_beyond`. Directions without a singular value to speak of are arbitrary and stay.
+    directions, or none if `none_beyond`. Directions without a singular value to speak of are arbitrary and
+    stay.
 
     U is never formed: with U = merged V S⁻¹, all it takes are the products mergedᵀ merged = V S² Vᵀ and
-    mergedᵀ delta, of the shorter side's size, in float64. That finds a singular value to 1e-8 of the greatest.
+    mergedᵀ delta, of the shorter side's size, in float64. That finds singular values to 1e-8 of the greatest.
     """
     import torch
 
@@ -40,7 +42,7 @@ def project_out(merged: Tensor, delta: Tensor, alpha: float, *, none_beyond: boo
     along = (v / s) @ gone @ v.T  # U gone Vᵀ = merged along, (n, n)
     left = [
         (part.double() - before.double() @ along).float()
-        for part, before in zip(delta.split(_ROWS), merged.split(_ROWS), strict=True)
+        for part, before in zip(_blocks(delta), _blocks(merged), strict=True)
     ]
     return torch.cat(left)
 
@@ -55,6 +57,11 @@ def _leading(s: Tensor, alpha: float, *, none_beyond: bool) -> int:
 def _product(one: Tensor, other: Tensor) -> Tensor:
     """Return oneᵀ other `(n, n)` in float64 for two `(m, n)`."""
     total = one.new_zeros((one.shape[1], other.shape[1])).double()
-    for a, b in zip(one.split(_ROWS), other.split(_ROWS), strict=True):
+    for a, b in zip(_blocks(one), _blocks(other), strict=True):
         total.addmm_(a.double().T, b.double())
     return total
+
+
+def _blocks(matrix: Tensor) -> Iterator[Tensor]:
+    for start in range(0, len(matrix), _ROWS):
+        yield matrix[start : start + _ROWS]

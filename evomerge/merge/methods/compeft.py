@@ -1,12 +1,13 @@
 """ComPEFT: compress each task vector to a few signs times one number, then add them up.
 
-Yadav et al. 2023, https://arxiv.org/abs/2311.13171. `mode: ternary` gives the largest entries of a task vector
-the magnitude ασ, with σ the standard deviation of all its entries; `stc` (Sattler et al. 2018,
+Yadav et al. 2023, https://arxiv.org/abs/2311.13171. `mode: ternary` gives the largest entries of a task
+vector the magnitude ασ, with σ the standard deviation of all its entries; `stc` (Sattler et al. 2018,
 https://arxiv.org/abs/1805.08768) their mean magnitude; `prune` leaves them as they are. By default σ and the
-entries kept are those of the whole model, as in the paper. `k_percent`, the authors' word for the density, is
-read as they read it: in percent above 1, as a share otherwise. Under `compat: official` one entry more and every
-tie at the cut stay, a density of 1 leaves a task vector uncompressed, and the mean of `stc` is that of the
-signed entries, which may well be 0.
+entries kept are those of the whole model, as in the paper. `k_percent`, the authors' word for the density,
+is read as they read it: in percent above 1, as a share otherwise.
+
+Under `compat: official` one entry more and every tie at the cut stay, a density of 1 leaves a task vector
+uncompressed, and the mean of `stc` is that of the signed entries, which may well be 0.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Codes:
-    """Per source: where it is cut, how many entries at the cut each tensor keeps, and what becomes of them."""
+    """Per source: where it is cut, how many entries at the cut each tensor keeps, what becomes of them."""
 
     thresholds: tuple[float, ...]
     spare: Mapping[str, tuple[int, ...]] | None

@@ -97,8 +97,8 @@ class Opcm:
         return (self.compat, self.alpha, self.order)
 
     def survey(self, stream: Stream) -> Scales:
-        """Merge every tensor for the lengths: λ_t = |Δ_t| over the mean length of the first t task vectors."""
-        lengths: list[list[float]] = []  # squared, by tensor: of every δ_t in their sequence, then every Δ_t
+        """Merge every tensor for the lengths: λ_t is |Δ_t| over the mean of |δ_1| to |δ_t|."""
+        lengths: list[list[float]] = []  # squared, by tensor: of every δ_t, then of every Δ_t
         kept: dict[str, Tensor] = {}
         room = _KEPT_BYTES
         for view in stream():
