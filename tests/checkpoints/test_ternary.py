@@ -88,7 +88,7 @@ def test_bits_that_are_not_signs_of_as_many_entries_are_refused(coding: str) -> 
     for name, plane in planes.items():
         wrong.append((packed.shape, packed.kept, {**planes, name: np.append(plane, np.uint8(255))}))
     for shape, kept, each in wrong:
-        with pytest.raises(ValueError, match="its (bits|gaps)"):
+        with pytest.raises(ValueError, match=r"its (bits|gaps)"):
             decoded(shape, packed.scale, kept, each)
 
 

@@ -1,4 +1,4 @@
-"""ComPEFT: what is kept, what it becomes, over a tensor and over the whole model, against numpy in float64."""
+"""ComPEFT, over a tensor and over the whole model, against numpy in float64."""
 
 from typing import Any
 
@@ -49,7 +49,11 @@ def expected(v: Any, count: int, mode: str, alpha: float) -> Any:
 
 @pytest.mark.parametrize("mode", ["ternary", "prune", "stc"])
 @pytest.mark.parametrize("density", [0.1, 0.5, 1.0])
-def test_the_whole_model_is_compressed_by_the_formula(mode: str, density: float) -> None:
+@pytest.mark.parametrize("short", [0, 1000])
+def test_the_whole_model_is_compressed_by_the_formula(
+    mode: str, density: float, short: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evomerge.merge.kernels.ranking._SHORT", short)  # counted, or held
     deltas = vectors(2)
     found = merged(*deltas, density=density, mode=mode, alpha=3.0, weight=[1.0, -0.5])
     one, other = (flat(delta, *SHAPES) for delta in deltas)

@@ -22,10 +22,12 @@ def vectors(count: int, seed: int = 0) -> list[dict[str, Tensor]]:
     ]
 
 
-def merged(deltas: list[dict[str, Tensor]], *, compat: str = "evomerge", **params: Any) -> dict[str, Tensor]:
+def merged(
+    deltas: list[dict[str, Tensor]], *, compat: str = "evomerge", scale: float = 1.0, **params: Any
+) -> dict[str, Tensor]:
     """Return the merged task vectors over a base of zeros."""
     base = {name: torch.zeros_like(value) for name, value in deltas[0].items()}
-    return merge_tensors("pcb", base, deltas, params, compat=compat)
+    return merge_tensors("pcb", base, deltas, {"lambda": scale, **params}, compat=compat)
 
 
 def normalised(rows: Any) -> Any:
@@ -67,8 +69,12 @@ def test_each_tensor_is_merged_by_the_formula(variant: str, clamp: float, count:
         np.testing.assert_allclose(found[name].numpy().ravel(), want, rtol=2e-4, atol=2e-6)
 
 
+@pytest.mark.parametrize("short", [0, 1000])
 @pytest.mark.parametrize("variant", ["es", "main"])
-def test_the_whole_model_is_merged_by_the_formula(variant: str) -> None:
+def test_the_whole_model_is_merged_by_the_formula(
+    variant: str, short: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evomerge.merge.kernels.ranking._SHORT", short)  # counted, or held
     deltas, weight = vectors(3), [1.0, 1.0, 0.5]
     found = merged(deltas, variant=variant, ratio=0.2, weight=weight, scope="model")
     want = expected(flat(deltas, *SHAPES), variant, 0.2, 0.01, weight)
@@ -149,5 +155,5 @@ def test_the_authors_files_name_the_variants(word: str, variant: str) -> None:
 
 def test_lambda_scales_the_mean() -> None:
     deltas = vectors(2)
-    once, twice = merged(deltas), merged(deltas, **{"lambda": 2.0})
+    once, twice = merged(deltas), merged(deltas, scale=2.0)
     torch.testing.assert_close(twice["a"], 2 * once["a"])

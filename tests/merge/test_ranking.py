@@ -15,9 +15,9 @@ few = st.sampled_from([0.0, -0.0, 1.0, -1.0, 1.0000001, -1.0000001, 2.5, 1e-40, 
 floats = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 
-@settings(deadline=None, derandomize=True, max_examples=25)
+@settings(deadline=None, derandomize=True, max_examples=15)
 @given(
-    sizes=st.lists(st.integers(min_value=0, max_value=6), min_size=1, max_size=4).filter(any),
+    sizes=st.lists(st.integers(min_value=0, max_value=6), min_size=1, max_size=3).filter(any),
     entries=st.sampled_from([few, floats]),
     short=st.sampled_from([0, 100]),
     data=st.data(),
@@ -33,7 +33,7 @@ def test_every_rank_of_every_vector_is_that_of_a_sort(
     ranks = list(range(-size, size))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ranking, "_SHORT", short)
-        found = order_statistics(lambda: iter(whole.split(sizes, dim=1)), [ranks, ranks])
+        found = order_statistics(lambda: iter(torch.split(whole, sizes, dim=1)), [ranks, ranks])
     for vector, row in zip(whole, found, strict=True):
         ordered = vector.sort().values
         for rank, each in zip(ranks, row, strict=True):
