@@ -53,7 +53,7 @@ def expected(v: Any, count: int, mode: str, alpha: float) -> Any:
 def test_the_whole_model_is_compressed_by_the_formula(
     mode: str, density: float, short: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("evomerge.merge.kernels.ranking._SHORT", short)  # counted, or held
+    monkeypatch.setattr("evomerge.merge.kernels.order_statistics._SHORT", short)  # counted, or held
     deltas = vectors(2)
     found = merged(*deltas, density=density, mode=mode, alpha=3.0, weight=[1.0, -0.5])
     one, other = (flat(delta, *SHAPES) for delta in deltas)

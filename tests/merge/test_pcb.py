@@ -74,7 +74,7 @@ def test_each_tensor_is_merged_by_the_formula(variant: str, clamp: float, count:
 def test_the_whole_model_is_merged_by_the_formula(
     variant: str, short: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("evomerge.merge.kernels.ranking._SHORT", short)  # counted, or held
+    monkeypatch.setattr("evomerge.merge.kernels.order_statistics._SHORT", short)  # counted, or held
     deltas, weight = vectors(3), [1.0, 1.0, 0.5]
     found = merged(deltas, variant=variant, ratio=0.2, weight=weight, scope="model")
     want = expected(flat(deltas, *SHAPES), variant, 0.2, 0.01, weight)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from evomerge.merge.kernels.ranking import Ranked, Rows, order_statistics
+from evomerge.merge.kernels.order_statistics import Ranked, Rows, order_statistics
 from evomerge.merge.method import Stream
 
 if TYPE_CHECKING:

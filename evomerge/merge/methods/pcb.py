@@ -14,7 +14,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from evomerge.merge.kernels.ranking import Rows, order_statistics
+from evomerge.merge.kernels.order_statistics import Rows, order_statistics
 from evomerge.merge.kernels.weighting import per_source, weighted_sum
 from evomerge.merge.method import BaseUse, Cost, MergeMethod, Operand, Site, Stream
 from evomerge.parameters import Choice, Gene, PerSource

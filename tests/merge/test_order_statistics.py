@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from evomerge.merge.kernels import ranking
-from evomerge.merge.kernels.ranking import order_statistics
+from evomerge.merge.kernels import order_statistics as counting
+from evomerge.merge.kernels.order_statistics import order_statistics
 
 few = st.sampled_from([0.0, -0.0, 1.0, -1.0, 1.0000001, -1.0000001, 2.5, 1e-40, -1e-40, 3e38, -3e38])
 floats = st.floats(width=32, allow_nan=False, allow_infinity=False)
@@ -32,7 +32,7 @@ def test_every_rank_of_every_vector_is_that_of_a_sort(
     )
     ranks = list(range(-size, size))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ranking, "_SHORT", short)
+        patch.setattr(counting, "_SHORT", short)
         found = order_statistics(lambda: iter(torch.split(whole, sizes, dim=1)), [ranks, ranks])
     for vector, row in zip(whole, found, strict=True):
         ordered = vector.sort().values
@@ -53,7 +53,7 @@ def test_long_tensors_are_counted_in_full() -> None:
 
 
 def test_one_tensor_is_held_at_a_time_in_two_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranking, "_SHORT", 3)
+    monkeypatch.setattr(counting, "_SHORT", 3)
     passes: list[int] = []
 
     def tensors() -> Iterator[Tensor]:
@@ -77,6 +77,6 @@ def test_scalars_and_empty_tensors_count_too() -> None:
 @pytest.mark.parametrize("rank", [3, -4])
 @pytest.mark.parametrize("short", [0, 100])
 def test_a_rank_that_is_not_there_is_an_error(rank: int, short: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranking, "_SHORT", short)
+    monkeypatch.setattr(counting, "_SHORT", short)
     with pytest.raises(IndexError, match=f"no rank {rank} among 3 entries"):
         order_statistics(lambda: iter([torch.ones(1, 3)]), [[rank]])
