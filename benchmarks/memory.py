@@ -141,9 +141,7 @@ def main() -> None:
     if asked.child:
         print(json.dumps(export(Path(asked.child[0]), asked.child[1])))
         return
-    shape = Shape(
-        hidden=asked.hidden, inner=asked.inner, layers=asked.layers, vocabulary=asked.vocabulary
-    )
+    shape = Shape(hidden=asked.hidden, inner=asked.inner, layers=asked.layers, vocabulary=asked.vocabulary)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write_models(folder, shape)

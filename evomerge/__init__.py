@@ -8,17 +8,22 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from evomerge.archive.run import open_run
     from evomerge.controller.public import search
-    from evomerge.merge.tensors import merge_tensors
+    from evomerge.evaluate.measure import measure
+    from evomerge.merge.tensors import greedy_soup, merge_tensors
     from evomerge.publish.public import export
     from evomerge.recipe import Recipe
     from evomerge.space import load_space
 
-__all__ = ["Recipe", "export", "load_space", "merge_tensors", "open_run", "search"]
+__all__ = [
+    "Recipe", "export", "greedy_soup", "load_space", "measure", "merge_tensors", "open_run", "search",
+]  # fmt: skip
 
 _HOMES = {
     "Recipe": "evomerge.recipe",
     "export": "evomerge.publish.public",
+    "greedy_soup": "evomerge.merge.tensors",
     "load_space": "evomerge.space",
+    "measure": "evomerge.evaluate.measure",
     "merge_tensors": "evomerge.merge.tensors",
     "open_run": "evomerge.archive.run",
     "search": "evomerge.controller.public",

@@ -42,6 +42,8 @@ class Gene:
     """Other words for it in the literature, each with the conversion to ours."""
     whole: bool = False
     """One value for the whole model: groups of layers or modules cannot have their own."""
+    under: Mapping[str, float] = field(default_factory=dict)
+    """The default under the semantics of another implementation (by `compat`), where it differs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +60,8 @@ class Choice:
     """Other words for the parameter itself."""
     whole: bool = False
     """One value for the whole model: groups of layers or modules cannot have their own."""
+    under: Mapping[str, Value] = field(default_factory=dict)
+    """The default under the semantics of another implementation (by `compat`), where it differs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +72,10 @@ class Parameter:
     field: str
     per_source: bool
     spec: Gene | Choice
+
+    def default(self, compat: str) -> Value:
+        """Return what it is where nobody says, under the semantics of `compat`."""
+        return self.spec.under.get(compat, self.spec.default)
 
 
 def declared(method: type[Any]) -> Mapping[str, Parameter]:
@@ -98,7 +106,7 @@ def bind(method: type[Any], values: Mapping[str, Any], sources: int, *, compat: 
     known, given = declared(method), _translated(method, values)
     arguments: dict[str, Any] = {}
     for name, parameter in known.items():
-        value = given.pop(name, parameter.spec.default)
+        value = given.pop(name, parameter.default(compat))
         arguments[parameter.field] = _checked(parameter, value, sources)
     if given:
         raise MergeError(unknown("parameter", next(iter(given)), known))

@@ -14,6 +14,10 @@ Params: TypeAlias = Mapping[str, Value]
 
 Split: TypeAlias = Literal["search", "report"]
 
+Statistic: TypeAlias = Literal["fisher", "gram"]
+"""What may be measured on a model beforehand: the diagonal of its Fisher information, shaped as each
+tensor, or the Gram matrix `(in, in)` of the inputs of each linear layer."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Measure:

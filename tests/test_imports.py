@@ -81,7 +81,9 @@ def test_star_import_brings_exactly_the_public_names() -> None:
     assert python(code).stdout == f"{sorted(evomerge.__all__)}\n"
 
 
-@pytest.mark.parametrize("command", [[], ["search"], ["front"], ["export"], ["dashboard"], ["zoo"]])
+@pytest.mark.parametrize(
+    "command", [[], ["search"], ["front"], ["export"], ["measure"], ["dashboard"], ["zoo"]]
+)
 def test_help_is_data_on_stdout(command: list[str]) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "evomerge", *command, "--help"],

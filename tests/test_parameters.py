@@ -18,11 +18,15 @@ class Method:
         PerSource, Gene(low=0, high=2, default=1.0, meaning="share", also={"percent": lambda x: x / 100})
     ]
     lambda_: Annotated[float, Gene(low=0, high=1, default=0.5, meaning="scale", least=0.0)]
+    density: Annotated[PerSource, Gene(low=0, high=1, default=1.0, meaning="kept", under={"theirs": 0.2})]
     rescale: Annotated[
         str,
         Choice(options=("l1", "none"), default="none", meaning="how", also={True: "l1", False: "none"}),
     ]
     normalize: Annotated[bool, Choice(options=(True, False), default=False, meaning="whether")]
+    merge: Annotated[
+        str, Choice(options=("mean", "sum"), default="mean", meaning="what", under={"theirs": "sum"})
+    ]
     not_declared: int = 3
     compat: str = "evomerge"
 
@@ -35,15 +39,25 @@ def bound(values: dict[str, Any], *, sources: int = 2) -> Method:
 
 def test_parameters_are_declared_in_order_by_their_public_names() -> None:
     found = declared(Method)
-    assert list(found) == ["weight", "lambda", "rescale", "normalize"]
-    assert [parameter.field for parameter in found.values()] == ["weight", "lambda_", "rescale", "normalize"]
-    assert [parameter.per_source for parameter in found.values()] == [True, False, False, False]
+    fields = ["weight", "lambda_", "density", "rescale", "normalize", "merge"]
+    assert list(found) == [field.rstrip("_") for field in fields]
+    assert [parameter.field for parameter in found.values()] == fields
+    assert [parameter.per_source for parameter in found.values()] == [True, False, True, False, False, False]
     assert found["weight"].spec.meaning == "share"
 
 
 def test_defaults_stand_where_nothing_is_given() -> None:
-    expected = Method(weight=(1.0,) * 3, lambda_=0.5, rescale="none", normalize=False, compat="theirs")
-    assert bound({}, sources=3) == expected
+    found = bind(Method, {}, 3, compat="evomerge")
+    assert found == Method(
+        weight=(1.0,) * 3, lambda_=0.5, density=(1.0,) * 3, rescale="none", normalize=False, merge="mean"
+    )
+
+
+def test_other_semantics_may_have_other_defaults() -> None:
+    found = bound({}, sources=3)
+    assert (found.density, found.merge, found.lambda_) == ((0.2,) * 3, "sum", 0.5)
+    given = bound({"density": 1.0, "merge": "mean"})
+    assert (given.density, given.merge) == ((1.0, 1.0), "mean")
 
 
 def test_given_values_replace_the_defaults() -> None:

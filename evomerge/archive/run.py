@@ -17,7 +17,7 @@ from evomerge.archive.record import RunRecord
 from evomerge.archive.study import KEY, LABEL, open_storage, storage_url
 from evomerge.errors import RunError
 from evomerge.recipe import Recipe
-from evomerge.space.baselines import baselines
+from evomerge.space.baselines import baseline
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -141,10 +141,7 @@ class Run:
         """Return exactly what trial `number` built. Raises `RunError` if it cannot be rebuilt."""
         trial, genome = self._trial(number), self.record.genome
         label = trial.user_attrs.get(LABEL)
-        if label is None:
-            recipe = genome.decode(trial.params)
-        else:
-            recipe = next(each.recipe for each in baselines(genome) if each.label == label)
+        recipe = baseline(genome, label).recipe if label else genome.decode(trial.params)
         if trial.user_attrs.get(KEY) not in (None, recipe.key):
             raise RunError(
                 f"trial {number} was decoded by another version of evomerge "

@@ -62,6 +62,14 @@ def read_header(path: Path) -> dict[str, TensorSpec]:
     return specs
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return what the header of a safetensors file, known to be whole, says besides its tensors."""
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        found = json.loads(file.read(length)).get("__metadata__")
+    return {key: value for key, value in found.items() if isinstance(value, str)} if found else {}
+
+
 def _spec(path: Path, name: str, entry: dict[str, Any]) -> TensorSpec:
     spec = TensorSpec(dtype=entry["dtype"], shape=_counts(entry["shape"]))
     if spec.dtype not in ITEM_BYTES:

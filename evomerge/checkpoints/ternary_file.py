@@ -26,8 +26,9 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from evomerge.checkpoints.dtypes import DTYPES
 from evomerge.checkpoints.headers import TensorSpec, read_header
-from evomerge.checkpoints.tensors import DTYPES, TensorSource
+from evomerge.checkpoints.tensors import TensorSource
 from evomerge.checkpoints.ternary import CODINGS, Bytes, Ternary, decoded, encoded
 from evomerge.errors import CheckpointError, unknown
 
@@ -132,9 +133,9 @@ class TernaryFile:
 
 
 class RestoredSource:
-    """The model that compressed task vectors stand for: base plus vector, in float32.
+    """The model that compressed task vectors stand for: base plus vector in float32, the rest as stored.
 
-    Tensors that were not compressed are the base's.
+    `specs` tell the base's dtypes, which are those of a model made from this one.
     """
 
     def __init__(self, file: TernaryFile, base: TensorSource) -> None:
@@ -142,18 +143,21 @@ class RestoredSource:
             if name not in base.specs:
                 raise CheckpointError(f"{file.path} was made over another base: this one has no `{name}`")
         self._file, self._base = file, base
-        self.specs = {
-            name: TensorSpec(dtype="F32", shape=spec.shape) if name in file.entries else spec
-            for name, spec in base.specs.items()
-        }
+        self.specs = base.specs
 
-    def read(self, name: str) -> Tensor:
+    def read(self, name: str, device: torch.device | None = None) -> Tensor:
         """Return the tensor. Raises `CheckpointError` for another base or a damaged file."""
         tensor = self._base.read(name)
         if name not in self._file.entries:
             return tensor
         self._file.check_base(name, tensor)
-        return tensor.float() + self._file.read(name).tensor()
+        vector = self._file.read(name).tensor()
+        return tensor.to(device=device, dtype=torch.float32) + vector.to(device=device)
+
+    def close(self) -> None:
+        """Let go of the files."""
+        self._file.close()
+        self._base.close()
 
 
 def restore(path: Path, base: TensorSource) -> dict[str, Tensor]:

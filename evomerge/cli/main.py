@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 from rich.logging import RichHandler
 
-from evomerge.cli import dashboard, export, front, methods, search, zoo
+from evomerge.cli import dashboard, export, front, measure, methods, search, zoo
 from evomerge.cli.screen import stderr
 from evomerge.errors import EvomergeError, RequestError
 
@@ -48,6 +48,7 @@ def _options(
 app.command("search")(search.command)
 app.command("front")(front.command)
 app.command("export")(export.command)
+app.command("measure")(measure.command)
 app.command("dashboard")(dashboard.command)
 app.command("methods")(methods.command)
 app.add_typer(zoo.app, name="zoo")

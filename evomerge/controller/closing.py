@@ -16,7 +16,7 @@ from evomerge.controller.live import LiveRun
 from evomerge.dispatch.job import Dispatcher, Job
 from evomerge.evaluate.statistics import mean_interval
 from evomerge.interrupts import held
-from evomerge.space.baselines import BASE, parent
+from evomerge.space.baselines import BASE, baselines, greedy_soup, parent
 from evomerge.types import Evaluation, Measure, Scored
 
 _MOST_WINNERS = 10
@@ -115,7 +115,7 @@ def _unmet(run: Run) -> Iterator[str]:
 
 def _chosen(run: Run) -> dict[int, str]:
     """Return the trials to report, with labels: baselines, the best of each objective, the front."""
-    chosen = _baselines(run)
+    chosen = _shown_baselines(run)
     for number, names in _winners(run).items():
         best = f"best {', '.join(names)}"
         chosen[number] = f"{chosen[number]}, {best}" if number in chosen else best
@@ -131,6 +131,27 @@ def _baselines(run: Run) -> dict[int, str]:
         for trial in run.frozen_trials
         if LABEL in trial.user_attrs and trial.values
     }
+
+
+def _shown_baselines(run: Run) -> dict[int, str]:
+    """Return the baselines to report: of a greedy soup its last average, told from the tried ones."""
+    first = run.record.objectives[0]
+    tried = [trial for trial in run.frozen_trials if LABEL in trial.user_attrs]
+    scores = {
+        str(trial.user_attrs[LABEL]): first.oriented(trial.user_attrs["scores"][first.name])
+        if trial.values
+        else None
+        for trial in tried
+    }
+    usual = {each.label for each in baselines(run.record.genome)}
+    step = greedy_soup(run.record.genome, scores)
+    shown = {}
+    for number, label in _baselines(run).items():
+        if step is not None and step.soup is not None and label == step.label:
+            shown[number] = f"{label} (greedy soup)" if label in usual else f"greedy {label}"
+        elif label in usual:
+            shown[number] = label
+    return shown
 
 
 def _winners(run: Run) -> dict[int, tuple[str, ...]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from optuna.trial import TrialState
 
@@ -16,7 +16,7 @@ from evomerge.archive.study import KEY, LABEL, Asked, StudyRecord
 from evomerge.controller.tally import Snapshot, Tally
 from evomerge.dispatch.job import Job
 from evomerge.errors import RunError
-from evomerge.space.baselines import baselines
+from evomerge.space.baselines import baseline, baselines, greedy_soup
 from evomerge.types import Evaluation, Failed, Scored
 
 _log = logging.getLogger(__name__)
@@ -33,7 +33,8 @@ class LiveRun:
     def __init__(self, folder: RunFolder, record: RunRecord, study: StudyRecord, *, budget: int) -> None:
         self._folder, self._record, self._study = folder, record, study
         self._budget = budget
-        self._baselines = {each.label: each for each in baselines(record.genome)}
+        self._labels = tuple(each.label for each in baselines(record.genome))
+        self._baseline_scores: dict[str, float | None] = {}
         self._items = ItemStore(folder.items, record.items)
         self._items.repair()
         self._check_whole()
@@ -42,9 +43,9 @@ class LiveRun:
         self._count_earlier_sittings()
         # where nothing could be scored, what kept the baselines from it may have been put right
         known = study.labels() if self._tally.scored else study.labels(*_MAY_BE_SCORED)
-        for label, baseline in self._baselines.items():
+        for label in self._labels:
             if label not in known:
-                study.enqueue(label, baseline.params)
+                study.enqueue(label, baseline(record.genome, label).params)
         self._budget += study.repeated_baselines()
         self._left = study.unfinished()
 
@@ -63,7 +64,15 @@ class LiveRun:
             return self._job(self._left.pop(0))
         if self._tally.finished + len(self._under_way) >= self._budget or self.hopeless:
             return None
+        self._go_on_with_soup()
         return self._job(self._study.ask())
+
+    def _go_on_with_soup(self) -> None:
+        """Put the next average of a greedy soup in front of the queue, once it is known."""
+        genome = self._record.genome
+        step = greedy_soup(genome, self._baseline_scores)
+        if step is not None and step.soup is None and step.label not in self._study.labels():
+            self._study.enqueue(step.label, baseline(genome, step.label).params)
 
     @property
     def hopeless(self) -> bool:
@@ -72,7 +81,7 @@ class LiveRun:
         Models that are sound by themselves cannot be scored here, or no merge of them can.
         """
         if self._tally.scored == 0:
-            return self._tally.failed - self._failed_before >= len(self._baselines)
+            return self._tally.failed - self._failed_before >= len(self._labels)
         sampled_failed = self._tally.sampled_failed - self._sampled_failed_before
         return self._tally.sampled == 0 and sampled_failed >= _HOPELESS
 
@@ -83,9 +92,11 @@ class LiveRun:
             _log.warning("trial %d failed: %s", number, evaluation.reason)
             _log.info("trial %d: %s", number, evaluation.traceback)
             self._tally.add_failed(evaluation.reason, baseline=asked.label is not None)
+            self._note_baseline(asked.label, None)
             self._study.tell_failed(number, evaluation)
             return
         self._items.add(number, "search", evaluation)
+        self._note_baseline(asked.label, evaluation.scores)
         violations = self._violations(evaluation)
         changed = self._tally.add_scored(
             number,
@@ -109,12 +120,18 @@ class LiveRun:
 
     def _job(self, asked: Asked) -> Job:
         if asked.label is not None:
-            recipe = self._baselines[asked.label].recipe
+            recipe = baseline(self._record.genome, asked.label).recipe
         else:
             recipe = self._record.genome.decode(asked.params)
         self._study.note(asked.number, **{KEY: recipe.key, "method": recipe.merge.method})
         self._under_way[asked.number] = asked
         return Job(trial=asked.number, recipe=recipe)
+
+    def _note_baseline(self, label: str | None, scores: Mapping[str, float] | None) -> None:
+        """Keep a baseline's score in the first objective, which a greedy soup goes by."""
+        first = self._record.objectives[0]
+        if label is not None:
+            self._baseline_scores[label] = first.oriented(scores[first.name]) if scores else None
 
     def _violations(self, scored: Scored) -> dict[str, float]:
         """Return by how much each constraint is missed; at most 0 where it is met."""
@@ -123,6 +140,7 @@ class LiveRun:
 
     def _count_earlier_sittings(self) -> None:
         for trial in self._study.trials(TrialState.COMPLETE, TrialState.FAIL):
+            self._note_baseline(trial.user_attrs.get(LABEL), trial.user_attrs.get("scores"))
             if trial.state == TrialState.FAIL:
                 self._tally.add_failed(
                     trial.user_attrs.get("failure", ""), baseline=LABEL in trial.user_attrs

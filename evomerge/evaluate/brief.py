@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from evomerge.evaluate.items import ItemSplit
 from evomerge.types import Measure
@@ -11,7 +11,11 @@ from evomerge.types import Measure
 
 @dataclass(frozen=True, kw_only=True)
 class Brief:
-    """An evaluator's instructions: where the sources are, and what to ask the merged models."""
+    """An evaluator's instructions: where the sources are, and what to ask the merged models.
+
+    `checkpoints` are places as `checkpoints/models.py` reads them: `NAME` a folder, `NAME:fisher` a file.
+    `adapts` names the checkpoint under each that is a LoRA adapter.
+    """
 
     checkpoints: Mapping[str, str]
     tasks: str | None
@@ -22,3 +26,5 @@ class Brief:
     few_shot: int | None
     seed: int
     device: str = "auto"
+    adapts: Mapping[str, str] = field(default_factory=dict)
+    allow_pickle: bool = False

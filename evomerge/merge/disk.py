@@ -9,16 +9,20 @@ from __future__ import annotations
 import json
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
+from torch import Tensor
 
-from evomerge.checkpoints.headers import ITEM_BYTES
+from evomerge.checkpoints.headers import ITEM_BYTES, TensorSpec
 from evomerge.merge.execute import Execution
 from evomerge.merge.plan import Output
 
 SHARD_BYTES = 5_000_000_000
+
+_METADATA: Mapping[str, str] = MappingProxyType({"format": "pt"})
 
 
 def write_weights(execution: Execution, folder: Path, *, shard_bytes: int = SHARD_BYTES) -> None:
@@ -50,27 +54,36 @@ def _shards(outputs: Sequence[Output], limit: int) -> list[list[Output]]:
 
 
 def _write_shard(execution: Execution, outputs: Sequence[Output], path: Path) -> None:
+    """Write outputs as one file, wide dtypes first, as alignment wants them."""
     ordered = sorted(outputs, key=lambda output: (-ITEM_BYTES[output.spec.dtype], output.name))
+    by_name = {output.name: output for output in ordered}
+    specs = {name: output.spec for name, output in by_name.items()}
+    write_file(path, specs, lambda name: execution.produce(by_name[name]))
+
+
+def write_file(
+    path: Path,
+    specs: Mapping[str, TensorSpec],
+    make: Callable[[str], Tensor],
+    metadata: Mapping[str, str] = _METADATA,
+) -> None:
+    """Write a safetensors file of the tensors that `make` gives, one by one in the order of `specs`."""
     with path.open("wb") as file:
-        file.write(_header(ordered))
-        for output in ordered:
-            tensor = execution.produce(output).cpu().contiguous()
+        file.write(_header(specs, metadata))
+        for name in specs:
+            tensor = make(name).cpu().contiguous()
             file.write(tensor.reshape(-1).view(torch.uint8).numpy().data)
         file.flush()
         os.fsync(file.fileno())
 
 
-def _header(outputs: Sequence[Output]) -> bytes:
-    """Return the header: its length, then JSON padded to eight bytes; wide dtypes come first."""
-    content: dict[str, object] = {"__metadata__": {"format": "pt"}}
+def _header(specs: Mapping[str, TensorSpec], metadata: Mapping[str, str]) -> bytes:
+    """Return the header: its length, then JSON padded to eight bytes."""
+    content: dict[str, object] = {"__metadata__": dict(metadata)}
     offset = 0
-    for output in outputs:
-        end = offset + output.spec.nbytes
-        content[output.name] = {
-            "dtype": output.spec.dtype,
-            "shape": list(output.spec.shape),
-            "data_offsets": [offset, end],
-        }
+    for name, spec in specs.items():
+        end = offset + spec.nbytes
+        content[name] = {"dtype": spec.dtype, "shape": list(spec.shape), "data_offsets": [offset, end]}
         offset = end
     text = json.dumps(content, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
 
 from evomerge.seeds import derive
-from evomerge.types import Value
+from evomerge.types import Statistic, Value
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,9 +20,6 @@ Operand: TypeAlias = Literal["deltas", "weights"]
 BaseUse: TypeAlias = Literal["needed", "optional", "unused"]
 Cost: TypeAlias = Literal["elementwise", "norms", "ranks", "decomposition"]
 """What dominates a merge: reading and writing; sums over each tensor; order statistics; an SVD or a solve."""
-Statistic: TypeAlias = Literal["fisher", "gram"]
-"""What may be measured on a model beforehand: the diagonal of its Fisher information, shaped as each
-tensor, or the Gram matrix `(in, in)` of the inputs of each linear layer."""
 
 EVERYONES = ("evomerge", "mergekit", "official", "peft", "mergelm", "fusion_bench", "regmean_repo")
 """The implementations whose semantics `compat` can name; a method on which they agree takes any of them."""
@@ -122,3 +119,8 @@ class Informed(Protocol):
     """A method that merges by what was measured on each source; `merge` finds it in `site.statistics`."""
 
     statistic: ClassVar[Statistic]
+
+
+def statistic_of(method: type[MergeMethod]) -> Statistic | None:
+    """Return what the method needs measured on each source, or None."""
+    return method.statistic if isinstance(method, Informed) else None

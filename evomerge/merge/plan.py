@@ -8,30 +8,38 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from evomerge import plugins
-from evomerge.checkpoints.architecture import Architecture, read_architecture
+from evomerge.checkpoints.architecture import Architecture, is_vocabulary
 from evomerge.checkpoints.folder import Checkpoint
 from evomerge.checkpoints.headers import TensorSpec
+from evomerge.checkpoints.measured import Measured, statistics_name
+from evomerge.checkpoints.rows import RowMap
+from evomerge.checkpoints.tied import head_name, read_structure
+from evomerge.checkpoints.tokenizer import TokenizerFiles
+from evomerge.checkpoints.vocabulary import Vocabulary, merged_vocabulary, with_special
 from evomerge.errors import CheckpointError, MergeError, RecipeError, unknown
-from evomerge.merge.method import MergeMethod, Surveying, taken
+from evomerge.merge.method import MergeMethod, Surveying, statistic_of, taken
 from evomerge.parameters import bind, declared
 from evomerge.recipe import Merge, Recipe
 from evomerge.types import Value
 
 _log = logging.getLogger(__name__)
 
+_SIZES = ("vocab_size", "vocab_size_per_layer_input")
 DTYPE_CODES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Operand:
-    """A tensor of a source model."""
+    """A tensor of a source model; with `rows`, gathered from `donors`, which are those of its picks."""
 
     model: str
     tensor: str
+    rows: RowMap | None = None
+    donors: tuple[Operand, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,12 +74,17 @@ class Output:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Every tensor of the merged model, in writing order, and its config."""
+    """Every tensor of the merged model, in writing order, its config and its tokenizer.
+
+    `special` are the ids of special tokens where they are not the template's.
+    """
 
     outputs: tuple[Output, ...]
     config: Mapping[str, Any]
     template: str
     seed: int
+    tokenizer: TokenizerFiles | None = None
+    special: Mapping[str, Any] | None = None
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -79,7 +92,7 @@ class Plan:
         read = {self.template: None}
         for output in self.outputs:
             for operand in operands_of(output.operation):
-                read[operand.model] = None
+                read |= dict.fromkeys([operand.model, *(donor.model for donor in operand.donors)])
         return tuple(read)
 
     @property
@@ -114,20 +127,30 @@ def compile_plan(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -> Plan:
     """
     merge, template = recipe.merge, checkpoints[recipe.template]
     used = {name: checkpoints[name] for name in (recipe.template, *merge.sources)}
-    structures = {name: read_architecture(model.specs, model.config) for name, model in used.items()}
+    structures = {name: read_structure(model) for name, model in used.items()}
     _check_sources(merge)
     _check_groups(merge, structures[recipe.template].layers)
-    names = _output_names(template, structures)
+    _check_measured(merge, used)
+    vocabulary = merged_vocabulary(recipe.tokenizer, template=recipe.template, base=merge.base, models=used)
+    planner = _Planner(
+        merge=merge,
+        used=used,
+        structures=structures,
+        template=recipe.template,
+        vocabulary=vocabulary,
+        untie=recipe.untie,
+    )
+    names, tied = planner.names()
     code = _code(recipe.dtype)
-    planner = _Planner(merge=merge, used=used, structures=structures, template=recipe.template)
     outputs = tuple(planner.output(name, code) for name in names)
     _check_surveys(outputs)
-    tied = not any(structure.head in names for structure in structures.values() if structure.head)
     return Plan(
         outputs=outputs,
-        config=_edited(template.config, recipe.dtype, tied=tied),
+        config=_edited(template.config, recipe.dtype, tied=tied, vocabulary=vocabulary),
         template=recipe.template,
         seed=recipe.seed,
+        tokenizer=vocabulary.tokenizer if vocabulary else TokenizerFiles(folder=template.home),
+        special=vocabulary.special if vocabulary else None,
     )
 
 
@@ -137,26 +160,108 @@ class _Planner:
     used: Mapping[str, Checkpoint]
     structures: Mapping[str, Architecture]
     template: str
+    vocabulary: Vocabulary | None
+    untie: bool
+
+    def names(self) -> tuple[list[str], bool]:
+        """Return the tensors of the merged model, and whether its head is its embedding.
+
+        It is if that holds for every model, unless it is to be untied; then a head of its own is written.
+        """
+        heads = dict.fromkeys(each.head for each in self.structures.values() if each.head)
+        names = list(self.used[self.template].specs)
+        if all(each.tied for each in self.structures.values()):
+            if not self.untie:
+                return [name for name in names if name not in heads], True
+            heads = heads or {self._new_head(): None}
+        return [*names, *(head for head in heads if head not in names)], False
+
+    def _new_head(self) -> str:
+        """Return the name of the head that a merge of tied models gets."""
+        model_type = self.structures[self.template].model_type
+        if (name := head_name(model_type)) is None:
+            raise RecipeError(
+                f"the output head of a `{model_type}` is its embedding and has no name of its own, so "
+                "it cannot be untied; leave out `untie`"
+            )
+        return name
 
     def output(self, name: str, code: str | None) -> Output:
-        home = self._find(self.template, name)
+        found = self._aligned(name)
+        home = found[self.template]
         if home is None:
             raise CheckpointError(f"`{self.template}` has no `{name}`")
         spec = self.used[self.template].specs[home.tensor]
         if not spec.is_float:
             return Output(name=name, spec=spec, operation=Copy(operand=home))
-        target = TensorSpec(dtype=code or spec.dtype, shape=spec.shape)
-        return Output(name=name, spec=target, operation=self._operation(name, home))
+        shape = (home.rows.length, *spec.shape[1:]) if home.rows else spec.shape
+        target = TensorSpec(dtype=code or spec.dtype, shape=shape)
+        return Output(name=name, spec=target, operation=self._operation(name, home, found))
 
-    def _operation(self, name: str, home: Operand) -> Operation:
-        found = [self._find(source, name) for source in self.merge.sources]
+    def _operation(self, name: str, home: Operand, models: Mapping[str, Operand | None]) -> Operation:
+        found = [models[source] for source in self.merge.sources]
         operands = tuple(operand for operand in found if operand is not None)
         if len(operands) < len(found):
             _log.warning("`%s` is not in every source: copied from `%s`", name, self.template)
             return Copy(operand=home)
         method = self._method(name)
         base = home if self.merge.base is not None and method.base != "unused" else None
-        return Apply(method=method, base=base, operands=operands)
+        statistics, inputs_first = self._statistics(name, operands)
+        return Apply(
+            method=method, base=base, operands=operands, statistics=statistics, inputs_first=inputs_first
+        )
+
+    def _statistics(
+        self, name: str, operands: tuple[Operand, ...]
+    ) -> tuple[tuple[Operand | None, ...], bool]:
+        """Return what was measured for each operand, and whether the weight is stored inputs first.
+
+        A tied model's output head is its embedding once more, of which nothing is counted twice.
+        """
+        kind = statistic_of(plugins.load("methods", self.merge.method))
+        if kind is None:
+            return (), False
+        found: list[Operand | None] = []
+        turned = set()
+        for operand in operands:
+            model = self.used[operand.model]
+            measured = model.statistics[kind]
+            stored = measured.find(operand.tensor) if operand.tensor == name else None
+            if stored is None:
+                found.append(None)
+                continue
+            turned.add(operand.tensor in measured.origin.inputs_first)
+            _check_fits(measured, stored, operand, model.specs[operand.tensor].shape)
+            found.append(Operand(model=statistics_name(operand.model, kind), tensor=stored))
+        if len(turned) > 1:
+            raise RecipeError(f"the {kind} files of the sources disagree on how `{name}` is stored")
+        return tuple(found), turned == {True}
+
+    def _aligned(self, name: str) -> dict[str, Operand | None]:
+        """Return each model's operand for `name`, its rows matched where they stand for tokens."""
+        found = {model: self._find(model, name) for model in self.used}
+        there = {model: operand for model, operand in found.items() if operand is not None}
+        if self.vocabulary is None or not self._by_token(name, there):
+            return found
+        rows = tuple((model, self._spec(operand).shape[0]) for model, operand in there.items())
+        for model, operand in there.items():
+            if (gathered := self.vocabulary.row_map(model, rows)) is not None:
+                donors = tuple(there[pick.model] for pick in gathered.picks)
+                found[model] = replace(operand, rows=gathered, donors=donors)
+        return found
+
+    def _by_token(self, name: str, there: Mapping[str, Operand]) -> bool:
+        """Return whether a row of `name` stands for a token in every model that has it."""
+        if not is_vocabulary(name):
+            return False
+        return all(
+            self._spec(operand).shape[:1]
+            == self.used[model].specs[self.structures[model].embedding].shape[:1]
+            for model, operand in there.items()
+        )
+
+    def _spec(self, operand: Operand) -> TensorSpec:
+        return self.used[operand.model].specs[operand.tensor]
 
     def _method(self, name: str) -> MergeMethod:
         """Return the merge's method with the parameters in force at the tensor `name`."""
@@ -182,18 +287,19 @@ class _Planner:
             if source not in self.merge.sources:
                 raise RecipeError(f"`{key}`: {unknown('source', source, self.merge.sources)}")
         known = declared(plugins.load("methods", self.merge.method))
-        default = known[key].spec.default if key in known else 0.0  # an unknown key is refused by `bind`
+        default = known[key].default(self.merge.compat) if key in known else 0.0  # `bind` refuses other keys
         given = (values[source] for source in self.merge.sources)
         return tuple(default if value is None else value for value in given)
 
     def _find(self, model: str, name: str) -> Operand | None:
         """Return where `model` keeps `name`; a tied model's head is its embedding."""
-        if name in self.used[model].specs:
-            return Operand(model=model, tensor=name)
         structure = self.structures[model]
         heads = {each.head for each in self.structures.values()}
-        if structure.tied and name in heads:
+        beyond = name not in self.used[self.template].specs  # only a head is added to those
+        if structure.tied and (name in heads or beyond):
             return Operand(model=model, tensor=structure.embedding)
+        if name in self.used[model].specs:
+            return Operand(model=model, tensor=name)
         return None
 
 
@@ -211,21 +317,36 @@ def _check_sources(merge: Merge) -> None:
         raise RecipeError(f"`{merge.method}` needs a base model; add `base: NAME`")
 
 
+def _check_measured(merge: Merge, used: Mapping[str, Checkpoint]) -> None:
+    kind = statistic_of(plugins.load("methods", merge.method))
+    for source in merge.sources if kind else ():
+        if kind not in used[source].statistics:
+            raise RecipeError(
+                f"`{merge.method}` merges by the {kind} of each source, and `{source}` has none; make its "
+                f"file with `evomerge measure {kind}` and name it as `{kind}: FILE` where the source stands"
+            )
+
+
+def _check_fits(measured: Measured, stored: str, operand: Operand, shape: tuple[int, ...]) -> None:
+    """Raise `RecipeError` if the statistic of a weight of this `shape` has another shape than it must."""
+    origin, found = measured.origin, measured.specs[stored].shape
+    want = shape
+    if origin.kind == "gram":
+        inputs = shape[0 if operand.tensor in origin.inputs_first else -1]
+        want = (inputs, inputs)
+    if found != want:
+        raise RecipeError(
+            f"{measured.path} does not fit `{operand.model}`: its {origin.kind} of `{operand.tensor}` is "
+            f"{list(found)}, not {list(want)}; measure it again"
+        )
+
+
 def _check_groups(merge: Merge, layers: int) -> None:
     for group in merge.groups:
         if group.layers is not None and group.layers[1] >= layers:
             raise RecipeError(
                 f"a group covers layers {list(group.layers)}, but the model's last layer is {layers - 1}"
             )
-
-
-def _output_names(template: Checkpoint, structures: Mapping[str, Architecture]) -> list[str]:
-    """Return the template's tensors, and an output head if any source has one of its own."""
-    names = list(template.specs)
-    for structure in structures.values():
-        if structure.head and structure.head not in names:
-            names.append(structure.head)
-    return names
 
 
 def _check_surveys(outputs: tuple[Output, ...]) -> None:
@@ -237,11 +358,23 @@ def _check_surveys(outputs: tuple[Output, ...]) -> None:
         )
 
 
-def _edited(config: Mapping[str, Any], dtype: str | None, *, tied: bool) -> dict[str, Any]:
-    """Return the config of the merged model: its dtype, and whether the head is the embedding."""
+def _edited(
+    config: Mapping[str, Any], dtype: str | None, *, tied: bool, vocabulary: Vocabulary | None
+) -> dict[str, Any]:
+    """Return the config of the merged model: its dtype, its words, and whether the head is the embedding."""
     edited = dict(config)
     if dtype is not None:
         edited.pop("torch_dtype", None)
         edited["dtype"] = dtype
-    edited["tie_word_embeddings"] = tied
+    parts = [edited]
+    if isinstance(config.get("text_config"), dict):
+        edited["text_config"] = dict(config["text_config"])
+        parts.append(edited["text_config"])
+    for part in parts:
+        if part is edited or "tie_word_embeddings" in part:
+            part["tie_word_embeddings"] = tied
+        if vocabulary is not None:
+            part |= {key: vocabulary.length for key in _SIZES if key in part}
+    if vocabulary is not None and vocabulary.special is not None:
+        edited = with_special(edited, vocabulary.special)
     return edited

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from evomerge import plugins
+from evomerge.checkpoints.architecture import is_vocabulary
+from evomerge.checkpoints.embeddings import common_submatrix
 from evomerge.checkpoints.tensors import DictSource, Library, TensorSource
 from evomerge.errors import MergeError
 from evomerge.merge.execute import Execution
 from evomerge.merge.method import Informed, taken
 from evomerge.merge.plan import Apply, Copy, Operand, Operation, Output, Plan
+from evomerge.merge.soup import Soup, greedy
 from evomerge.parameters import bind
 
 _BASE = "base"
@@ -44,13 +47,18 @@ def merge_tensors(
     `inputs_first` says that two-dimensional weights are stored `(in, out)`. `keep_masks`, one dict per
     model (1 = kept), replace random draws.
 
+    With `compat="mergekit"`, embeddings and heads of different sizes are cut to their common part by
+    methods of weights (`linear`, `slerp`), as mergekit does where nothing is said of tokenizers.
+
     Raises `MergeError` for a shape mismatch, a NaN or infinite input, or parameters the method rejects.
     """
+    kind = plugins.load("methods", method)
+    _check(method, kind, base, len(models))
+    if compat == "mergekit" and kind.on == "weights":
+        base, models = _cut(base, models)
     sources: dict[str, TensorSource] = {f"model{i}": DictSource(model) for i, model in enumerate(models)}
     everything = {**({_BASE: DictSource(base)} if base is not None else {}), **sources}
     measured = _measured(method, statistics, len(models))
-    kind = plugins.load("methods", method)
-    _check(method, kind, base, len(models))
     bound = bind(kind, params, len(models), compat=compat)
     template = _BASE if base is not None else "model0"
 
@@ -85,6 +93,29 @@ def merge_tensors(
     return {output.name: execution.produce(output) for output in outputs}
 
 
+def greedy_soup(
+    models: Mapping[str, Mapping[str, Tensor]], score: Callable[[dict[str, Tensor]], float]
+) -> tuple[dict[str, Tensor], Soup]:
+    """Return the greedy soup of `models` under `score` (higher is better), and what it is made of.
+
+    The average is made once more from its ingredients, so that no rounding adds up. Raises `ValueError` if
+    no model has a score other than NaN.
+    """
+
+    def average(names: Sequence[str]) -> dict[str, Tensor]:
+        return merge_tensors("linear", None, [models[name] for name in names], {})
+
+    tasting = greedy({name: score(average([name])) for name in models})
+    answer: float | None = None
+    while True:
+        try:
+            names = tasting.send(answer)
+        except StopIteration as done:
+            soup: Soup = done.value
+            return average(soup.ingredients), soup
+        answer = score(average(names))
+
+
 def _measured(
     method: str, statistics: Sequence[Mapping[str, Tensor]] | None, count: int
 ) -> dict[str, TensorSource]:
@@ -100,6 +131,25 @@ def _measured(
             f"`{method}` needs `statistics` ({kind.statistic}) of {count} models, found {len(given)}"
         )
     return {f"model{i} {kind.statistic}": DictSource(each) for i, each in enumerate(given)}
+
+
+_Tensors = Mapping[str, Tensor]
+
+
+def _cut(base: _Tensors | None, models: Sequence[_Tensors]) -> tuple[_Tensors | None, list[_Tensors]]:
+    """Return the tensors, embeddings and heads cut to the rows and columns that every model has."""
+    everything = [dict(model) for model in models]
+    everything += [dict(base)] if base is not None else []
+    for name in filter(is_vocabulary, list(everything[-1])):
+        having = [model for model in everything if name in model]
+        shapes = sorted({tuple(model[name].shape) for model in having})
+        if len(shapes) > 1 and {len(shape) for shape in shapes} == {2}:
+            _log.warning("`%s` is of different sizes %s: cut to the common part", name, shapes)
+            cut = common_submatrix([model[name] for model in having])
+            for model, tensor in zip(having, cut, strict=True):
+                model[name] = tensor
+    count = len(models)
+    return everything[count] if base is not None else None, list(everything[:count])
 
 
 def _check(method: str, kind: Any, base: object, count: int) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from evomerge.recipe import Recipe, to_yaml
+from evomerge.recipe import ModelRef, Recipe, to_yaml
 from evomerge.types import Measure
 
 _HUB_ID = re.compile(r"\w[\w.\-]*/\w[\w.\-]*", re.ASCII)
@@ -45,8 +45,7 @@ def model_card(recipe: Recipe, found: Found | None = None) -> str:
 
 
 def _front_matter(recipe: Recipe) -> str:
-    used = [name for name in (recipe.merge.base, *recipe.merge.sources) if name is not None]
-    sources = dict.fromkeys(recipe.models[name].source for name in used)
+    sources = dict.fromkeys(recipe.models[name].source for name in recipe.used)
     on_hub = [source for source in sources if _HUB_ID.fullmatch(source)]
     content: dict[str, Any] = {"library_name": "transformers", "tags": ["merge", "evomerge"]}
     if on_hub:
@@ -59,6 +58,10 @@ def _made_of(recipe: Recipe) -> str:
     lines = [f"Made with evomerge by `{recipe.merge.method}` from:\n"]
     for name, ref in recipe.models.items():
         role = "base" if name == recipe.merge.base else "source"
+        if ref.adapts is not None:
+            role += f", a LoRA adapter of {ref.adapts}"
+        elif name not in recipe.merge.sources and name != recipe.merge.base:
+            role = "adapted"
         pinned = f", content `{ref.digest}`" if ref.digest else ""
         lines.append(f"- **{name}** ({role}): `{_shown(ref.source)}`{pinned}")
     return "\n".join(lines) + "\n"
@@ -118,8 +121,13 @@ def _again() -> str:
 
 def published(recipe: Recipe) -> Recipe:
     """Return the recipe without this machine's paths; digests still say which weights."""
-    models = {name: replace(ref, source=_shown(ref.source)) for name, ref in recipe.models.items()}
+    models = {name: _published(ref) for name, ref in recipe.models.items()}
     return replace(recipe, models=models)
+
+
+def _published(ref: ModelRef) -> ModelRef:
+    measured = {kind: _shown(path) for kind, (path, _) in ref.measured.items()}
+    return replace(ref, source=_shown(ref.source), **measured)
 
 
 def _shown(source: str) -> str:

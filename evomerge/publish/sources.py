@@ -6,15 +6,21 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from evomerge import plugins
+from evomerge.checkpoints.adapters import adapted_by, check_base, check_whole
 from evomerge.checkpoints.compatible import check_compatible
-from evomerge.checkpoints.digest import digest
-from evomerge.checkpoints.folder import Checkpoint, open_checkpoint
-from evomerge.checkpoints.locate import canonical, locate
+from evomerge.checkpoints.digest import digests, file_digest
+from evomerge.checkpoints.folder import Checkpoint
+from evomerge.checkpoints.locate import canonical, locate, locate_statistics
+from evomerge.checkpoints.measured import Measured, check_measured_on, statistics_name
+from evomerge.checkpoints.models import open_models, with_statistics
 from evomerge.errors import CheckpointError, RequestError, unknown
+from evomerge.merge.method import statistic_of
 from evomerge.recipe import ModelRef, Recipe
+from evomerge.types import Statistic
 
 Paths = Mapping[str, str | Path]
-"""Folders of models by the recipe's names."""
+"""Folders of models by the recipe's names, and statistics files of theirs (`NAME:fisher`)."""
 
 
 def check_known(paths: Paths, models: Iterable[str]) -> None:
@@ -25,14 +31,35 @@ def check_known(paths: Paths, models: Iterable[str]) -> None:
             raise RequestError(f"`--source {name}=…`: {unknown('model', name, known)}")
 
 
-def open_sources(recipe: Recipe, paths: Paths) -> dict[str, Checkpoint]:
+def places_in(recipe: Recipe) -> list[str]:
+    """Return the names of the recipe's models and of their statistics, as `paths` may have them."""
+    measured = [statistics_name(name, kind) for name, ref in recipe.models.items() for kind in ref.measured]
+    return [*recipe.models, *measured]
+
+
+def open_sources(recipe: Recipe, paths: Paths, *, allow_pickle: bool = False) -> dict[str, Checkpoint]:
     """Return the models the merge uses, opened: those in `paths`, the others where their sources lead.
 
     Raises `RequestError` if one is missing or broken, or they cannot be merged with one another.
     """
-    used = dict.fromkeys((recipe.template, *recipe.merge.sources))
-    opened = {name: open_checkpoint(_folder(name, recipe.models[name], paths)) for name in used}
-    check_compatible(opened)
+    folders = {
+        name: _folder(name, recipe.models[name], paths, allow_pickle=allow_pickle) for name in recipe.used
+    }
+    adapts: dict[str, str] = {}
+    for name, folder in folders.items():
+        over = adapted_by(name, folder, recipe.models[name].adapts, recipe.merge.base)
+        if over is not None:
+            check_whole(name, over, folders[over])
+            adapts[name] = over
+    opened = open_models(folders, adapts, allow_pickle=allow_pickle)
+    for name, over in adapts.items():
+        if recipe.models[name].adapts is None:
+            check_base(name, folders[name], over, recipe.models[over].source, opened[over])
+    check_compatible(opened, by_token=recipe.tokenizer is not None)
+    statistic = statistic_of(plugins.load("methods", recipe.merge.method))
+    for name in recipe.merge.sources if statistic else ():
+        files = _statistics(name, recipe.models[name].informed_by(statistic), paths)
+        opened[name] = with_statistics(opened[name], name, files)
     return opened
 
 
@@ -42,17 +69,21 @@ def pinned(recipe: Recipe, sources: Mapping[str, Checkpoint], paths: Paths) -> R
     The origin is a hub id only where that is known: the hub's cache holds the model, or its content is
     what the recipe says. Raises `RequestError` where it is not.
     """
+    content = digests(sources)
     models = {
-        name: _pinned(name, recipe.models[name], checkpoint, chosen=name in paths)
+        name: _pinned(name, recipe.models[name], checkpoint, content[name], chosen=name in paths)
         for name, checkpoint in sources.items()
     }
+    for name, checkpoint in sources.items():
+        if checkpoint.adaptation is not None and models[name].adapts is None:
+            models[name] = replace(models[name], adapts=recipe.merge.base)
     return replace(recipe, models=models)
 
 
-def _folder(name: str, ref: ModelRef, paths: Paths) -> Path:
+def _folder(name: str, ref: ModelRef, paths: Paths, *, allow_pickle: bool) -> Path:
     if name not in paths:
         try:
-            return locate(ref.source, revision=ref.revision)
+            return locate(ref.source, revision=ref.revision, allow_pickle=allow_pickle)
         except CheckpointError as error:
             raise CheckpointError(f"{error}; say where it lies with `--source {name}=FOLDER`") from error
     path = Path(paths[name]).absolute()
@@ -61,8 +92,19 @@ def _folder(name: str, ref: ModelRef, paths: Paths) -> Path:
     return path
 
 
-def _pinned(name: str, ref: ModelRef, checkpoint: Checkpoint, *, chosen: bool) -> ModelRef:
-    found = digest(checkpoint)
+def _statistics(name: str, ref: ModelRef, paths: Paths) -> dict[str, Path]:
+    """Return the statistics files of a model: those in `paths`, the others where the recipe says."""
+    found = {}
+    for kind, (path, _) in ref.measured.items():
+        key = statistics_name(name, kind)
+        try:
+            found[key] = locate_statistics(str(paths.get(key, path)))
+        except CheckpointError as error:
+            raise CheckpointError(f"{error}; say where it lies with `--source {key}=FILE`") from error
+    return found
+
+
+def _pinned(name: str, ref: ModelRef, checkpoint: Checkpoint, found: str, *, chosen: bool) -> ModelRef:
     if ref.digest not in (None, found):
         raise RequestError(
             f"the model in {checkpoint.path} is not the `{name}` of the recipe: its content digest is "
@@ -72,4 +114,19 @@ def _pinned(name: str, ref: ModelRef, checkpoint: Checkpoint, *, chosen: bool) -
         source = str(checkpoint.path) if ref.digest is None else ref.source
     else:
         source = canonical(ref.source, checkpoint.path)
-    return replace(ref, source=source, digest=found)
+    ref = replace(ref, source=source, digest=found)
+    for kind, measured in checkpoint.statistics.items():
+        ref = _measured(name, ref, kind, measured)
+    return ref
+
+
+def _measured(name: str, ref: ModelRef, kind: Statistic, measured: Measured) -> ModelRef:
+    """Return `ref` with the statistics file's place and content, which must be what it pins."""
+    check_measured_on(measured, name, str(ref.digest))
+    found, (_, pinned) = file_digest(measured.path), ref.measured[kind]
+    if pinned not in (None, found):
+        raise RequestError(
+            f"the statistics in {measured.path} are not the {kind} of `{name}` in the recipe: their content "
+            f"digest is {found}, not {pinned}"
+        )
+    return replace(ref, **{kind: str(measured.path), f"{kind}_digest": found})

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from evomerge.errors import RecipeError, unknown
 from evomerge.recipe.layered import Filtered, Layered, relative_depth, value_at
-from evomerge.types import Value
+from evomerge.types import Statistic, Value
 
 MODULES = ("attn", "mlp", "rest", "embed", "head")
 """Module groups. `attn`, `mlp` and `rest` (norms and the like) lie inside layers; `embed` is all that
@@ -26,11 +26,44 @@ Settled: TypeAlias = Value | Mapping[str, Value | None] | None
 
 @dataclass(frozen=True, kw_only=True)
 class ModelRef:
-    """A source model: a folder, a hub id or `zoo:NAME`; `digest` pins its content once resolved."""
+    """A source model: a folder, a hub id or `zoo:NAME`; `digest` pins its content once resolved.
+
+    `fisher` and `gram` are files of what was measured on it, pinned likewise. Where it is a LoRA adapter,
+    `adapts` names the model it changes (None: the merge's base).
+    """
 
     source: str
     revision: str | None = None
     digest: str | None = None
+    adapts: str | None = None
+    fisher: str | None = None
+    fisher_digest: str | None = None
+    gram: str | None = None
+    gram_digest: str | None = None
+
+    @property
+    def measured(self) -> dict[Statistic, tuple[str, str | None]]:
+        """The files of what was measured on it, each with its digest, by kind."""
+        both: tuple[tuple[Statistic, str | None, str | None], ...] = (
+            ("fisher", self.fisher, self.fisher_digest),
+            ("gram", self.gram, self.gram_digest),
+        )
+        return {kind: (path, digest) for kind, path, digest in both if path is not None}
+
+    def informed_by(self, kind: Statistic | None) -> ModelRef:
+        """Return the model with no statistics but those of `kind`."""
+        others = [each for each in self.measured if each != kind]
+        none: dict[str, Any] = {key: None for each in others for key in (each, f"{each}_digest")}
+        return replace(self, **none)
+
+    @property
+    def content(self) -> Any:
+        """What its tensors and statistics depend on, as JSON values; a digest stands for its place."""
+        tensors: Any = self.digest or [self.source, self.revision]
+        if self.adapts is not None:
+            tensors = [tensors, self.adapts]
+        measured = {kind: digest or path for kind, (path, digest) in self.measured.items()}
+        return [tensors, measured] if measured else tensors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,12 +119,19 @@ class Merge:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What to build. `dtype` is that of the merged tensors (None: as the template's)."""
+    """What to build. `dtype` is that of the merged tensors (None: as the template's).
+
+    `tokenizer` is `base` (the template's), `union` or a model's name, and matches the models' tokens by
+    their strings; None: the models share one. Models whose output head is their embedding (tied) merge to
+    one like them, unless `untie` gives it a head of its own with the parameters of `head`.
+    """
 
     models: Mapping[str, ModelRef]
     merges: Mapping[str, Merge]
     dtype: str | None = None
     seed: int = 0
+    tokenizer: str | None = None
+    untie: bool = False
 
     def __post_init__(self) -> None:
         if len(self.merges) != 1:
@@ -99,6 +139,9 @@ class Recipe:
         for name in self.merge.sources + ((self.merge.base,) if self.merge.base else ()):
             if name not in self.models:
                 raise RecipeError(unknown("model", name, self.models))
+        for name, ref in self.models.items():
+            if ref.adapts is not None and ref.adapts not in self.models:
+                raise RecipeError(f"`models.{name}.adapts`: {unknown('model', ref.adapts, self.models)}")
         if not self.merge.sources:
             raise RecipeError("a merge needs at least one source, found none")
 
@@ -116,18 +159,24 @@ class Recipe:
         return self.merge.base or self.merge.sources[0]
 
     @property
+    def used(self) -> tuple[str, ...]:
+        """The models the merge needs: its template, its sources, and what those among them adapt."""
+        merged = dict.fromkeys((self.template, *self.merge.sources))
+        under = [self.models[name].adapts for name in merged]
+        return tuple(dict.fromkeys((*merged, *(name for name in under if name is not None))))
+
+    @property
     def key(self) -> str:
         """Sixteen hex digits that two recipes share exactly when they ask for the same tensors.
 
         Names of merges and of unused models do not matter; a digest stands for its source.
         """
-        used = {self.merge.base, *self.merge.sources} - {None}
-        models = {
-            name: ref.digest or [ref.source, ref.revision]
-            for name, ref in self.models.items()
-            if name in used
-        }
+        models = {name: ref.content for name, ref in self.models.items() if name in self.used}
         content = [models, plain(self.merge), self.dtype, self.seed]
+        if self.tokenizer is not None:
+            content.append("base" if self.tokenizer == self.template else self.tokenizer)
+        if self.untie:
+            content.append({"untie": True})
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

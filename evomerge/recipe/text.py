@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any, Literal, overload
 
 import yaml
@@ -21,6 +22,10 @@ def to_yaml(recipe: Recipe) -> str:
         "models": {name: _model(ref) for name, ref in recipe.models.items()},
         "merges": {name: _merge(merge) for name, merge in recipe.merges.items()},
     }
+    if recipe.tokenizer is not None:
+        content["tokenizer"] = recipe.tokenizer
+    if recipe.untie:
+        content["untie"] = True
     if recipe.dtype is not None:
         content["dtype"] = recipe.dtype
     content["seed"] = recipe.seed
@@ -37,13 +42,17 @@ def from_yaml(text: str) -> Recipe:
     for key, kind in _OTHERS.items():
         if isinstance(content, dict) and key in content:
             raise RecipeError(f"this is {kind}, not a recipe of evomerge (it has `{key}`)")
-    top = _keys(content, "recipe", {"models", "merges"}, {"dtype", "seed"})
+    top = _keys(content, "recipe", {"models", "merges"}, {"dtype", "seed", "tokenizer", "untie"})
     models = {str(name): _read_model(name, ref) for name, ref in _table(top["models"], "models")}
     merges = {str(name): _read_merge(name, merge) for name, merge in _table(top["merges"], "merges")}
     seed, dtype = top.get("seed", 0), _word(top.get("dtype"), "dtype", empty=True)
     if type(seed) is not int:
         raise RecipeError(f"`seed` must be a whole number, found {seed!r}")
-    return Recipe(models=models, merges=merges, dtype=dtype, seed=seed)
+    tokenizer = _word(top.get("tokenizer"), "tokenizer", empty=True)
+    untie = top.get("untie", False)
+    if not isinstance(untie, bool):
+        raise RecipeError(f"`untie` must be true or false, found {untie!r}")
+    return Recipe(models=models, merges=merges, dtype=dtype, seed=seed, tokenizer=tokenizer, untie=untie)
 
 
 class _Dumper(yaml.SafeDumper):
@@ -113,12 +122,10 @@ def _read_model(name: str, content: Any) -> ModelRef:
     if isinstance(content, str):
         return ModelRef(source=content)
     where = f"models.{name}"
-    table = _keys(content, where, {"source"}, {"revision", "digest"})
-    return ModelRef(
-        source=_word(table["source"], f"{where}.source"),
-        revision=_word(table.get("revision"), f"{where}.revision", empty=True),
-        digest=_word(table.get("digest"), f"{where}.digest", empty=True),
-    )
+    optional = {field.name for field in fields(ModelRef)} - {"source"}
+    table = _keys(content, where, {"source"}, optional)
+    others = {key: _word(table.get(key), f"{where}.{key}", empty=True) for key in optional}
+    return ModelRef(source=_word(table["source"], f"{where}.source"), **others)
 
 
 def _read_merge(name: str, content: Any) -> Merge:

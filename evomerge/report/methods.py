@@ -110,7 +110,14 @@ def parameter_row(parameter: Parameter) -> tuple[str, str, str, str, str]:
     each = "one per source: " if parameter.per_source else ""
     whole = "for the whole model: " if spec.whole else ""
     words = ", ".join(map(_said, spec.also if isinstance(spec, Gene) else (*spec.words, *spec.also)))
-    return parameter.name, _said(spec.default), _values(spec), words, f"{each}{whole}{spec.meaning}"
+    other = "".join(f"; {_said(value)} under `{compat}`" for compat, value in spec.under.items())
+    return (
+        parameter.name,
+        f"{_said(spec.default)}{other}",
+        _values(spec),
+        words,
+        f"{each}{whole}{spec.meaning}",
+    )
 
 
 def reference() -> str:

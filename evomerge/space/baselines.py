@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from evomerge import plugins
+from evomerge.merge.soup import Soup, greedy
 from evomerge.parameters import declared
 from evomerge.recipe import Recipe
 from evomerge.space.genome import Genome
 from evomerge.types import Params, Value
 
 BASE, AVERAGE, TASK_ARITHMETIC = "base", "uniform average", "task arithmetic"
+_SOUP, _AND = "soup of ", ", "
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +33,60 @@ def baselines(genome: Genome) -> tuple[Baseline, ...]:
 def parent(name: str) -> str:
     """Return the label of a source as a baseline."""
     return f"parent {name}"
+
+
+def baseline(genome: Genome, label: str) -> Baseline:
+    """Return the baseline of this label. Raises `KeyError` if the space has none such."""
+    if label.startswith(_SOUP):
+        return _soup(genome, label.removeprefix(_SOUP).split(_AND))
+    return {each.label: each for each in baselines(genome)}[label]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoupStep:
+    """How far a greedy soup is: the label of the average to score next, or the soup and its label."""
+
+    label: str
+    soup: Soup | None = None
+
+
+def greedy_soup(genome: Genome, scores: Mapping[str, float | None]) -> SoupStep | None:
+    """Return the next step of the greedy soup; None if none is asked for, or can be had (yet).
+
+    `scores` are those of the baselines finished so far by label, higher is better, None for a failure.
+    """
+    parents = {name: parent(name) for name in genome.space.merged}
+    wanted = "greedy_soup" in genome.space.baselines
+    if not wanted or any(label not in scores for label in (*parents.values(), AVERAGE)):
+        return None
+    if all(scores[label] is None for label in parents.values()):
+        return None
+    tasting = greedy({name: scores[label] for name, label in parents.items()})
+    answer: float | None = None
+    while True:
+        try:
+            label = _average_label(genome, tasting.send(answer))
+        except StopIteration as done:
+            return SoupStep(label=_average_label(genome, done.value.ingredients), soup=done.value)
+        if label not in scores:
+            return SoupStep(label=label)
+        answer = scores[label]
+
+
+def _average_label(genome: Genome, names: Sequence[str]) -> str:
+    """Return the baseline that is the plain average of the sources `names`."""
+    if len(names) == 1:
+        return parent(names[0])
+    if set(names) == set(genome.space.merged):
+        return AVERAGE
+    return f"{_SOUP}{_AND.join(names)}"
+
+
+def _soup(genome: Genome, names: Sequence[str]) -> Baseline:
+    sources = tuple(names)
+    recipe = genome.recipe("linear", params={"weight": 1.0, "normalize": True}, sources=sources)
+    weights = {name: float(name in sources) / len(sources) for name in genome.space.merged}
+    return Baseline(label=f"{_SOUP}{_AND.join(names)}", recipe=recipe, params=additive_point(genome, weights))
 
 
 def _baselines(genome: Genome) -> Iterator[Baseline]:
@@ -53,6 +109,8 @@ def _baselines(genome: Genome) -> Iterator[Baseline]:
 
 def _alone(genome: Genome, label: str, model: str, weights: Mapping[str, float]) -> Baseline:
     recipe = genome.recipe("linear", params={"weight": 1.0}, sources=(model,))
+    if genome.space.tokenizer is not None:  # alone it has its own tokenizer, and no point of the space that
+        return Baseline(label=label, recipe=recipe, params=None)
     return Baseline(label=label, recipe=recipe, params=additive_point(genome, weights))
 
 

@@ -13,10 +13,12 @@ from itertools import pairwise
 
 from evomerge import plugins
 from evomerge.errors import SpaceError
+from evomerge.merge.method import statistic_of
 from evomerge.parameters import Choice, Gene, Parameter, declared
 from evomerge.recipe import Group, Merge, ModelRef, Recipe
+from evomerge.recipe.layered import Layered
 from evomerge.recipe.model import IN_LAYERS, Setting
-from evomerge.space.schema import GeneRange, Range, Space
+from evomerge.space.schema import Anchored, GeneRange, Range, Space
 from evomerge.types import Params, Value
 
 METHOD = "method"
@@ -39,11 +41,14 @@ class GeneSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class _Cell:
-    """A run of layers (None: not inside the layers) of some modules, which shares its genes."""
+    """A run of layers (None: all, or outside the layers) of some modules, which shares its genes.
+
+    Several `labels` are anchors along the layers, each with genes of its own.
+    """
 
     layers: tuple[int, int] | None
     modules: tuple[str, ...]
-    label: str
+    labels: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,20 +95,33 @@ class Genome:
         groups: tuple[Group, ...] = (),
         sources: tuple[str, ...] | None = None,
     ) -> Recipe:
-        """Return a recipe over this space's models, with its dtype and mask seed."""
+        """Return a recipe over this space's models, with its dtype and mask seed.
+
+        Where tokens are matched, the base gives them to every method. A recipe of other `sources` than the
+        space's has their own tokenizer.
+        """
         kind = plugins.load("methods", method)
-        own = self.space.merge
+        own, tokenizer = self.space.merge, self.space.tokenizer if sources is None else None
         merge = Merge(
             method=method,
             sources=sources or self.space.merged,
-            base=own.base if kind.base == "needed" else None,
+            base=own.base if kind.base != "unused" or tokenizer is not None else None,
             params=params,
             groups=groups,
             compat=own.compat if own.compat in kind.compats else "evomerge",
         )
         used = {merge.base, *merge.sources}
-        models = {name: ref for name, ref in self.models.items() if name in used}
-        return Recipe(models=models, merges={"merged": merge}, dtype=self.space.dtype, seed=self.space.seed)
+        used |= {self.models[name].adapts for name in merge.sources if name in self.models}
+        statistic = statistic_of(kind)
+        models = {name: ref.informed_by(statistic) for name, ref in self.models.items() if name in used}
+        return Recipe(
+            models=models,
+            merges={"merged": merge},
+            dtype=self.space.dtype,
+            seed=self.space.seed,
+            tokenizer=tokenizer,
+            untie=self.space.untie,
+        )
 
     @cached_property
     def _parameters(self) -> dict[str, Parameter]:
@@ -119,18 +137,20 @@ class Genome:
         cells = []
         for modules in self.space.merge.module_groups:
             suffix = "" if set(modules) == set(IN_LAYERS) else "/" + "+".join(modules)
-            if modules[0] in IN_LAYERS:
-                for first, last in self._runs:
-                    label = f"L{first}-{last}" if last > first else f"L{first}"
-                    cells.append(_Cell(layers=(first, last), modules=modules, label=label + suffix))
+            asked = self.space.merge.layers
+            if modules[0] not in IN_LAYERS:
+                cells.append(_Cell(layers=None, modules=modules, labels=("+".join(modules),)))
+            elif isinstance(asked, Anchored):
+                labels = tuple(f"A{anchor}{suffix}" for anchor in range(asked.anchors))
+                cells.append(_Cell(layers=None, modules=modules, labels=labels))
             else:
-                cells.append(_Cell(layers=None, modules=modules, label="+".join(modules)))
+                for first, last in self._runs(asked):
+                    label = f"L{first}-{last}" if last > first else f"L{first}"
+                    cells.append(_Cell(layers=(first, last), modules=modules, labels=(label + suffix,)))
         return tuple(cells)
 
-    @cached_property
-    def _runs(self) -> tuple[tuple[int, int], ...]:
-        """The runs of layers that share genes. Raises `SpaceError` if they do not tile the model."""
-        asked = self.space.merge.layers
+    def _runs(self, asked: int | str | list[list[int]] | None) -> tuple[tuple[int, int], ...]:
+        """Return the runs of layers that share genes. Raises `SpaceError` if they do not tile the model."""
         if isinstance(asked, list):
             covered = [layer for first, last in asked for layer in range(first, last + 1)]
             if covered != list(range(self.layers)):
@@ -163,9 +183,9 @@ class Genome:
         for cell in (None,) if parameter.spec.whole else self._cells:
             if parameter.per_source:
                 for source in self.space.merged:
-                    yield _gene_name(parameter, source, cell)
+                    yield from _gene_names(parameter, source, cell)
             else:
-                yield _gene_name(parameter, None, cell)
+                yield from _gene_names(parameter, None, cell)
 
     def _group(self, cell: _Cell, searched: list[Parameter], params: Params) -> Group:
         settings = {parameter.name: self._setting(parameter, cell, params) for parameter in searched}
@@ -174,14 +194,20 @@ class Genome:
     def _setting(self, parameter: Parameter, cell: _Cell | None, params: Params) -> Setting:
         """Return what the genes say of a parameter in a cell (None: in the whole model)."""
         if not parameter.per_source:
-            return params[_gene_name(parameter, None, cell)]
-        return {source: float(params[_gene_name(parameter, source, cell)]) for source in self.space.merged}
+            return _value(parameter, None, cell, params)
+        return {source: _value(parameter, source, cell, params) for source in self.space.merged}
 
 
-def _gene_name(parameter: Parameter, source: str | None, cell: _Cell | None) -> str:
-    """Return `PARAMETER/SOURCE/CELL`, without the parts that do not apply."""
-    parts = (parameter.name, source, cell.label if cell else None)
-    return "/".join(part for part in parts if part is not None)
+def _value(parameter: Parameter, source: str | None, cell: _Cell | None, params: Params) -> Layered:
+    """Return the value of a cell's only gene, or the anchors that its genes are."""
+    values = tuple(params[name] for name in _gene_names(parameter, source, cell))
+    return values if cell and len(cell.labels) > 1 else values[0]
+
+
+def _gene_names(parameter: Parameter, source: str | None, cell: _Cell | None) -> list[str]:
+    """Return `PARAMETER/SOURCE/LABEL` for each label of the cell, without the parts that do not apply."""
+    labels = cell.labels if cell else (None,)
+    return ["/".join(filter(None, (parameter.name, source, label))) for label in labels]
 
 
 def _gene(name: str, parameter: Parameter, asked: Range | list[Value]) -> GeneSpec:

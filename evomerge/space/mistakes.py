@@ -29,6 +29,7 @@ _KINDS = {
     "bool_type": "true or false",
 }
 _TABLES = {
+    "Anchored": "{anchors: N}",
     "Range": "a range {low, high}",
     "Source": "text or a table of keys",
     "SamplerChoice": "text or a table of keys",

@@ -20,10 +20,16 @@ class _Table(BaseModel):
 
 
 class Source(_Table):
-    """A model to merge: a folder, a hub id or `zoo:NAME`."""
+    """A model to merge: a folder, a hub id or `zoo:NAME`; `fisher` and `gram` are statistics files of it.
+
+    Where it is a LoRA adapter, `adapts` names the source it changes; without, that is the merge's base.
+    """
 
     source: str
     revision: str | None = None
+    adapts: Name | None = None
+    fisher: str | None = None
+    gram: str | None = None
 
 
 class Range(_Table):
@@ -46,18 +52,28 @@ GeneRange: TypeAlias = Range | list[Value] | Value
 """A range, a list to choose from, or one fixed value."""
 
 
+class Anchored(_Table):
+    """So many genes at equal distances along the layers; between them values are interpolated."""
+
+    anchors: Annotated[int, Field(ge=2)]
+
+
+Layers: TypeAlias = int | str | list[list[int]] | Anchored | None
+
+
 class MergeSpace(_Table):
     """What may vary in the merge of `sources` over `base`.
 
     `layers` cuts the layers into that many equal runs (by default four, or each layer where there are
-    fewer), or into the runs listed as [first, last]; "each" gives every layer its own genes. `modules`
-    lists the module groups that have genes of their own.
+    fewer), or into the runs listed as [first, last]; "each" gives every layer its own genes, and
+    {anchors: 3} three that are interpolated along the layers. `modules` lists the module groups that have
+    genes of their own.
     """
 
     base: Name | None = None
     sources: list[Name] | None = None
     method: Name | list[Name] = "task_arithmetic"
-    layers: Count | Literal["each"] | list[list[int]] | None = None
+    layers: Count | Literal["each"] | list[list[int]] | Anchored | None = None
     modules: list[str | list[str]] = Field(default=[list(IN_LAYERS), "embed", "head"])
     genes: dict[str, GeneRange] = Field(default_factory=dict)
     compat: str = "evomerge"
@@ -90,7 +106,7 @@ class MergeSpace(_Table):
 
     @field_validator("layers")
     @classmethod
-    def _pairs(cls, layers: int | str | list[list[int]] | None) -> int | str | list[list[int]] | None:
+    def _pairs(cls, layers: Layers) -> Layers:
         for run in layers if isinstance(layers, list) else ():
             if len(run) != 2 or not 0 <= run[0] <= run[1]:
                 raise ValueError(f"must list runs of layers [first, last] counted from 0, found {run}")
@@ -161,6 +177,12 @@ class SamplerChoice(_Table):
 class Space(_Table):
     """A validated space file.
 
+    `tokenizer` is `base`, `union` or the name of a merged model, and matches the models' tokens by their
+    strings; without it they must share one tokenizer. `untie` gives models whose output head is their
+    embedding a head of its own.
+
+    `baselines` asks for more than the usual models to compare with: `greedy_soup` costs a trial per source.
+
     `batch_size` and `threads` (torch's, per CPU worker) stand here because sums, and so now and then a
     score, depend on how they are split: they belong to what is reproduced.
     """
@@ -173,10 +195,13 @@ class Space(_Table):
     tasks: str | None = None
     few_shot: Annotated[int, Field(ge=0)] | None = None
     items: Items = Field(default_factory=Items)
+    baselines: list[Literal["greedy_soup"]] = Field(default_factory=list)
     sampler: SamplerChoice | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     budget: Count = 200
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    tokenizer: Name | None = None
+    untie: bool = False
     batch_size: Count = 32
     threads: Count = 1
 

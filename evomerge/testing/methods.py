@@ -24,9 +24,11 @@ from torch import Tensor
 from evomerge import plugins
 from evomerge.checkpoints.architecture import is_embedding
 from evomerge.errors import MergeError
-from evomerge.merge.method import BaseUse, Cost, Informed, Statistic
+from evomerge.merge.method import BaseUse, Cost, Informed
 from evomerge.merge.tensors import merge_tensors
 from evomerge.parameters import Choice, bind, declared
+from evomerge.seeds import derive
+from evomerge.types import Statistic
 
 Check: TypeAlias = Callable[[str], None]
 Tensors: TypeAlias = dict[str, Tensor]
@@ -308,16 +310,16 @@ def _merge(
 
 
 def _statistics(kind: Statistic, number: int, model: Tensors) -> Tensors:
-    """Return what could have been measured on the model: positive, and another for each number."""
-    generator = torch.Generator().manual_seed(number)
-    if kind == "fisher":
-        return {tensor: torch.rand(value.shape, generator=generator) for tensor, value in model.items()}
-    inputs = {
-        tensor: torch.randn(16, value.shape[-1], generator=generator)
-        for tensor, value in model.items()
-        if value.ndim == 2 and not is_embedding(tensor)
-    }
-    return {tensor: each.T @ each / 16 for tensor, each in inputs.items()}
+    """Return what could have been measured on the model: positive, by its tensors' names and `number`."""
+    known: Tensors = {}
+    for tensor, value in model.items():
+        generator = torch.Generator().manual_seed(derive(number, tensor))
+        if kind == "fisher":
+            known[tensor] = torch.rand(value.shape, generator=generator)
+        elif value.ndim == 2 and not is_embedding(tensor):
+            inputs = torch.randn(16, value.shape[-1], generator=generator)
+            known[tensor] = inputs.T @ inputs / 16
+    return known
 
 
 def _needs_survey(name: str, sources: int) -> bool:

@@ -14,7 +14,7 @@ from torch import Tensor
 Tensors: TypeAlias = dict[str, Tensor]
 
 ONLY = "w"  # the name of a case's single tensor
-_NO_PARAMETERS = ("must_raise", "n_seeds")
+_NO_PARAMETERS = ("must_raise", "n_seeds", "gram")
 _INFORMATION = ("mergekit_", "official_", "peft_", "mergelm_")
 
 

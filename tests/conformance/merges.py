@@ -2,13 +2,15 @@
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from evomerge import merge_tensors, plugins
+from evomerge.merge.kernels.magprune import keep_chance
+from evomerge.merge.kernels.tall_masks import consensus_mask, task_masks
 from evomerge.merge.method import Informed
 from tests.conformance.cases import ONLY, Case, Tensors
 
@@ -26,7 +28,44 @@ def output(case: Case, name: str) -> Any:
         return unwrapped(merged(case), case)
     if vector := re.fullmatch(r"delta(\d*)", name):
         return unwrapped(task_vector(case, int(vector[1] or 0)), case)
-    raise LookupError(f"the runner knows no output `{name}` of a merge")
+    return STEPS[name](case)
+
+
+def keep_prob(case: Case) -> Tensor | list[Tensor]:
+    """Return the chance of each entry to stay under MagPrune: of the only source, or of each."""
+    params, deltas = params_of(case), deltas_of(case)
+    scope = str(params.get("rank_scope", "row"))
+    density, epsilon = (listed(params[name], len(deltas)) for name in ("density", "epsilon"))
+    chances = [
+        keep_chance(delta, share, half, rank_scope=scope)
+        for delta, share, half in zip(deltas, density, epsilon, strict=True)
+    ]
+    return chances if isinstance(params["density"], list) else chances[0]
+
+
+def listed(value: Any, count: int) -> list[float]:
+    return list(map(float, value if isinstance(value, list) else [value] * count))
+
+
+def consensus_of(case: Case) -> tuple[Tensor, Tensor]:
+    """Return the mask of each task `(n, *s)`, and where enough tasks agree `(*s)`."""
+    params, deltas = params_of(case), torch.stack(deltas_of(case))
+    masks = task_masks(deltas, deltas.sum(0), tuple(listed(params["tall_lambda"], len(deltas))))
+    return masks, consensus_mask(masks, params["k"])
+
+
+STEPS: Mapping[str, Callable[[Case], Any]] = {
+    "keep_prob": keep_prob,
+    "task_masks": lambda case: consensus_of(case)[0],
+    "consensus": lambda case: consensus_of(case)[1],
+}
+"""What some cases show of the way to a merge."""
+
+
+def deltas_of(case: Case) -> list[Tensor]:
+    """Return the task vectors of a case of one tensor."""
+    start = case.base[ONLY] if case.base else torch.zeros(())
+    return [model[ONLY] - start for model in case.models]
 
 
 def merged(case: Case, *, seed: int = 0) -> Tensors:
@@ -92,6 +131,9 @@ def chance_to_stay(case: Case) -> Tensor | float:
     params = params_of(case)
     if "drop_rate" in params:
         return 1.0 - float(params["drop_rate"])
+    if "epsilon" in params:
+        (delta,) = deltas_of(case)
+        return keep_chance(delta, float(params["density"]), float(params["epsilon"]))
     return float(params["density"])
 
 

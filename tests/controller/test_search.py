@@ -478,3 +478,19 @@ def test_sqlite_serves_as_storage_and_keeps_one_study_per_name(
     assert len(more.trials()) == 7
     with pytest.raises(RunError, match="already holds a study named `one`"):
         search(space_file, run=tmp_path / "elsewhere" / "one", serial=True, storage=database)
+
+
+def test_a_greedy_soup_is_a_baseline_on_request(space_file: Path, tmp_path: Path) -> None:
+    text = space_file.read_text().replace("  base: base\n  method: task_arithmetic", "  method: linear")
+    (tmp_path / "soup.yaml").write_text(text + "baselines: [greedy_soup]\n")
+    run = search(tmp_path / "soup.yaml", run=tmp_path / "run", serial=True, budget=9)
+    trials = run.trials()
+    labels = list(trials["baseline"].dropna())
+    assert labels[:4] == ["parent base", "parent math", "parent lang", "uniform average"]
+    assert 1 <= len(labels[4:]) <= 2
+    assert all(label.startswith("soup of ") for label in labels[4:])
+    assert len(trials) == 9
+    told = [row["label"] for row in (run.report() or {})["rows"]]
+    assert sum("greedy" in label for label in told) == 1
+    resumed = search(tmp_path / "soup.yaml", run=tmp_path / "run", serial=True, budget=10, resume=True)
+    assert list(resumed.trials()["baseline"].dropna()) == labels

@@ -9,6 +9,8 @@ from torch import Tensor
 from evomerge import merge_tensors
 from evomerge.errors import MergeError
 from evomerge.merge.method import Site
+from evomerge.merge.methods.dare_ties import DareTies
+from evomerge.parameters import bind
 
 METHODS = ("dare_linear", "dare_ties")
 SHAPE = (40, 25)
@@ -149,3 +151,91 @@ def test_peft_divides_by_how_many_agree() -> None:
     base, models = {"w": torch.zeros(2)}, [{"w": torch.tensor([1.0, 2.0])}, {"w": torch.tensor([3.0, 4.0])}]
     merged = merge_tensors("dare_ties", base, models, {"weight": [0.9, 0.4]}, compat="peft")["w"]
     torch.testing.assert_close(merged, torch.tensor([2.1, 3.4]) / 2)
+
+
+@pytest.mark.parametrize("compat", ["evomerge", "mergelm"])
+@pytest.mark.parametrize("name", METHODS)
+def test_magnitude_drops_the_smallest_and_draws_nothing(name: str, compat: str) -> None:
+    model = {"w": torch.tensor([4.0, -1.0, 2.0, 3.0, -0.5])}
+    untrimmed = {"trim_density": 1.0} if name == "dare_ties" else {}
+    params = {"drop_rate": 0.4, "mask_strategy": "magnitude", **untrimmed}
+    merged = merge_tensors(name, {"w": torch.zeros(5)}, [model], params, seed=4, compat=compat)["w"]
+    torch.testing.assert_close(merged, torch.tensor([4.0, 0.0, 2.0, 3.0, 0.0]) / 0.6)
+
+
+@pytest.mark.parametrize(
+    ("compat", "kept"), [("evomerge", [1.0, 1.0, 2.0]), ("mergelm", [2.0]), ("official", [2.0])]
+)
+def test_compat_decides_on_magnitudes_that_equal_the_last_one_dropped(compat: str, kept: list[float]) -> None:
+    model = {"w": torch.tensor([1.0, 1.0, 2.0, 1.0])}
+    params = {"density": 0.75, "mask_strategy": "magnitude", "rescale": False}
+    merged = merge_tensors("dare_linear", {"w": torch.zeros(4)}, [model], params, compat=compat)["w"]
+    assert merged[merged != 0].tolist() == kept
+
+
+def test_magnitude_drops_a_tenth_of_ten() -> None:
+    """1 − 0.9 is a little less than 0.1, so a truncated count would miss one."""
+    params = {"drop_rate": 0.1, "mask_strategy": "magnitude"}
+    merged = merge_tensors("dare_linear", {"w": torch.zeros(10)}, [{"w": torch.arange(1.0, 11.0)}], params)
+    assert int((merged["w"] == 0).sum()) == 1
+
+
+def test_magnitude_drops_nothing_where_the_share_is_less_than_one_entry() -> None:
+    model = {"w": torch.tensor([1.0, 2.0, 3.0])}
+    params = {"drop_rate": 0.25, "mask_strategy": "magnitude", "rescale": False}
+    for compat in ("evomerge", "mergelm"):
+        merged = merge_tensors("dare_linear", {"w": torch.zeros(3)}, [model], params, compat=compat)
+        assert torch.equal(merged["w"], model["w"])
+
+
+@pytest.mark.parametrize("compat", ["official", "mergelm"])
+@pytest.mark.parametrize(("params", "kept"), [({}, 0.2), ({"mask_rate": 0.7}, 0.3)])
+def test_the_authors_trim_over_the_whole_model_what_dropping_left(
+    compat: str, params: dict[str, float], kept: float
+) -> None:
+    """DARE and TIES are MergeLM's, one after the other, under given masks."""
+    models = [tensors(1), {name: 3 * value for name, value in tensors(2).items()}]
+    models[0]["b"] = 5 * models[0]["b"]  # so that a cut per tensor is another
+    masks = [{name: (tensors(seed)[name] > 0).float() for name in ZERO} for seed in (7, 8)]
+    left = [
+        merge_tensors("dare_linear", ZERO, [model], {"density": 0.5}, keep_masks=[mask], compat=compat)
+        for model, mask in zip(models, masks, strict=True)
+    ]
+    given = {"density": 0.5, **params}
+    found = merge_tensors("dare_ties", ZERO, models, given, keep_masks=masks, compat=compat)
+    expected = merge_tensors("ties", ZERO, left, {"density": kept}, compat="mergelm")
+    assert all(torch.equal(found[name], expected[name]) for name in ZERO)
+
+
+def test_the_trim_of_the_authors_changes_nothing_where_less_is_left_than_it_keeps() -> None:
+    models = [tensors(1), tensors(2)]
+
+    def merged(drop_rate: float, **params: float) -> torch.Tensor:
+        given = {"drop_rate": drop_rate, **params}
+        return merge_tensors("dare_ties", ZERO, models, given, compat="official")["a"]
+
+    assert torch.equal(merged(0.9), merged(0.9, trim_density=1.0))
+    assert not torch.equal(merged(0.5), merged(0.5, trim_density=1.0))
+
+
+def test_what_dropping_left_may_be_trimmed_in_each_tensor() -> None:
+    params = {"density": 0.5, "trim_density": 0.1}
+    merged = merge_tensors("dare_ties", ZERO, [tensors(1)], params)
+    for name, value in merged.items():
+        left = dropped(0.5, rescale="auto")[name]
+        cut = left.abs().flatten().kthvalue(left.numel() - 99).values
+        assert torch.equal(value, left * (left.abs() >= cut))
+
+
+@pytest.mark.parametrize("compat", ["official", "mergelm"])
+def test_weights_are_refused_where_the_election_has_none(compat: str) -> None:
+    """Already when parameters are bound: a plan must not be made that cannot be carried out."""
+    with pytest.raises(MergeError, match="has no weights in TIES"):
+        bind(DareTies, {"weight": 0.5}, 2, compat=compat)
+
+
+@pytest.mark.parametrize("compat", ["official", "mergelm"])
+def test_the_authors_let_nobody_win_an_undecided_election(compat: str) -> None:
+    models = [{"w": torch.tensor([1.0, 5.0, -5.0])}, {"w": torch.tensor([-1.0, 5.0, -5.0])}]
+    merged = merge_tensors("dare_ties", {"w": torch.zeros(3)}, models, {"trim_density": 1.0}, compat=compat)
+    assert torch.equal(merged["w"], torch.tensor([0.0, 5.0, -5.0]))

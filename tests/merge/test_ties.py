@@ -116,10 +116,12 @@ def test_compat_decides_an_undecided_vote(compat: str, undecided: float) -> None
     assert ties(one, other, compat=compat)[0].item() == undecided
 
 
-@pytest.mark.parametrize(("compat", "undecided"), [("official", -1.0), ("mergelm", 0.0)])
+@pytest.mark.parametrize(
+    ("compat", "undecided"), [("official", -1.0), ("mergelm", 0.0), ("fusion_bench", -1.0)]
+)
 def test_compat_decides_when_there_is_no_majority_either(compat: str, undecided: float) -> None:
     one, other = torch.tensor([1.0, 5.0, -5.0]), torch.tensor([-1.0, 5.0, -5.0])
-    assert ties(one, other, compat=compat)[0].item() == undecided
+    assert ties(one, other, compat=compat, **{"lambda": 1.0})[0].item() == undecided
 
 
 @pytest.mark.parametrize(("density", "kept"), [(0.9, 55), (0.8, 49), (0.7, 43), (0.2, 13)])
@@ -151,7 +153,9 @@ def test_official_majority_may_be_positive() -> None:
     assert ties(one, other, compat="official")[0].item() == 1.0
 
 
-@pytest.mark.parametrize(("compat", "count"), [("official", 3), ("mergelm", 3), ("evomerge", 2)])
+@pytest.mark.parametrize(
+    ("compat", "count"), [("official", 3), ("mergelm", 3), ("fusion_bench", 3), ("evomerge", 2)]
+)
 def test_compat_decides_how_many_stay(compat: str, count: int) -> None:
     delta = torch.arange(1.0, 9.0)
     assert int((ties(delta, density=0.25, compat=compat) != 0).sum()) == count
@@ -170,7 +174,22 @@ def test_official_trims_over_the_whole_model() -> None:
     assert torch.equal(merged["b"], torch.tensor([0.0, 6.0, 7.0, 8.0]))
 
 
-@pytest.mark.parametrize("compat", ["official", "mergelm"])
+def test_fusion_bench_is_the_authors_ties_with_other_defaults() -> None:
+    base = {"a": torch.zeros(4), "b": torch.zeros(4)}
+    models = [
+        {"a": torch.arange(1.0, 5.0), "b": torch.arange(5.0, 9.0)},
+        {"a": torch.arange(4.0, 8.0), "b": -torch.arange(0.0, 4.0)},
+    ]
+    found = merge_tensors("ties", base, models, {"density": 0.5}, compat="fusion_bench")
+    authors = {"density": 0.5, "merge": "sum", "lambda": 0.3}
+    expected = merge_tensors("ties", base, models, authors, compat="official")
+    assert all(torch.equal(found[name], expected[name]) for name in base)
+    assert float(found["a"].sum()) == pytest.approx(0.3 * (4 + 4 + 5 + 6 + 7))
+    given = merge_tensors("ties", base, models, {**authors, "lambda": 1.0}, compat="fusion_bench")
+    torch.testing.assert_close(given["a"], found["a"] / 0.3)
+
+
+@pytest.mark.parametrize("compat", ["official", "mergelm", "fusion_bench"])
 def test_weights_are_refused_where_the_rules_have_none(compat: str) -> None:
     with pytest.raises(MergeError, match=f"`compat: {compat}` has no weights"):
         ties(torch.ones(2), torch.ones(2), weight=[1.0, 0.5], compat=compat)

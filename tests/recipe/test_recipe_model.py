@@ -35,6 +35,13 @@ def test_the_name_of_the_merge_does_not_matter() -> None:
     assert recipe(name="other").key == recipe().key
 
 
+def test_the_templates_tokenizer_is_the_same_by_either_name() -> None:
+    merge = replace(MERGE, base="a", sources=("b",))
+    keys = [recipe(merge, tokenizer=name).key for name in ("base", "a", "b", "union")]
+    assert keys[0] == keys[1]
+    assert len(set(keys)) == 3
+
+
 def test_unused_models_and_their_names_do_not_matter() -> None:
     for unused in ("c", "zzz"):
         assert recipe(models={**MODELS, unused: ModelRef(source="org/c")}).key == recipe().key
@@ -91,6 +98,7 @@ def test_any_change_of_the_merge_changes_the_key(merge: Merge) -> None:
     [
         {"seed": 1},
         {"dtype": "bfloat16"},
+        {"tokenizer": "base"},
         {"models": {**MODELS, "a": ModelRef(source="org/other")}},
         {"models": {**MODELS, "a": ModelRef(source="org/a", revision="main")}},
     ],
@@ -148,3 +156,23 @@ def test_a_merge_without_sources_is_refused() -> None:
 def test_exactly_one_merge_is_needed(count: int) -> None:
     with pytest.raises(RecipeError, match=f"exactly one merge, found {count}"):
         recipe(merges={f"m{i}": MERGE for i in range(count)})
+
+
+def test_statistics_are_part_of_the_key_only_where_there_are_some() -> None:
+    ref = ModelRef(source="org/a", digest="blake2b:00")
+    plain, placed, pinned, moved, other = (
+        recipe(models={**MODELS, "a": each}).key
+        for each in (
+            ref,
+            replace(ref, fisher="x"),
+            replace(ref, fisher="x", fisher_digest="blake2b:11"),
+            replace(ref, fisher="y", fisher_digest="blake2b:11"),
+            replace(ref, gram="y", gram_digest="blake2b:11"),
+        )
+    )
+    assert pinned == moved
+    assert len({plain, placed, pinned, other}) == 4
+    assert ref.informed_by("fisher").content == ref.content == "blake2b:00"
+    both = replace(ref, fisher="x", gram="y", gram_digest="blake2b:11")
+    assert both.informed_by("gram") == replace(ref, gram="y", gram_digest="blake2b:11")
+    assert both.informed_by(None) == ref

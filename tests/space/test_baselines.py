@@ -4,7 +4,16 @@ import pytest
 
 from evomerge.recipe import ModelRef
 from evomerge.space import Genome, parse_space
-from evomerge.space.baselines import AVERAGE, BASE, TASK_ARITHMETIC, Baseline, baselines, parent
+from evomerge.space.baselines import (
+    AVERAGE,
+    BASE,
+    TASK_ARITHMETIC,
+    Baseline,
+    baseline,
+    baselines,
+    greedy_soup,
+    parent,
+)
 
 LABELS = [BASE, parent("math"), parent("lang"), AVERAGE, TASK_ARITHMETIC]
 WEIGHTS = {
@@ -16,8 +25,8 @@ WEIGHTS = {
 }
 
 
-def genome(merge: str) -> Genome:
-    text = f"sources: {{base: b, math: m, lang: l}}\nmerge: {merge}\nobjectives: [{{task: t}}]\n"
+def genome(merge: str, more: str = "") -> Genome:
+    text = f"sources: {{base: b, math: m, lang: l}}\nmerge: {merge}\nobjectives: [{{task: t}}]\n{more}"
     models = {name: ModelRef(source=name[0]) for name in ("base", "math", "lang")}
     return Genome(space=parse_space(text), layers=4, models=models)
 
@@ -119,3 +128,55 @@ def test_the_additive_one_of_several_methods_is_chosen() -> None:
     params = found[TASK_ARITHMETIC].params
     assert params is not None
     assert params["method"] == "task_arithmetic"
+
+
+SOUP = "baselines: [greedy_soup]"
+
+
+def soup_genome(merge: str, more: str = SOUP) -> Genome:
+    text = f"sources: {{base: b, math: m, lang: l}}\nmerge: {merge}\nobjectives: [{{task: t}}]\n{more}\n"
+    models = {name: ModelRef(source=name[0]) for name in ("base", "math", "lang")}
+    return Genome(space=parse_space(text), layers=4, models=models)
+
+
+def test_a_greedy_soup_goes_on_once_the_parents_and_the_average_are_scored() -> None:
+    genome, scores = soup_genome("{method: linear}"), dict[str, float | None]()
+    for label, score in ((parent("base"), 0.2), (parent("math"), 0.5), (parent("lang"), 0.4), (AVERAGE, 0.9)):
+        assert greedy_soup(genome, scores) is None
+        scores[label] = score
+    step = greedy_soup(genome, scores)
+    assert step is not None
+    assert (step.label, step.soup) == ("soup of math, lang", None)
+    recipe = baseline(genome, step.label).recipe
+    assert (recipe.merge.method, recipe.merge.sources) == ("linear", ("math", "lang"))
+    ended = greedy_soup(genome, scores | {step.label: 0.6})
+    assert ended is not None
+    assert ended.soup is not None
+    assert ended.label == AVERAGE  # all three: a model that is scored already
+    worse = greedy_soup(genome, scores | {step.label: 0.1})
+    assert worse is not None
+    assert worse.label == "soup of math, base"
+
+
+def test_a_greedy_soup_is_made_only_where_it_is_asked_for_and_can_be_had() -> None:
+    labels = [parent("base"), parent("math"), parent("lang"), AVERAGE]
+    scores: dict[str, float | None] = dict.fromkeys(labels, 0.1)
+    assert greedy_soup(soup_genome("{method: linear}", more=""), scores) is None
+    assert greedy_soup(soup_genome("{method: linear}"), dict.fromkeys(scores, None)) is None
+
+
+def test_a_soup_is_a_point_of_the_space_where_genes_can_say_it() -> None:
+    found = baseline(soup_genome("{base: base}"), "soup of math, lang")
+    assert found.params is not None
+    assert {value for name, value in found.params.items() if name.startswith("weight/")} == {0.5}
+
+
+@pytest.mark.parametrize("tokenizer", ["base", "union", "lang"])
+def test_parents_keep_their_own_words_where_tokens_are_matched(tokenizer: str) -> None:
+    found = {each.label: each for each in baselines(genome("{base: base}", f"tokenizer: {tokenizer}\n"))}
+    alone, merged = LABELS[:3], LABELS[3:]
+    assert {(found[label].recipe.tokenizer, found[label].params) for label in alone} == {(None, None)}
+    assert {(found[label].recipe.tokenizer, found[label].recipe.template) for label in merged} == {
+        (tokenizer, "base")
+    }
+    assert all(found[label].params for label in merged)

@@ -204,3 +204,31 @@ def test_a_parameter_of_the_whole_model_is_one_gene_per_source(monkeypatch: pyte
     merge = found.decode({"density/math": 0.25, "density/lang": 0.5}).merge
     assert merge.groups == ()
     assert merge.params == {"weight": 1.0, "density": {"math": 0.25, "lang": 0.5}}
+
+
+def test_anchors_are_genes_that_the_recipe_interpolates() -> None:
+    found = genome(
+        "{base: base, sources: [math], layers: {anchors: 3}, modules: [attn, [mlp, rest], embed, head]}"
+    )
+    names = [gene.name for gene in found.genes]
+    inside = [f"weight/math/A{anchor}/{modules}" for modules in ("attn", "mlp+rest") for anchor in range(3)]
+    assert names == [*inside, "weight/math/embed", "weight/math/head"]
+    params = dict.fromkeys(names, 0.0) | {
+        "weight/math/A0/attn": 0.0,
+        "weight/math/A1/attn": 1.0,
+        "weight/math/head": 0.5,
+    }
+    merge = found.decode(params).merge
+    weights = [merge.settings("w", layer, "attn", LAYERS)["weight"] for layer in range(LAYERS)]
+    assert [each["math"] for each in weights if isinstance(each, Mapping)] == pytest.approx(
+        [0.0, 0.4, 0.8, 0.8, 0.4, 0.0]
+    )
+    assert merge.settings("w", 2, "mlp", LAYERS)["weight"] == {"math": 0.0}
+    assert merge.settings("w", None, "head", LAYERS)["weight"] == {"math": 0.5}
+
+
+def test_a_shared_parameter_has_anchors_too() -> None:
+    found = genome("{base: base, method: slerp, sources: [math], layers: {anchors: 2}}")
+    assert [gene.name for gene in found.genes] == ["t/A0", "t/A1", "t/embed", "t/head"]
+    merge = found.decode({"t/A0": 0.0, "t/A1": 1.0, "t/embed": 0.25, "t/head": 0.75}).merge
+    assert [merge.settings("w", layer, "mlp", LAYERS)["t"] for layer in (0, 5)] == [0.0, 1.0]

@@ -1,9 +1,10 @@
-"""DARE's first step: drop entries at random and rescale what stays."""
+"""DARE's first step: drop entries of task vectors and rescale what stays."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from evomerge.merge.kernels.trimming import trim, trim_at
 from evomerge.merge.method import Site
 from evomerge.parameters import Choice, Gene
 
@@ -22,29 +23,64 @@ CHANCE_TO_STAY = Gene(
 RESCALE = Choice(
     options=("auto", "inverse_density", "l1", "none"),
     default="auto",
-    meaning="how the kept entries make up for the dropped; `auto` is `inverse_density`, "
-    "and `l1` under mergekit's semantics",
-    also={True: "auto", False: "none"},
+    meaning="how the kept entries make up for the dropped: each divided by its chance to stay, or by their "
+    "sum of magnitudes; `auto` is `inverse_density`, and `l1` under mergekit's semantics",
+    also={True: "auto", False: "none", "inverse_prob": "inverse_density"},
+)
+MASK_STRATEGY = Choice(
+    options=("random", "magnitude"),
+    default="random",
+    meaning="what is dropped: entries at random, or the smallest, as MergeLM also offers",
 )
 _NO_NORM = 1e-7
 
 
-def drop(deltas: Tensor, density: tuple[float, ...], site: Site, *, rescale: str, compat: str) -> Tensor:
+def drop(
+    deltas: Tensor,
+    density: tuple[float, ...],
+    site: Site,
+    *,
+    rescale: str,
+    compat: str,
+    strategy: str = "random",
+) -> Tensor:
     """Return `deltas (n, *s)` of which a `density (n,)` of the entries stayed, rescaled."""
-    if rescale == "auto":
-        rescale = "l1" if compat == "mergekit" else "inverse_density"
-    kept = deltas.new_empty(deltas.shape)
+    kept = deltas.new_zeros(deltas.shape)
     for i, (delta, share) in enumerate(zip(deltas, density, strict=True)):
-        kept[i] = delta if share >= 1 else _drop_one(delta, share, i, site, rescale)
+        if share >= 1:
+            kept[i] = delta
+        elif share > 0:
+            left = (
+                _largest(delta, share, exactly=compat not in ("official", "mergelm"))
+                if strategy == "magnitude"
+                else delta * (site.uniform(i, delta) < share)
+            )
+            kept[i] = make_up(left, delta, share, rescale=rescale, compat=compat)
     return kept
 
 
-def _drop_one(delta: Tensor, share: float, source: int, site: Site, rescale: str) -> Tensor:
-    kept = delta * (site.uniform(source, delta) < share)
-    if rescale == "inverse_density" and share > 0:
-        return kept / share
+def make_up(kept: Tensor, delta: Tensor, chance: Tensor | float, *, rescale: str, compat: str) -> Tensor:
+    """Return `kept (*s)`, what stayed of `delta`, rescaled; `chance` was each entry's to stay, above 0."""
+    if rescale == "auto":
+        rescale = "l1" if compat == "mergekit" else "inverse_density"
+    if rescale == "inverse_density":
+        return kept / chance
     if rescale == "l1":
         before, after = (float(x.abs().double().sum()) for x in (delta, kept))
         if before >= _NO_NORM and after >= _NO_NORM:
             return kept * (before / after)
     return kept
+
+
+def _largest(delta: Tensor, share: float, *, exactly: bool) -> Tensor:
+    """Return `delta (*s)` without its int(n·(1 − share)) smallest entries.
+
+    Unless `exactly`, all that equal the last of these drop too, as in MergeLM: many in bfloat16.
+    """
+    size = delta.numel()
+    dropped = int(size * round(1 - share, 12))  # 1 − 0.9 is a little less than 0.1
+    if dropped == 0:
+        return delta
+    if exactly:
+        return trim(delta, size - dropped)
+    return trim_at(delta, float(delta.abs().flatten().kthvalue(dropped).values), 0)

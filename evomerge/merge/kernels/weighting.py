@@ -29,8 +29,20 @@ def per_source(values: Sequence[float], operands: Tensor) -> Tensor:
     return operands.new_tensor(list(values)).reshape(-1, *[1] * (operands.ndim - 1))
 
 
-def weighted_sum(operands: Tensor, weight: Sequence[float]) -> Tensor:
-    """Return Σ wᵢ xᵢ for `operands (n, *s)` and `weight (n,)`."""
+def add_weighted(
+    base: Tensor, deltas: Tensor, weight: Sequence[float], *, scale: float, normalize: bool
+) -> Tensor:
+    """Return θ₀ + λ Σ wᵢ δᵢ, the sum over Σ wᵢ if normalised: `base (*s)`, `deltas (n, *s)` to `(*s)`.
+
+    Weights that cancel out divide by one, as in mergekit.
+    """
+    total = sum(weight)
+    divisor = total if normalize and abs(total) >= SMALLEST_SUM else 1.0
+    return base.add(weighted_sum(deltas, weight), alpha=scale / divisor)
+
+
+def weighted_sum(operands: Tensor | Sequence[Tensor], weight: Sequence[float]) -> Tensor:
+    """Return Σ wᵢ xᵢ for `operands (n, *s)` and `weight (n,)`, in the dtype of the first operand."""
     total = operands[0] * weight[0]
     for operand, factor in zip(operands[1:], weight[1:], strict=True):
         total.add_(operand, alpha=factor)

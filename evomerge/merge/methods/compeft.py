@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from evomerge.merge.kernels.trimming import global_cuts, kept_count, share_out, trim_at
-from evomerge.merge.kernels.weighting import LAMBDA, NORMALIZE, SMALLEST_SUM, TASK_WEIGHT, weighted_sum
+from evomerge.merge.kernels.weighting import LAMBDA, NORMALIZE, TASK_WEIGHT, add_weighted
 from evomerge.merge.method import BaseUse, Cost, MergeMethod, Operand, Site, Stream, View
 from evomerge.parameters import Choice, Gene, PerSource
 from evomerge.types import Value
@@ -99,10 +99,8 @@ class Compeft:
     def merge(self, base: Tensor | None, operands: Tensor, site: Site) -> Tensor:
         """Return θ₀ + λ Σ wᵢ v̂ᵢ: `base (*s)` and `operands (n, *s)` to `(*s)`."""
         assert base is not None  # `base` is declared "needed"
-        total = sum(self.weight)
-        divisor = total if self.normalize and abs(total) >= SMALLEST_SUM else 1.0
         compressed = self.compress(operands, site)
-        return base.add(weighted_sum(compressed, self.weight), alpha=self.lambda_ / divisor)
+        return add_weighted(base, compressed, self.weight, scale=self.lambda_, normalize=self.normalize)
 
     def compress(self, deltas: Tensor, site: Site) -> Tensor:
         """Return v̂ `(n, *s)` for the task vectors `deltas (n, *s)`."""

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from evomerge.merge.kernels.dropping import CHANCE_TO_STAY, RESCALE, drop
-from evomerge.merge.kernels.weighting import LAMBDA, NORMALIZE, SMALLEST_SUM, TASK_WEIGHT, weighted_sum
+from evomerge.merge.kernels.dropping import CHANCE_TO_STAY, MASK_STRATEGY, RESCALE, drop
+from evomerge.merge.kernels.weighting import LAMBDA, NORMALIZE, TASK_WEIGHT, add_weighted
 from evomerge.merge.method import EVERYONES, BaseUse, Cost, MergeMethod, Operand, Site
 from evomerge.parameters import PerSource
 from evomerge.types import Value
@@ -36,16 +36,22 @@ class DareLinear:
     density: Annotated[PerSource, CHANCE_TO_STAY]
     lambda_: Annotated[float, LAMBDA]
     rescale: Annotated[str, RESCALE]
+    mask_strategy: Annotated[str, MASK_STRATEGY]
     normalize: Annotated[bool, NORMALIZE]
     compat: str = "evomerge"
 
     def merge(self, base: Tensor | None, operands: Tensor, site: Site) -> Tensor:
         """Return θ₀ + λ Σ wᵢ mask(δᵢ): `base (*s)` and `operands (n, *s)` to `(*s)`."""
         assert base is not None  # `base` is declared "needed"
-        dropped = drop(operands, self.density, site, rescale=self.rescale, compat=self.compat)
-        total = sum(self.weight)
-        divisor = total if self.normalize and abs(total) >= SMALLEST_SUM else 1.0
-        return base.add(weighted_sum(dropped, self.weight), alpha=self.lambda_ / divisor)
+        dropped = drop(
+            operands,
+            self.density,
+            site,
+            rescale=self.rescale,
+            compat=self.compat,
+            strategy=self.mask_strategy,
+        )
+        return add_weighted(base, dropped, self.weight, scale=self.lambda_, normalize=self.normalize)
 
 
 METHOD: type[MergeMethod] = DareLinear

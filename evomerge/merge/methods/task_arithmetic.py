@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from evomerge.merge.kernels.weighting import LAMBDA, NORMALIZE, SMALLEST_SUM, TASK_WEIGHT, weighted_sum
+from evomerge.merge.kernels.weighting import LAMBDA, NORMALIZE, TASK_WEIGHT, add_weighted
 from evomerge.merge.method import EVERYONES, BaseUse, Cost, MergeMethod, Operand, Site
 from evomerge.parameters import PerSource
 from evomerge.types import Value
@@ -38,9 +38,7 @@ class TaskArithmetic:
         """Return θ₀ + λ Σ wᵢ δᵢ: `base (*s)` and `operands (n, *s)` to `(*s)`."""
         del site
         assert base is not None  # `base` is declared "needed"
-        total = sum(self.weight)
-        divisor = total if self.normalize and abs(total) >= SMALLEST_SUM else 1.0
-        return base.add(weighted_sum(operands, self.weight), alpha=self.lambda_ / divisor)
+        return add_weighted(base, operands, self.weight, scale=self.lambda_, normalize=self.normalize)
 
 
 METHOD: type[MergeMethod] = TaskArithmetic

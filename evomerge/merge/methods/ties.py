@@ -1,8 +1,8 @@
 """TIES: trim each task vector, elect one sign per weight, average what agrees.
 
 Yadav et al. 2023, https://arxiv.org/abs/2306.01708. By default as mergekit: trimmed per tensor, weighted
-before the election. `compat` selects the rules of the authors' code, of PEFT or of MergeLM instead,
-which differ in what they trim over, in who votes, and in what an undecided vote means.
+before the election. `compat` selects the rules of the authors' code, of PEFT, of MergeLM or of FusionBench
+instead, which differ in what they trim over, in who votes, and in what an undecided vote means.
 """
 
 from __future__ import annotations
@@ -40,12 +40,14 @@ class _Rules:
     divisor: Literal["weights", "count"] = "weights"
 
 
+_OFFICIAL = _Rules(whole_model=True, weights=False, majority=True, undecided=-1.0, divisor="count")
 _RULES = {
     "evomerge": _Rules(),
     "mergekit": _Rules(),
     "peft": _Rules(weights_vote=False, divisor="count"),
-    "official": _Rules(whole_model=True, weights=False, majority=True, undecided=-1.0, divisor="count"),
-    "mergelm": _Rules(whole_model=True, weights=False, majority=True, undecided=0.0, divisor="count"),
+    "official": _OFFICIAL,
+    "fusion_bench": _OFFICIAL,
+    "mergelm": replace(_OFFICIAL, undecided=0.0),
 }
 
 
@@ -85,7 +87,14 @@ class Ties:
     ]
     lambda_: Annotated[
         float,
-        Gene(low=0.3, high=2.5, default=1.0, meaning="multiplies the merged vector", searched=False),
+        Gene(
+            low=0.3,
+            high=2.5,
+            default=1.0,
+            meaning="multiplies the merged vector",
+            searched=False,
+            under={"fusion_bench": 0.3},
+        ),
     ]
     normalize: Annotated[
         bool,
@@ -99,6 +108,7 @@ class Ties:
             default="mean",
             meaning="what becomes of those agreeing",
             also={"dis-mean": "mean", "dis-sum": "sum", "dis-max": "max"},
+            under={"fusion_bench": "sum"},
         ),
     ]
     scope: Annotated[
@@ -122,8 +132,11 @@ class Ties:
     def merge(self, base: Tensor | None, operands: Tensor, site: Site) -> Tensor:
         """Merge `base (*s)` and `operands (n, *s)` to `(*s)`."""
         assert base is not None  # `base` is declared "needed"
-        trimmed = self._trim(operands, site)
-        return base.add(self.combine(trimmed, site.survey), alpha=self.lambda_)
+        return base.add(self.merge_vectors(operands, site), alpha=self.lambda_)
+
+    def merge_vectors(self, deltas: Tensor, site: Site) -> Tensor:
+        """Trim, elect and merge `deltas (n, *s)` to one task vector `(*s)`, before λ."""
+        return self.combine(self._trim(deltas, site), site.survey)
 
     def combine(self, deltas: Tensor, survey: _Cuts | None = None) -> Tensor:
         """Elect and merge `deltas (n, *s)`, trimmed already, to one task vector `(*s)`."""
@@ -185,7 +198,7 @@ class Ties:
 
     def _count(self, density: float, size: int) -> int:
         """Return how many of `size` entries survive (before ties, if they all stay)."""
-        if self.compat == "official":
+        if self.compat in ("official", "fusion_bench"):
             return min(size, int(size * density) + 1)
         if self.compat == "mergelm":
             mask_rate = round(1 - density, 12)  # 1 − 0.9 is a little less than 0.1
@@ -199,6 +212,20 @@ class Ties:
             trimmed = self._trim(view.load(), replace(view.site, survey=cuts))
             total += float(elect(trimmed, self.sign_method).double().sum())
         return total
+
+
+def merge_untrimmed(deltas: Tensor, weight: PerSource, *, normalize: bool, sign_method: str) -> Tensor:
+    """Return the steps of TIES that follow trimming, mergekit's: `deltas (n, *s)` to a task vector `(*s)`."""
+    untrimmed = Ties(
+        weight=weight,
+        density=(1.0,) * len(weight),
+        lambda_=1.0,
+        normalize=normalize,
+        sign_method=sign_method,
+        merge_="mean",
+        scope="tensor",
+    )
+    return untrimmed.combine(deltas)
 
 
 METHOD: type[MergeMethod] = Ties

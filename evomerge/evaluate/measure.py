@@ -1,0 +1,210 @@
+"""`evomerge.measure`: a statistics file of a model, from prompts; the command's other half."""
+
+from __future__ import annotations
+
+import json
+import random
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+import transformers
+from torch import Tensor
+from transformers.pytorch_utils import Conv1D
+
+from evomerge.checkpoints.digest import digest
+from evomerge.checkpoints.folder import Checkpoint, open_checkpoint
+from evomerge.checkpoints.headers import TensorSpec
+from evomerge.checkpoints.locate import locate
+from evomerge.checkpoints.measured import Origin
+from evomerge.errors import CheckpointError, EvaluationError, RequestError, unknown
+from evomerge.evaluate.evaluator import device_named
+from evomerge.evaluate.fisher import measure_fisher
+from evomerge.evaluate.gram import chunks, in_features, linear_layers, measure_grams, shared_inputs
+from evomerge.merge.disk import write_file
+from evomerge.seeds import derive
+from evomerge.types import Statistic
+
+SAMPLES = 256
+LONGEST = 2048
+"""Tokens of a prompt beyond this, or beyond what the model can see, are cut off."""
+
+_CHUNK_BYTES = 2 << 30  # of Gram matrices held at a time; more take another pass over the prompts
+
+
+def measure(
+    statistic: Statistic,
+    model: str | Path,
+    prompts: str | Path | Sequence[str],
+    target: str | Path,
+    *,
+    samples: int = SAMPLES,
+    seed: int = 0,
+    begun: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Measure the `statistic` of a model on prompts, write it to the file `target` and return its path.
+
+    `model` is a folder, a hub id or `zoo:NAME`; `prompts` are texts, or a file of them, one a line, or of
+    JSON lines with a field `text`. Of more than `samples` prompts so many are drawn with the `seed`, which
+    also draws the labels of a Fisher. `begun` is told how many prompts and tokens it will be.
+
+    Raises `RequestError` if a prompt, the model or the target will not do, `EvaluationError` if the
+    model gives no finite numbers.
+    """
+    target = Path(target).absolute()
+    _check_request(statistic, target, samples)
+    texts = _drawn(_texts(prompts), samples, seed)
+    checkpoint = open_checkpoint(locate(str(model)))
+    subject = _subject(checkpoint, texts)
+    tokens = sum(len(each) for each in subject.sequences)
+    count = len(subject.sequences)
+    origin = Origin(kind=statistic, model=digest(checkpoint), samples=count, tokens=tokens, seed=seed)
+    if begun is not None:
+        begun(count, tokens)
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.partial-", dir=target.parent) as beside:
+        written = Path(beside) / target.name
+        if statistic == "fisher":
+            _write_fisher(subject, origin, written)
+        else:
+            _write_grams(subject, origin, written)
+        written.replace(target)
+    return target
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Subject:
+    """A live model, the token ids of each prompt, and the checkpoint's name of each of its parameters."""
+
+    model: Any
+    sequences: tuple[Tensor, ...]
+    names: Mapping[str, str]
+
+
+def _write_fisher(subject: _Subject, origin: Origin, path: Path) -> None:
+    found = measure_fisher(subject.model, subject.sequences, seed=origin.seed)
+    stored = {subject.names[name]: value for name, value in found.items()}
+    for name, value in stored.items():
+        if not bool(value.isfinite().all()):
+            raise EvaluationError(f"the gradients of `{name}` are not finite on these prompts")
+    specs = {name: _spec(*value.shape) for name, value in stored.items()}
+    write_file(path, specs, stored.__getitem__, origin.metadata())
+
+
+def _write_grams(subject: _Subject, origin: Origin, path: Path) -> None:
+    """Write each Gram matrix once, holding some at a time."""
+    layers = linear_layers(subject.model)
+    first = shared_inputs(subject.model, subject.sequences[0])
+    weights = {name: subject.names[f"{name}.weight"] for name in first}
+    specs = {name: _spec(*[in_features(layers[name])] * 2) for name in dict.fromkeys(first.values())}
+    runs = chunks({name: spec.nbytes for name, spec in specs.items()}, _CHUNK_BYTES)
+    run_of = {name: run for run in runs for name in run}
+    held: dict[str, Tensor] = {}  # of one run, empty when the next begins: each is made once, in order
+
+    def make(name: str) -> Tensor:
+        if not held:
+            held.update(measure_grams(subject.model, subject.sequences, run_of[name]))
+        return held.pop(name)
+
+    origin = replace(
+        origin,
+        inputs_first=tuple(weights[name] for name in first if isinstance(layers[name], Conv1D)),
+        same_as={weights[name]: weights[leader] for name, leader in first.items() if leader != name},
+    )
+    by_weight = {weights[name]: name for name in specs}
+    stored = {weight: specs[name] for weight, name in by_weight.items()}
+    write_file(path, stored, lambda weight: make(by_weight[weight]), origin.metadata())
+
+
+def _spec(*shape: int) -> TensorSpec:
+    return TensorSpec(dtype="F32", shape=shape)
+
+
+def _check_request(statistic: str, target: Path, samples: int) -> None:
+    if statistic not in get_args(Statistic):
+        raise RequestError(unknown("statistic", statistic, get_args(Statistic)))
+    if samples < 1:
+        raise RequestError(f"a statistic needs at least one prompt, found `samples` {samples}")
+    if target.exists():
+        raise RequestError(f"{target} exists; choose another file, or delete it first")
+    if not target.parent.is_dir():
+        raise RequestError(f"{target.parent} does not exist; make it first")
+
+
+def _texts(prompts: str | Path | Sequence[str]) -> list[str]:
+    """Return the prompts, blank ones left out. Raises `RequestError` if there are none."""
+    if not isinstance(prompts, str | Path):
+        return _some([text for text in prompts if text.strip()], "`prompts`")
+    path = Path(prompts)
+    if not path.is_file():
+        raise RequestError(f"no file of prompts at {path}")
+    try:
+        lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+    except (UnicodeDecodeError, OSError) as error:
+        raise RequestError(f"the prompts in {path} cannot be read as text: {error}") from error
+    if path.suffix == ".jsonl":
+        lines = [_text_of(line, path, number) for number, line in enumerate(lines, start=1)]
+    return _some([line for line in lines if line.strip()], str(path))
+
+
+def _text_of(line: str, path: Path, number: int) -> str:
+    try:
+        text = json.loads(line)["text"]
+    except (ValueError, LookupError, TypeError) as error:
+        raise RequestError(f"prompt {number} of {path} is no JSON object with a field `text`") from error
+    if not isinstance(text, str):
+        raise RequestError(f"prompt {number} of {path} has a `text` that is no text: {text!r}")
+    return text
+
+
+def _some(texts: list[str], where: str) -> list[str]:
+    if not texts:
+        raise RequestError(f"{where} holds no prompt; give at least one that is not blank")
+    return texts
+
+
+def _drawn(texts: list[str], samples: int, seed: int) -> list[str]:
+    """Return the prompts, or `samples` of them drawn with the seed, in their order."""
+    if len(texts) <= samples:
+        return texts
+    chosen = random.Random(derive(seed, "prompts")).sample(range(len(texts)), samples)  # noqa: S311
+    return [texts[i] for i in sorted(chosen)]
+
+
+def _subject(checkpoint: Checkpoint, texts: Sequence[str]) -> _Subject:
+    device = device_named("auto")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(
+        checkpoint.path, local_files_only=True, trust_remote_code=False
+    )
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(
+        checkpoint.path, dtype="auto", local_files_only=True, trust_remote_code=False
+    )
+    if model.dtype == torch.float16:
+        model.float()  # whose range the squares of small gradients would leave
+    model.to(device).eval()
+    longest = min(LONGEST, getattr(model.config, "max_position_embeddings", None) or LONGEST)
+    encoded = tokenizer(list(texts), truncation=True, max_length=longest)["input_ids"]
+    sequences = tuple(torch.tensor(ids, device=device) for ids in encoded if ids)
+    if not sequences:
+        raise RequestError("the model's tokenizer finds no token in these prompts")
+    return _Subject(model=model, sequences=sequences, names=_stored_names(model, checkpoint))
+
+
+def _stored_names(model: Any, checkpoint: Checkpoint) -> dict[str, str]:
+    """Return the checkpoint's name of each parameter; some leave out the prefix of the inner model.
+
+    Raises `CheckpointError` for a parameter that transformers puts together from several tensors.
+    """
+    prefix = f"{getattr(model, 'base_model_prefix', '')}."
+    names = {}
+    for name, parameter in model.named_parameters():
+        stored = name if name in checkpoint.specs else name.removeprefix(prefix)
+        if stored not in checkpoint.specs or checkpoint.specs[stored].shape != parameter.shape:
+            raise CheckpointError(
+                f"`{name}` of the live model is not stored so in {checkpoint.path}, as in mixtures of "
+                "experts; nothing can be measured on such models yet"
+            )
+        names[name] = stored
+    return names
