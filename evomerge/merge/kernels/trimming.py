@@ -39,7 +39,7 @@ def trim_at(delta: Tensor, threshold: float, spare: int | None) -> Tensor:
     magnitude = delta.abs().flatten()
     ties = magnitude == threshold
     if spare is not None:
-        ties &= ties.cumsum(0) <= spare
+        ties[ties.nonzero().flatten()[spare:]] = False
     keep = (magnitude > threshold) | ties
     return delta * keep.reshape(delta.shape)
 

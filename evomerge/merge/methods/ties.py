@@ -148,7 +148,7 @@ class Ties:
         agree = agreeing(voters, sign)
         if self.merge_ == "max":
             return strongest(weighted, agree, sign)
-        total = (weighted * agree).sum(0)
+        total = weighted.mul_(agree).sum(0)
         if self.merge_ == "sum" or not self.normalize:
             return total
         if rules.divisor == "count":
