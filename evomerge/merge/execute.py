@@ -69,10 +69,12 @@ class Execution:
     def _operands(self, operation: Apply) -> tuple[Tensor | None, Tensor]:
         """Return the base `(*s)` and the operands `(n, *s)` that the method works on, in float32."""
         base = self._read(operation.base, operation) if operation.base is not None else None
-        first, *rest = (self._operand(operation, each, base) for each in operation.operands)
-        operands = torch.empty((1 + len(rest), *first.shape), dtype=torch.float32, device=first.device)
-        for i, tensor in enumerate((first, *rest)):
-            operands[i] = tensor
+        first = self._operand(operation, operation.operands[0], base)
+        operands = first.new_empty((len(operation.operands), *first.shape))
+        operands[0] = first
+        del first  # one at a time beside what they are gathered in
+        for i, operand in enumerate(operation.operands[1:], start=1):
+            operands[i] = self._operand(operation, operand, base)
         return base, operands
 
     def _operand(self, operation: Apply, operand: Operand, base: Tensor | None) -> Tensor:

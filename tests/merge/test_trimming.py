@@ -6,9 +6,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
-from evomerge.merge.kernels.trimming import global_cut, kept_count, trim, trim_at
+from evomerge.merge.kernels.trimming import global_cuts, kept_count, share_out, trim, trim_at
+from evomerge.merge.method import Site, View
 
 few = st.sampled_from([0.0, -0.0, 1.0, -1.0, 1.0000001, 2.5, -2.5, 1e-40, 3e38])
 floats = st.floats(width=32, allow_nan=False, allow_infinity=False)
@@ -45,32 +45,28 @@ def test_trim_at_keeps_all_ties_without_a_limit() -> None:
     assert torch.equal(trim_at(delta, 2.0, 0), torch.tensor([0.0, 0.0, 0.0, 3.0]))
 
 
-@settings(deadline=None, derandomize=True, max_examples=60)
-@given(st.lists(vectors, min_size=1, max_size=4), st.data())
-def test_global_cut_is_the_kth_largest_of_all_tensors(
-    tensors: list[list[float]], data: st.DataObject
-) -> None:
-    whole = torch.cat([torch.tensor(values) for values in tensors]).abs()
-    count = data.draw(st.integers(min_value=1, max_value=len(whole)))
-    cut = global_cut(lambda: map(torch.tensor, tensors), count)
-    ranked = whole.sort(descending=True).values
-    assert cut.threshold == float(ranked[count - 1])
-    assert cut.above == int((whole > ranked[count - 1]).sum())
+def test_global_cuts_are_the_kth_largest_magnitudes_of_all_tensors() -> None:
+    parts = [torch.tensor([[3.0, -1.0], [0.0, 2.0]]), torch.tensor([[-5.0, 3.0, 4.0], [2.0, 2.0, -2.0]])]
+    first, second = global_cuts(lambda: iter(parts), [3, 2])
+    assert (first.value, first.above) == (3.0, 2)
+    assert (second.value, second.above) == (2.0, 0)
 
 
-def test_global_cut_holds_one_tensor_at_a_time_and_passes_twice() -> None:
-    passes: list[int] = []
-
-    def tensors() -> Iterator[Tensor]:
-        passes.append(0)
-        for part in torch.arange(1.0, 9.0).reshape(4, 2):
-            passes[-1] += 1
-            yield part
-
-    assert global_cut(tensors, 3).threshold == 6.0
-    assert passes == [4, 4]
+def test_nothing_exceeds_the_cut_of_a_vector_of_which_nothing_is_kept() -> None:
+    none, one = global_cuts(lambda: iter([torch.tensor([[3.0, -1.0], [0.0, 2.0]])]), [0, 1])
+    assert (none.value, none.above) == (float("inf"), 0)
+    assert (one.value, one.above) == (2.0, 0)
 
 
-def test_global_cut_takes_empty_tensors_and_scalars() -> None:
-    cut = global_cut(lambda: iter([torch.empty(0, 3), torch.tensor(-4.0), torch.ones(2)]), 1)
-    assert (cut.threshold, cut.above) == (4.0, 0)
+def test_ties_are_shared_out_by_the_names_of_the_tensors() -> None:
+    tensors = {"b": torch.tensor([[1.0, -1.0, 2.0]]), "a": torch.tensor([[1.0, 0.0]])}
+
+    def stream() -> Iterator[View]:
+        for name, value in tensors.items():
+            site = Site(tensor=name, sources=("m",), seed=0)
+            yield View(site=site, shape=tuple(value.shape[1:]), load=value.clone)
+
+    cuts = global_cuts(lambda: iter(tensors.values()), [3])
+    assert share_out(stream, cuts, [3]) == {"a": (1,), "b": (1,)}
+    cuts = global_cuts(lambda: iter(tensors.values()), [0])
+    assert share_out(stream, cuts, [0]) == {"a": (0,), "b": (0,)}

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from evomerge.merge.kernels.order_statistics import Ranked, Rows, order_statistics
+from evomerge.merge.method import Stream
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-Passes: TypeAlias = "Callable[[], Iterator[Tensor]]"
-"""Call it for one more pass over the tensors of one task vector."""
 
 
 def kept_count(density: float, size: int) -> int:
@@ -39,50 +39,37 @@ def trim_at(delta: Tensor, threshold: float, spare: int | None) -> Tensor:
     magnitude = delta.abs().flatten()
     ties = magnitude == threshold
     if spare is not None:
-        ties &= ties.cumsum(0) <= spare
+        ties[ties.nonzero().flatten()[spare:]] = False
     keep = (magnitude > threshold) | ties
     return delta * keep.reshape(delta.shape)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Cut:
-    """The k-th largest magnitude of a whole task vector, and how many entries exceed it."""
+def global_cuts(rows: Rows, counts: Sequence[int]) -> list[Ranked]:
+    """Return for each of n vectors its `counts[i]`-th largest magnitude, holding one tensor at a time.
 
-    threshold: float
-    above: int
-
-
-def global_cut(tensors: Passes, count: int) -> Cut:
-    """Return the exact `count`-th largest magnitude over all tensors, holding one at a time.
-
-    Magnitudes of float32 are ordered like their bit patterns: one pass counts the high halves, a
-    second the low halves inside the half that holds the cut.
+    Nothing exceeds the cut of a vector of which nothing is to be kept.
     """
-    import torch
-
-    high = torch.zeros(1 << 15, dtype=torch.int64)
-    for tensor in tensors():
-        high += torch.bincount((_bits(tensor) >> 16).cpu(), minlength=1 << 15)
-    half, above = _bin_of(high, count)
-    low = torch.zeros(1 << 16, dtype=torch.int64)
-    for tensor in tensors():
-        bits = _bits(tensor)
-        inside = bits[bits >> 16 == half]
-        low += torch.bincount((inside & 0xFFFF).cpu(), minlength=1 << 16)
-    rest, more = _bin_of(low, count - above)
-    pattern = torch.tensor([half << 16 | rest], dtype=torch.int32)
-    return Cut(threshold=float(pattern.view(torch.float32)), above=above + more)
+    found = order_statistics(
+        lambda: (tensor.abs() for tensor in rows()), [[-count] if count > 0 else [] for count in counts]
+    )
+    return [row[0] if row else Ranked(value=math.inf, above=0) for row in found]
 
 
-def _bits(tensor: Tensor) -> Tensor:
-    import torch
+def share_out(stream: Stream, cuts: Sequence[Ranked], counts: Sequence[int]) -> dict[str, tuple[int, ...]]:
+    """Return how many of the entries that equal the cuts each tensor keeps, by name and source.
 
-    return tensor.abs().flatten().contiguous().view(torch.int32).long()
-
-
-def _bin_of(histogram: Tensor, count: int) -> tuple[int, int]:
-    """Return the bin that holds the `count`-th entry from the top, and how many lie above the bin."""
-    from_top = histogram.flip(0).cumsum(0)
-    position = int((from_top < count).sum())
-    above = int(from_top[position - 1]) if position else 0
-    return len(histogram) - 1 - position, above
+    Together with those above the cuts they are as many as `counts`; tensors whose names come first are
+    served first, so that nothing depends on where a tensor is stored.
+    """
+    ties = {
+        view.site.tensor: [
+            int((delta.abs() == cut.value).sum()) for delta, cut in zip(view.load(), cuts, strict=True)
+        ]
+        for view in stream()
+    }
+    left = [max(0, count - cut.above) for count, cut in zip(counts, cuts, strict=True)]
+    shares: dict[str, tuple[int, ...]] = {}
+    for name in sorted(ties):
+        shares[name] = tuple(min(tied, spare) for tied, spare in zip(ties[name], left, strict=True))
+        left = [spare - taken for spare, taken in zip(left, shares[name], strict=True)]
+    return shares

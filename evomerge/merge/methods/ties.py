@@ -8,13 +8,13 @@ instead, which differ in what they trim over, in who votes, and in what an undec
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from evomerge.errors import MergeError
 from evomerge.merge.kernels.consensus import SIGN_METHOD, VOTE_WEIGHT, agreeing, elect, strongest
-from evomerge.merge.kernels.trimming import global_cut, kept_count, trim, trim_at
+from evomerge.merge.kernels.trimming import global_cuts, kept_count, share_out, trim, trim_at
 from evomerge.merge.kernels.weighting import per_source
 from evomerge.merge.method import BaseUse, Cost, MergeMethod, Operand, Site, Stream
 from evomerge.parameters import Choice, Gene, PerSource
@@ -56,7 +56,7 @@ class _Cuts:
     """What trimming over the whole model needs: per source a threshold, and how many ties to keep."""
 
     thresholds: tuple[float, ...]
-    spare: dict[str, tuple[int | None, ...]]
+    spare: dict[str, tuple[int, ...]]
     majority: float = 0.0
     """The sum of the elected signs, where an undecided vote asks for it."""
 
@@ -148,7 +148,7 @@ class Ties:
         agree = agreeing(voters, sign)
         if self.merge_ == "max":
             return strongest(weighted, agree, sign)
-        total = (weighted * agree).sum(0)
+        total = weighted.mul_(agree).sum(0)
         if self.merge_ == "sum" or not self.normalize:
             return total
         if rules.divisor == "count":
@@ -163,20 +163,12 @@ class Ties:
         """Find every source's cut over the whole model, and how undecided votes fall."""
         sizes = [math.prod(view.shape) for view in stream()]
         counts = [self._count(density, sum(sizes)) for density in self.density]
-
-        def task_vector(source: int) -> Iterator[Tensor]:
-            return (view.load()[source] for view in stream())
-
-        cuts = [
-            global_cut(lambda i=i: task_vector(i), count) if count > 0 else None  # type: ignore[misc]
-            for i, count in enumerate(counts)
-        ]
-        thresholds = tuple(cut.threshold if cut else float("inf") for cut in cuts)
+        cuts = global_cuts(lambda: (view.load() for view in stream()), counts)
+        thresholds = tuple(cut.value for cut in cuts)
         if _RULES[self.compat].whole_model:
             found = _Cuts(thresholds=thresholds, spare={})
             return replace(found, majority=self._votes(stream, found))
-        spare = [count - cut.above if cut else 0 for count, cut in zip(counts, cuts, strict=True)]
-        return _Cuts(thresholds=thresholds, spare=_share_out(stream, thresholds, spare))
+        return _Cuts(thresholds=thresholds, spare=share_out(stream, cuts, counts))
 
     @property
     def _whole_model(self) -> bool:
@@ -220,19 +212,6 @@ class Ties:
             trimmed = self._trim(view.load(), replace(view.site, survey=cuts))
             total += float(elect(trimmed, self.sign_method).double().sum())
         return total
-
-
-def _share_out(
-    stream: Stream, thresholds: tuple[float, ...], spare: list[int]
-) -> dict[str, tuple[int | None, ...]]:
-    """Return how many entries equal to the cut each tensor keeps: earlier tensors first."""
-    shares: dict[str, tuple[int | None, ...]] = {}
-    for view in stream():
-        ties = [int((delta.abs() == cut).sum()) for delta, cut in zip(view.load(), thresholds, strict=True)]
-        kept = [min(tied, left) for tied, left in zip(ties, spare, strict=True)]
-        spare = [left - taken for left, taken in zip(spare, kept, strict=True)]
-        shares[view.site.tensor] = tuple(kept)
-    return shares
 
 
 def merge_untrimmed(deltas: Tensor, weight: PerSource, *, normalize: bool, sign_method: str) -> Tensor:
