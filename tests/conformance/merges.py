@@ -2,16 +2,18 @@
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from evomerge import merge_tensors, plugins
+from evomerge.checkpoints.architecture import is_embedding
 from evomerge.merge.kernels.magprune import keep_chance
 from evomerge.merge.kernels.tall_masks import consensus_mask, task_masks
-from evomerge.merge.method import Informed
+from evomerge.merge.method import Informed, Site, View
+from evomerge.parameters import bind
 from tests.conformance.cases import ONLY, Case, Tensors
 
 _ONE_VECTOR = {"della_magprune": "della_linear", "breadcrumbs_mask": "breadcrumbs"}
@@ -54,7 +56,43 @@ def consensus_of(case: Case) -> tuple[Tensor, Tensor]:
     return masks, consensus_mask(masks, params["k"])
 
 
+def method_of(case: Case) -> Any:
+    """Return the method of a case with its parameters."""
+    kind = plugins.load("methods", case.method)
+    return bind(kind, params_of(case), len(case.models), compat=case.compat)
+
+
+def views_of(case: Case) -> Iterator[View]:
+    """Yield the tensors of a case as a survey sees them."""
+    names = tuple(f"model{i}" for i in range(len(case.models)))
+    for name, value in case.models[0].items():
+        start = case.base[name] if case.base else torch.zeros(())
+        deltas = torch.stack([model[name] - start for model in case.models])
+        site = Site(tensor=name, sources=names, seed=0, embedding=is_embedding(name))
+        yield View(site=site, shape=tuple(value.shape), load=lambda deltas=deltas: deltas)  # type: ignore[misc]
+
+
+def competed(case: Case) -> tuple[Tensor, Tensor]:
+    """Return PCB's clipped task vectors and their shares over the whole model, `(n, d)`."""
+    method = method_of(case)
+    bounds = method.survey(lambda: views_of(case))
+    parts = [method.compete(view.load(), bounds) for view in views_of(case)]
+    clipped, shares = zip(*parts, strict=True)
+    return tuple(torch.cat([each.flatten(1) for each in found], 1) for found in (clipped, shares))  # type: ignore[return-value]
+
+
+def compressed(case: Case) -> Tensor:
+    """Return ComPEFT's compressed task vector of the only source, `(d,)`."""
+    return torch.cat([value.flatten() for value in task_vector(case, 0).values()])
+
+
 STEPS: Mapping[str, Callable[[Case], Any]] = {
+    "beta": lambda case: competed(case)[1],
+    "clamped_delta": lambda case: competed(case)[0],
+    "lambda_t": lambda case: method_of(case).survey(lambda: views_of(case)).lambdas[-1],
+    "nonzero": lambda case: int(compressed(case).count_nonzero()),
+    "scale": lambda case: float(compressed(case).abs().max()),
+    "std_full": lambda case: method_of(case).survey(lambda: views_of(case)).magnitudes[0],
     "keep_prob": keep_prob,
     "task_masks": lambda case: consensus_of(case)[0],
     "consensus": lambda case: consensus_of(case)[1],
@@ -96,6 +134,8 @@ def _merge(
     seed: int,
 ) -> Tensors:
     method = _ONE_VECTOR.get(case.method, case.method)
+    if base is None and plugins.load("methods", method).base == "needed":  # models are task vectors
+        base = {name: torch.zeros_like(value) for name, value in models[0].items()}
     known = statistics_of(case) if isinstance(plugins.load("methods", method), Informed) else None
     return merge_tensors(
         method, base, models, params, seed=seed, compat=case.compat, statistics=known, keep_masks=masks
@@ -103,7 +143,11 @@ def _merge(
 
 
 def params_of(case: Case) -> dict[str, Any]:
-    return case.params
+    """Return the parameters as the method takes them: an order of merging as each source's place in it."""
+    params = case.params
+    if "order" in params:
+        params["order"] = [params["order"].index(source) for source in range(len(params["order"]))]
+    return params
 
 
 def masks_of(case: Case) -> list[Tensors] | None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import pytest
 
 from evomerge.errors import EvomergeError
-from tests.conformance import measures, merges
+from tests.conformance import measures, merges, sources
 from tests.conformance.cases import Case, assert_close, keys, read_cases
 from tests.conformance.conftest import HERE
 
@@ -24,9 +24,11 @@ def output(case: Case, name: str) -> object:
 
 
 OTHERS: Mapping[str, Callable[[Case, str], object]] = {
+    "embed_align": sources.embeddings,
     "fisher_diag": measures.fisher,
     "greedy_soup": measures.soup,
     "layer_gradient": measures.gradient,
+    "lora_source": sources.adapter,
     "regmean_gram": measures.gram_matrix,
 }
 """Cases that are no merges of weights."""
@@ -53,7 +55,7 @@ KINDS: Mapping[str, Callable[[Case], None]] = {
     "deterministic": gives_the_expected_numbers,
     "mask_given": gives_the_expected_numbers,
     "spec": gives_the_expected_numbers,
-    "names": gives_the_expected_numbers,
+    "names": sources.names_of,
     "finite": is_finite,
     "statistical": merges.drops_at_the_stated_rate,
     "error": is_refused,
