@@ -1,5 +1,6 @@
 """Cases of what makes a source ready to be merged: adapters, vocabularies, language towers."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -7,10 +8,10 @@ from torch import Tensor
 from evomerge.checkpoints.adapted import apply_adapter
 from evomerge.checkpoints.embeddings import align_embeddings
 from evomerge.checkpoints.language import language_names
-from tests.conformance.cases import ONLY, Case, Tensors
+from tests.conformance.cases import ONLY, Case
 
 
-def adapter(case: Case, name: str) -> Tensors:
+def adapter(case: Case, name: str) -> Mapping[str, Tensor]:
     """The weights of a base under a LoRA adapter."""
     assert name == "merged"
     assert case.base is not None
