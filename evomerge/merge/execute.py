@@ -12,7 +12,7 @@ from evomerge.checkpoints.architecture import is_embedding
 from evomerge.checkpoints.tensors import DTYPES, Library
 from evomerge.errors import MergeError
 from evomerge.merge.method import Site, Surveying, View
-from evomerge.merge.plan import Apply, Copy, Operand, Output, Plan
+from evomerge.merge.plan import Apply, Copy, Operand, Output, Plan, Routed, surveyed
 
 KeepMasks = dict[str, tuple[Tensor, ...]]
 """By tensor name, one mask per source that replaces the random draws; for reproducing published numbers."""
@@ -33,19 +33,28 @@ class Execution:
         self._library = library
         self._device = device
         self._keep_masks = keep_masks or {}
-        self._survey = self._look_ahead()
+        parts: dict[str | None, tuple[Output, ...]] = {None: plan.outputs, **plan.parts}
+        self._surveys = {name: self._look_ahead(surveyed(part)) for name, part in parts.items()}
 
     def produce(self, output: Output) -> Tensor:
         """Return the output tensor in its dtype. Raises `MergeError` if a value is not finite."""
         if isinstance(output.operation, Copy):
             return self._copy(output, output.operation)
-        base, operands = self._operands(output.operation)
-        site = self._site(output, output.operation)
-        merged = output.operation.method.merge(base, operands, site)
-        result = merged.to(DTYPES[output.spec.dtype])
+        result = self._computed(output, None).to(DTYPES[output.spec.dtype])
         if not bool(result.isfinite().all()):
             raise MergeError(f"merging `{output.name}` gave values that {output.spec.dtype} cannot hold")
         return result
+
+    def _computed(self, output: Output, merge: str | None) -> Tensor:
+        """Return a tensor of the output (None) or of a merge of its path, in float32; do not write to it."""
+        operation = output.operation
+        if isinstance(operation, Routed):
+            return self._computed(operation.part, operation.merge) * operation.factor
+        if isinstance(operation, Copy):
+            return self._read(operation.operand)
+        base, operands = self._operands(operation)
+        site = self._site(output, operation, survey=self._surveys.get(merge))
+        return operation.method.merge(base, operands, site)
 
     def _copy(self, output: Output, operation: Copy) -> Tensor:
         raw = self._library.raw(operation.operand.model, operation.operand.tensor)
@@ -67,37 +76,36 @@ class Execution:
     def _read(self, operand: Operand) -> Tensor:
         return self._library.float32(operand.model, operand.tensor, self._device)
 
-    def _site(self, output: Output, operation: Apply, *, surveyed: bool = True) -> Site:
+    def _site(self, output: Output, operation: Apply, *, survey: Any = None) -> Site:
         return Site(
             tensor=output.name,
             sources=tuple(operand.model for operand in operation.operands),
             seed=self.plan.seed,
             embedding=is_embedding(output.name),
-            survey=self._survey if surveyed else None,
+            survey=survey,
             statistics=tuple(self._read(each) if each else None for each in operation.statistics),
             inputs_first=operation.inputs_first,
             keep_masks=self._keep_masks.get(output.name),
         )
 
-    def _look_ahead(self) -> Any:
-        """Return the survey of the outputs that need one, or None."""
-        surveyed = self.plan.surveyed
-        if not surveyed:
+    def _look_ahead(self, outputs: tuple[Output, ...]) -> Any:
+        """Return the survey of these outputs, or None if there are none."""
+        if not outputs:
             return None
 
         def stream() -> Iterator[View]:
-            for output in surveyed:
+            for output in outputs:
                 assert isinstance(output.operation, Apply)
                 yield self._view(output, output.operation)
 
-        first = surveyed[0].operation
+        first = outputs[0].operation
         assert isinstance(first, Apply)
         assert isinstance(first.method, Surveying)
         return first.method.survey(stream)
 
     def _view(self, output: Output, operation: Apply) -> View:
         return View(
-            site=self._site(output, operation, surveyed=False),
+            site=self._site(output, operation),
             shape=output.spec.shape,
             load=lambda: self._operands(operation)[1],
         )

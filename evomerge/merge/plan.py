@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from evomerge import plugins
@@ -17,7 +17,9 @@ from evomerge.checkpoints.folder import Checkpoint
 from evomerge.checkpoints.headers import TensorSpec
 from evomerge.checkpoints.measured import Measured, statistics_name
 from evomerge.errors import CheckpointError, MergeError, RecipeError, unknown
+from evomerge.merge.depth import check_kinds, config_along
 from evomerge.merge.method import MergeMethod, Surveying, statistic_of, taken
+from evomerge.merge.path import Member, Route, is_tied, route
 from evomerge.parameters import bind, declared
 from evomerge.recipe import Merge, Recipe
 from evomerge.types import Value
@@ -53,7 +55,19 @@ class Apply:
     inputs_first: bool = False
 
 
-Operation: TypeAlias = Copy | Apply
+@dataclass(frozen=True, kw_only=True)
+class Routed:
+    """The output is the tensor `part` of a merge or model, itself not part of the output, times `factor`.
+
+    The part keeps the name it has in its merge: random masks and surveys go by it, wherever it ends up.
+    """
+
+    merge: str
+    part: Output
+    factor: float
+
+
+Operation: TypeAlias = Copy | Apply | Routed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,18 +81,22 @@ class Output:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Every tensor of the merged model, in writing order, and its config."""
+    """Every tensor of the merged model, in writing order, and its config.
+
+    `parts` are the merges that a path takes tensors from and that must be looked at as a whole first.
+    """
 
     outputs: tuple[Output, ...]
     config: Mapping[str, Any]
     template: str
     seed: int
+    parts: Mapping[str, tuple[Output, ...]] = field(default_factory=dict)
 
     @property
     def models(self) -> tuple[str, ...]:
         """The models the plan reads, each once."""
         read = {self.template: None}
-        for output in self.outputs:
+        for output in (*self.outputs, *(each for part in self.parts.values() for each in part)):
             for operand in operands_of(output.operation):
                 read[operand.model] = None
         return tuple(read)
@@ -91,11 +109,18 @@ class Plan:
     @property
     def surveyed(self) -> tuple[Output, ...]:
         """The outputs that must all be looked at before any can be made."""
-        return tuple(output for output in self.outputs if survey_key(output.operation) is not None)
+        return surveyed(self.outputs)
+
+
+def surveyed(outputs: tuple[Output, ...]) -> tuple[Output, ...]:
+    """Return those of the outputs that must all be looked at before any can be made."""
+    return tuple(output for output in outputs if survey_key(output.operation) is not None)
 
 
 def operands_of(operation: Operation) -> tuple[Operand, ...]:
     """Return what the operation reads."""
+    if isinstance(operation, Routed):
+        return operands_of(operation.part.operation)
     if isinstance(operation, Copy):
         return (operation.operand,)
     return operation.operands + ((operation.base,) if operation.base else ())
@@ -113,24 +138,79 @@ def compile_plan(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -> Plan:
 
     Raises `RecipeError` for a recipe the method cannot carry out.
     """
-    merge, template = recipe.merge, checkpoints[recipe.template]
-    used = {name: checkpoints[name] for name in (recipe.template, *merge.sources)}
-    structures = {name: read_architecture(model.specs, model.config) for name, model in used.items()}
-    _check_sources(merge)
-    _check_groups(merge, structures[recipe.template].layers)
-    _check_measured(merge, used)
-    names = _output_names(template, structures)
     code = _code(recipe.dtype)
-    planner = _Planner(merge=merge, used=used, structures=structures, template=recipe.template)
-    outputs = tuple(planner.output(name, code) for name in names)
-    _check_surveys(outputs)
-    tied = not any(structure.head in names for structure in structures.values() if structure.head)
+    if recipe.path is not None:
+        return _stack(recipe, checkpoints, code)
+    outputs, tied = _merged(recipe.merge, checkpoints, code)
     return Plan(
         outputs=outputs,
-        config=_edited(template.config, recipe.dtype, tied=tied),
+        config=_edited(checkpoints[recipe.template].config, recipe.dtype, tied=tied),
         template=recipe.template,
         seed=recipe.seed,
     )
+
+
+def _merged(
+    merge: Merge, checkpoints: Mapping[str, Checkpoint], code: str | None
+) -> tuple[tuple[Output, ...], bool]:
+    """Return the tensors of a merge, and whether its head is its embedding."""
+    template = merge.base or merge.sources[0]
+    used = {name: checkpoints[name] for name in (template, *merge.sources)}
+    structures = {name: read_architecture(model.specs, model.config) for name, model in used.items()}
+    _check_sources(merge)
+    _check_groups(merge, structures[template].layers)
+    _check_measured(merge, used)
+    names = _output_names(used[template], structures)
+    planner = _Planner(merge=merge, used=used, structures=structures, template=template)
+    outputs = tuple(planner.output(name, code) for name in names)
+    _check_surveys(outputs)
+    tied = not any(structure.head in names for structure in structures.values() if structure.head)
+    return outputs, tied
+
+
+def _stack(recipe: Recipe, checkpoints: Mapping[str, Checkpoint], code: str | None) -> Plan:
+    """Return the plan of a path: each tensor is one of a model or merge, under the name of its slot."""
+    path = recipe.path or ()
+    parts: dict[str, tuple[Output, ...]] = {}
+    members: dict[str, Member] = {}
+    for name in recipe.parts:
+        parts[name], config = _part(recipe, name, checkpoints)
+        specs = {output.name: output.spec for output in parts[name]}
+        members[name] = Member(name=name, config=config, specs=specs)
+    check_kinds(recipe.embed_from, path, members)
+    made = {name: {output.name: output for output in part} for name, part in parts.items()}
+    outputs = tuple(_routed(each, made[each.part][each.tensor], code) for each in route(recipe, members))
+    config = config_along(recipe.embed_from, path, members)
+    return Plan(
+        outputs=outputs,
+        config=_edited(config, recipe.dtype, tied=is_tied(recipe, members)),
+        template=recipe.template,
+        seed=recipe.seed,
+        parts={name: part for name, part in parts.items() if surveyed(part)},
+    )
+
+
+def _part(
+    recipe: Recipe, name: str, checkpoints: Mapping[str, Checkpoint]
+) -> tuple[tuple[Output, ...], Mapping[str, Any]]:
+    """Return the tensors and the config of a model or merge of a path, in its own dtypes."""
+    if name in recipe.merges:
+        outputs, _ = _merged(recipe.merges[name], checkpoints, None)
+        return outputs, checkpoints[recipe.read_by(name)[0]].config
+    model = checkpoints[name]
+    copies = (
+        Output(name=tensor, spec=spec, operation=Copy(operand=Operand(model=name, tensor=tensor)))
+        for tensor, spec in model.specs.items()
+    )
+    return tuple(copies), model.config
+
+
+def _routed(route: Route, part: Output, code: str | None) -> Output:
+    spec = replace(route.spec, dtype=code) if code and route.spec.is_float else route.spec
+    if route.factor == 1 and isinstance(part.operation, Copy):
+        return Output(name=route.name, spec=spec, operation=part.operation)
+    operation = Routed(merge=route.part, part=part, factor=route.factor)
+    return Output(name=route.name, spec=spec, operation=operation)
 
 
 @dataclass(frozen=True, kw_only=True)

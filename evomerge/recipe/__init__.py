@@ -2,8 +2,10 @@
 
 from evomerge.recipe.layered import Filtered, interpolated
 from evomerge.recipe.model import MODULES, Group, Merge, ModelRef, Recipe
+from evomerge.recipe.path import Ends, Slot
 from evomerge.recipe.text import from_yaml, to_yaml
 
 __all__ = [
-    "MODULES", "Filtered", "Group", "Merge", "ModelRef", "Recipe", "from_yaml", "interpolated", "to_yaml",
+    "MODULES", "Ends", "Filtered", "Group", "Merge", "ModelRef", "Recipe", "Slot", "from_yaml",
+    "interpolated", "to_yaml",
 ]  # fmt: skip

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 from evomerge.errors import RecipeError, unknown
 from evomerge.recipe.layered import Filtered, Layered, relative_depth, value_at
+from evomerge.recipe.path import NO_ENDS, Ends, Slot
 from evomerge.types import Statistic, Value
 
 MODULES = ("attn", "mlp", "rest", "embed", "head")
@@ -115,34 +116,100 @@ class Merge:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What to build. `dtype` is that of the merged tensors (None: as the template's)."""
+    """What to build: the only merge, or the layers of `path` (bottom to top) between its `ends`.
+
+    `dtype` is that of the merged tensors (None: as the template's).
+    """
 
     models: Mapping[str, ModelRef]
-    merges: Mapping[str, Merge]
+    merges: Mapping[str, Merge] = field(default_factory=dict)
+    path: tuple[Slot, ...] | None = None
+    ends: Ends = NO_ENDS
     dtype: str | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.path is None:
+            self._check_no_path()
+        else:
+            self._check_path(self.path)
+        for merge in self.merges.values():
+            for name in merge.sources + ((merge.base,) if merge.base else ()):
+                if name not in self.models:
+                    raise RecipeError(unknown("model", name, self.models))
+            if not merge.sources:
+                raise RecipeError("a merge needs at least one source, found none")
+
+    def _check_no_path(self) -> None:
         if len(self.merges) != 1:
             raise RecipeError(f"a recipe without a path needs exactly one merge, found {len(self.merges)}")
-        for name in self.merge.sources + ((self.merge.base,) if self.merge.base else ()):
-            if name not in self.models:
-                raise RecipeError(unknown("model", name, self.models))
-        if not self.merge.sources:
-            raise RecipeError("a merge needs at least one source, found none")
+        if self.ends != NO_ENDS:
+            raise RecipeError("`ends` belong to a `path`, and this recipe has none")
+
+    def _check_path(self, path: tuple[Slot, ...]) -> None:
+        if not path:
+            raise RecipeError("a path needs at least one layer, found none")
+        for name in self.merges:
+            if name in self.models:
+                raise RecipeError(f"`{name}` is both a model and a merge, so a path cannot tell them apart")
+        for name in self.parts:
+            if name not in self.merges and name not in self.models:
+                raise RecipeError(unknown("model or merge", name, [*self.models, *self.merges]))
+        for name in self.merges:
+            if name not in self.parts:
+                raise RecipeError(f"the path takes nothing from the merge `{name}`; leave the merge out")
 
     def __hash__(self) -> int:
         return hash(self.key)
 
     @property
     def merge(self) -> Merge:
-        """The only merge."""
+        """The only merge of a recipe without a path. Raises `RecipeError` if there is a path."""
+        if self.path is not None:
+            raise RecipeError("this recipe has a path, so it is not one merge")
         return next(iter(self.merges.values()))
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods of its merges, each once; none where a path takes layers from models alone."""
+        return tuple(dict.fromkeys(merge.method for merge in self.merges.values()))
+
+    @property
+    def embed_from(self) -> str:
+        """The model or merge that gives the embedding."""
+        if self.path is None:
+            return next(iter(self.merges))
+        return self.path[0].model if self.ends.embed is None else self.ends.embed
+
+    @property
+    def head_from(self) -> str:
+        """The model or merge that gives the final norm and the output head."""
+        if self.path is None:
+            return next(iter(self.merges))
+        return self.path[-1].model if self.ends.head is None else self.ends.head
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The models and merges the output is made of, each once, that of the embedding first."""
+        layers = [slot.model for slot in self.path or ()]
+        return tuple(dict.fromkeys([self.embed_from, *layers, self.head_from]))
 
     @property
     def template(self) -> str:
         """The model that gives the tensor names, the config and the tokenizer."""
-        return self.merge.base or self.merge.sources[0]
+        return self.read_by(self.embed_from)[0]
+
+    @property
+    def used(self) -> tuple[str, ...]:
+        """The models it reads, each once, the template first."""
+        return tuple(dict.fromkeys(name for part in self.parts for name in self.read_by(part)))
+
+    def read_by(self, part: str) -> tuple[str, ...]:
+        """Return the models that a model or merge reads, the merge's template first."""
+        if part not in self.merges:
+            return (part,)
+        merge = self.merges[part]
+        return (merge.base, *merge.sources) if merge.base else merge.sources
 
     @property
     def key(self) -> str:
@@ -150,11 +217,27 @@ class Recipe:
 
         Names of merges and of unused models do not matter; a digest stands for its source.
         """
-        used = {self.merge.base, *self.merge.sources} - {None}
+        used = set(self.used)
         models = {name: ref.content for name, ref in self.models.items() if name in used}
-        content = [models, plain(self.merge), self.dtype, self.seed]
+        content = [models, *self._content(), self.dtype, self.seed]
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def _content(self) -> list[Any]:
+        """Return what is made of the models: the merge, or the path with its merges in the order of use."""
+        if self.path is None:
+            return [plain(self.merge)]
+        merges: list[str] = []
+        names: dict[str, str | int] = {part: part for part in self.parts}
+        for part in self.parts:
+            if part in self.merges:
+                merge = json.dumps(plain(self.merges[part]), sort_keys=True)
+                if merge not in merges:
+                    merges.append(merge)
+                names[part] = merges.index(merge)
+        path = [[names[slot.model], *slot.content()] for slot in self.path]
+        ends = [names[self.embed_from], names[self.head_from], plain(self.ends.weights)]
+        return [merges, path, ends]
 
 
 def _settled(params: Mapping[str, Setting], tensor: str, depth: float) -> dict[str, Settled]:
@@ -169,7 +252,7 @@ def _settled(params: Mapping[str, Setting], tensor: str, depth: float) -> dict[s
 
 def plain(value: Any) -> Any:
     """Return `value` as dicts, lists and scalars, floats that are whole numbers included as floats."""
-    if isinstance(value, Filtered | Group | Merge | ModelRef | Recipe):
+    if isinstance(value, Filtered | Group | Merge | ModelRef):
         return {key: plain(each) for key, each in vars(value).items()}
     if isinstance(value, Mapping):
         return {str(key): plain(each) for key, each in value.items()}
