@@ -45,8 +45,7 @@ def model_card(recipe: Recipe, found: Found | None = None) -> str:
 
 
 def _front_matter(recipe: Recipe) -> str:
-    used = [name for name in (recipe.merge.base, *recipe.merge.sources) if name is not None]
-    sources = dict.fromkeys(recipe.models[name].source for name in used)
+    sources = dict.fromkeys(recipe.models[name].source for name in recipe.used)
     on_hub = [source for source in sources if _HUB_ID.fullmatch(source)]
     content: dict[str, Any] = {"library_name": "transformers", "tags": ["merge", "evomerge"]}
     if on_hub:
@@ -56,12 +55,20 @@ def _front_matter(recipe: Recipe) -> str:
 
 
 def _made_of(recipe: Recipe) -> str:
-    lines = [f"Made with evomerge by `{recipe.merge.method}` from:\n"]
+    lines = [f"Made with evomerge by {_how(recipe)} from:\n"]
+    bases = [merge.base for merge in recipe.merges.values()]
     for name, ref in recipe.models.items():
-        role = "base" if name == recipe.merge.base else "source"
+        role = "base" if name in bases else "source"
         pinned = f", content `{ref.digest}`" if ref.digest else ""
         lines.append(f"- **{name}** ({role}): `{_shown(ref.source)}`{pinned}")
     return "\n".join(lines) + "\n"
+
+
+def _how(recipe: Recipe) -> str:
+    methods = " and ".join(f"`{method}`" for method in recipe.methods)
+    if recipe.path is None:
+        return methods
+    return f"stacking {len(recipe.path)} layers{f' after merging by {methods}' if methods else ''}"
 
 
 def _scores(found: Found) -> str:

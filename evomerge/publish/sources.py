@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from evomerge import plugins
-from evomerge.checkpoints.compatible import check_compatible
+from evomerge.checkpoints.compatible import check_compatible, check_stackable
 from evomerge.checkpoints.digest import digest, file_digest
 from evomerge.checkpoints.folder import Checkpoint, open_checkpoint
 from evomerge.checkpoints.locate import canonical, locate, locate_statistics
@@ -37,16 +37,16 @@ def places_in(recipe: Recipe) -> list[str]:
 
 
 def open_sources(recipe: Recipe, paths: Paths) -> dict[str, Checkpoint]:
-    """Return the models the merge uses, opened: those in `paths`, the others where their sources lead.
+    """Return the models the recipe uses, opened: those in `paths`, the others where their sources lead.
 
     Raises `RequestError` if one is missing or broken, or they cannot be merged with one another.
     """
-    used = dict.fromkeys((recipe.template, *recipe.merge.sources))
-    opened = {name: open_checkpoint(_folder(name, recipe.models[name], paths)) for name in used}
-    check_compatible(opened)
-    statistic = statistic_of(plugins.load("methods", recipe.merge.method))
-    for name in recipe.merge.sources if statistic else ():
-        files = _statistics(name, recipe.models[name].informed_by(statistic), paths)
+    opened = {name: open_checkpoint(_folder(name, recipe.models[name], paths)) for name in recipe.used}
+    if recipe.path is not None:
+        check_stackable(opened)
+    for part in recipe.merges:
+        check_compatible({name: opened[name] for name in recipe.read_by(part)})
+    for name, files in _all_statistics(recipe, paths).items():
         opened[name] = with_statistics(opened[name], name, files)
     return opened
 
@@ -74,6 +74,17 @@ def _folder(name: str, ref: ModelRef, paths: Paths) -> Path:
     if not path.is_dir():
         raise RequestError(f"no model `{name}` at {path}; say where it lies with `--source {name}=FOLDER`")
     return path
+
+
+def _all_statistics(recipe: Recipe, paths: Paths) -> dict[str, dict[str, Path]]:
+    """Return the statistics files that the merges need, by the sources on which they were measured."""
+    found: dict[str, dict[str, Path]] = {}
+    for merge in recipe.merges.values():
+        statistic = statistic_of(plugins.load("methods", merge.method))
+        for name in merge.sources if statistic else ():
+            files = _statistics(name, recipe.models[name].informed_by(statistic), paths)
+            found[name] = found.get(name, {}) | files
+    return found
 
 
 def _statistics(name: str, ref: ModelRef, paths: Paths) -> dict[str, Path]:

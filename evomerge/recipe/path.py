@@ -63,10 +63,6 @@ class Ends:
         check_factors(self.weights)
 
 
-NO_ENDS = Ends()
-"""Nothing said of the ends."""
-
-
 def check_factors(weights: WeightFactors) -> None:
     """Raise `RecipeError` for a factor that is not finite, or given twice."""
     for i, (fits, factor) in enumerate(weights):
@@ -74,3 +70,7 @@ def check_factors(weights: WeightFactors) -> None:
             raise RecipeError(f"the factor of the weights `{fits}` must be finite, found {factor!r}")
         if fits in [earlier for earlier, _ in weights[:i]]:
             raise RecipeError(f"the weights `{fits}` have two factors; give one")
+
+
+NO_ENDS = Ends()
+"""Nothing said of the ends."""
