@@ -75,7 +75,7 @@ def layer_cluster(outputs: Tensor | Sequence[Tensor], clusters: int) -> tuple[tu
         raise EvaluationError(
             f"{len(outputs)} layers make 1 to {len(outputs)} clusters, asked for {clusters}"
         )
-    runs = [(layer,) for layer in range(len(outputs))]
+    runs: list[tuple[int, ...]] = [(layer,) for layer in range(len(outputs))]
     alike = [linear_cka(outputs[layer], outputs[layer + 1]) for layer in range(len(outputs) - 1)]
     while len(runs) > clusters:
         best = max(range(len(runs) - 1), key=lambda i: alike[runs[i][-1]])

@@ -37,9 +37,10 @@ _IDLE = {"decoder_sparse_step": (1,), "interleave_moe_layer_step": (1,)}
 """Values, beside 0 and none, under which a rule treats all layers alike."""
 
 
-def check_kinds(template: str, path: Sequence[Slot], members: Mapping[str, Member]) -> None:
-    """Raise `RecipeError` if a layer of the path is not of the kind that the output's config says."""
+def check_layers(template: str, path: Sequence[Slot], members: Mapping[str, Member]) -> None:
+    """Raise `RecipeError` if a layer of the path is not there, or not of the kind its place asks for."""
     first = members[template]
+    _check_numbers(path, members)
     for member in members.values():
         _check_alike(first, member)
     depths = {_depth(member) for member in members.values()}
@@ -114,6 +115,22 @@ def _check_no_rule(member: Member) -> None:
             raise RecipeError(
                 f"the layers of `{member.name}` cannot change places: its config says by their numbers what "
                 f"kind they are (`{key}`: {value})"
+            )
+
+
+def _check_numbers(path: Sequence[Slot], members: Mapping[str, Member]) -> None:
+    for slot in path:
+        member = members[slot.model]
+        for layer in (slot.layer, slot.norms):
+            if layer is not None and layer >= len(member.layers):
+                raise RecipeError(
+                    f"the path asks for layer {layer} of `{slot.model}`, whose last layer is "
+                    f"{len(member.layers) - 1}"
+                )
+        if slot.norms is not None and member.weights(slot.norms) != member.weights(slot.layer):
+            raise RecipeError(
+                f"layer {slot.layer} of `{slot.model}` cannot have the norms of layer {slot.norms}, "
+                "which is of another kind"
             )
 
 

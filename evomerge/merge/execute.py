@@ -33,8 +33,9 @@ class Execution:
         self._library = library
         self._device = device
         self._keep_masks = keep_masks or {}
-        parts: dict[str | None, tuple[Output, ...]] = {None: plan.outputs, **plan.parts}
-        self._surveys = {name: self._look_ahead(surveyed(part)) for name, part in parts.items()}
+        self._surveys: dict[str | None, Any] = {None: self._look_ahead(plan.surveyed)}
+        for name, part in plan.parts.items():
+            self._surveys[name] = self._look_ahead(surveyed(part))
 
     def produce(self, output: Output) -> Tensor:
         """Return the output tensor in its dtype. Raises `MergeError` if a value is not finite."""

@@ -82,11 +82,11 @@ class Route:
 def route(recipe: Recipe, members: Mapping[str, Member]) -> tuple[Route, ...]:
     """Return a route to each tensor of the output, in writing order.
 
-    Raises `RecipeError` for a layer that is not there, or a scale that cannot be folded.
+    The layers are there and of the right kinds (`depth.check_layers`). Raises `RecipeError` for a scale that
+    cannot be folded, or a factor that multiplies nothing.
     """
     path = recipe.path or ()
     template, ends = members[recipe.embed_from], members[recipe.head_from]
-    _check_slots(path, members)
     _check_ends(template, ends)
     _check_factors_used(recipe, members)
     routes = [
@@ -182,22 +182,6 @@ def _stored_as(route: Route, template: Member) -> TensorSpec:
     if like is None or not (like.is_float and route.spec.is_float):
         return route.spec
     return replace(route.spec, dtype=like.dtype)
-
-
-def _check_slots(path: tuple[Slot, ...], members: Mapping[str, Member]) -> None:
-    for slot in path:
-        member = members[slot.model]
-        for layer in (slot.layer, slot.norms):
-            if layer is not None and layer >= len(member.layers):
-                raise RecipeError(
-                    f"the path asks for layer {layer} of `{slot.model}`, whose last layer is "
-                    f"{len(member.layers) - 1}"
-                )
-        if slot.norms is not None and member.weights(slot.norms) != member.weights(slot.layer):
-            raise RecipeError(
-                f"layer {slot.layer} of `{slot.model}` cannot have the norms of layer {slot.norms}, "
-                "which is of another kind"
-            )
 
 
 def _check_factors_used(recipe: Recipe, members: Mapping[str, Member]) -> None:

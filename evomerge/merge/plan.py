@@ -17,7 +17,7 @@ from evomerge.checkpoints.folder import Checkpoint
 from evomerge.checkpoints.headers import TensorSpec
 from evomerge.checkpoints.measured import Measured, statistics_name
 from evomerge.errors import CheckpointError, MergeError, RecipeError, unknown
-from evomerge.merge.depth import check_kinds, config_along
+from evomerge.merge.depth import check_layers, config_along
 from evomerge.merge.method import MergeMethod, Surveying, statistic_of, taken
 from evomerge.merge.path import Member, Route, is_tied, route
 from evomerge.parameters import bind, declared
@@ -177,7 +177,7 @@ def _stack(recipe: Recipe, checkpoints: Mapping[str, Checkpoint], code: str | No
         parts[name], config = _part(recipe, name, checkpoints)
         specs = {output.name: output.spec for output in parts[name]}
         members[name] = Member(name=name, config=config, specs=specs)
-    check_kinds(recipe.embed_from, path, members)
+    check_layers(recipe.embed_from, path, members)
     made = {name: {output.name: output for output in part} for name, part in parts.items()}
     outputs = tuple(_routed(each, made[each.part][each.tensor], code) for each in route(recipe, members))
     config = config_along(recipe.embed_from, path, members)

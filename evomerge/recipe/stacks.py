@@ -49,14 +49,10 @@ def shared_layers(
     FoldGPT, https://arxiv.org/abs/2407.00928, which then trains the model again; nothing is trained here.
     """
     _check_runs(model, groups)
+    lent = [group[0 if lender == "first" else -1] for group in groups for _ in group]
     return tuple(
-        Slot(
-            model=model,
-            layer=group[0 if lender == "first" else -1],
-            norms=layer if own_norms else None,
-        )
-        for group in groups
-        for layer in group
+        Slot(model=model, layer=other, norms=layer if own_norms and layer != other else None)
+        for layer, other in enumerate(lent)
     )
 
 
