@@ -22,10 +22,10 @@ def model() -> Any:
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        made = LlamaForCausalLM(config).eval()
+        made: Any = LlamaForCausalLM(config)
         for parameter in made.parameters():
             parameter.data += 0.2 * torch.randn(parameter.shape)
-    return made
+    return made.eval()
 
 
 @pytest.fixture(scope="module")
