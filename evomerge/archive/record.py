@@ -36,7 +36,7 @@ class RunRecord:
 
     `study` names the study in its storage, wherever the folder moves to; `items` gives content hashes by
     task and split; `paths` where the sources lay on the controller; `changes` which keys of the space
-    file were replaced from outside (`--seed 3`).
+    file were replaced from outside (`--seed 3`); `allow_pickle` whether pickled weights may be read.
     """
 
     study: str
@@ -51,6 +51,7 @@ class RunRecord:
     storage: str | None
     provenance: Mapping[str, Any]
     changes: Mapping[str, Any] = field(default_factory=dict)
+    allow_pickle: bool = False
 
     @property
     def genome(self) -> Genome:
@@ -96,6 +97,8 @@ class RunRecord:
             threads=self.space.threads,
             few_shot=self.space.few_shot,
             seed=self.space.seed,
+            adapts={name: ref.adapts for name, ref in self.models.items() if ref.adapts is not None},
+            allow_pickle=self.allow_pickle,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -113,6 +116,7 @@ class RunRecord:
             "items": {task: dict(splits) for task, splits in self.items.items()},
             "storage": self.storage,
             "changes": dict(self.changes),
+            "allow_pickle": self.allow_pickle,
             "provenance": dict(self.provenance),
         }
 
@@ -146,6 +150,7 @@ def _record(content: Mapping[str, Any]) -> RunRecord:
         storage=content["storage"],
         changes=content["changes"],
         provenance=content["provenance"],
+        allow_pickle=content.get("allow_pickle", False),  # runs from before it could be asked
     )
 
 
@@ -158,6 +163,8 @@ def differences(old: RunRecord, new: RunRecord) -> list[str]:
     for name, ref in old.models.items():
         if name in new.models and new.models[name].digest != ref.digest:
             changed.append(f"the content of source `{name}`")
+        elif name in new.models and new.models[name].adapts != ref.adapts:
+            changed.append(f"what source `{name}` adapts")
         if name in new.models and _pins(new.models[name]) != _pins(ref):
             changed.append(f"what was measured on source `{name}`")
     for task, splits in old.items.items():

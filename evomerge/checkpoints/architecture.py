@@ -21,6 +21,7 @@ _ATTENTION = re.compile(r"attn|attention|mixer")
 _MLP = re.compile(r"mlp|ffn|feed_forward|moe|expert|(^|_)fc\d?($|_)")
 _EMBEDDING = re.compile(r"embed|(^|\.)w[tp]e(\.|$)|(^|_)emb(_|$)")
 _OUTPUT = re.compile(r"lm_head|embed_out|output_embed|(^|\.)output(\.|$)")
+_NOT_TOKENS = re.compile(r"wpe|position|token_type")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +49,13 @@ def is_embedding(name: str) -> bool:
     return bool(_EMBEDDING.search(name)) and not _OUTPUT.search(name)
 
 
+def is_vocabulary(name: str) -> bool:
+    """Return whether a tensor is by its name an embedding of tokens or an output head."""
+    if _NUMBERED.match(name) or _NORM.search(name) or _NOT_TOKENS.search(name):
+        return False
+    return bool(_EMBEDDING.search(name) or _OUTPUT.search(name))
+
+
 def read_architecture(names: Iterable[str], config: Mapping[str, Any]) -> Architecture:
     """Return the structure of the model with these tensors. Raises `CheckpointError` if none shows."""
     names = list(names)
@@ -65,6 +73,11 @@ def read_architecture(names: Iterable[str], config: Mapping[str, Any]) -> Archit
         head=heads[0] if heads else None,
         tied=not heads,
     )
+
+
+def is_head(name: str) -> bool:
+    """Return whether the tensor `name` belongs to an output head."""
+    return bool(_OUTPUT.search(name))
 
 
 def _layers(names: list[str]) -> tuple[str, int]:
@@ -92,5 +105,5 @@ def _block(inside: str) -> str:
 
 def _token_embedding(names: list[str]) -> str:
     """Return the token table among several embeddings (positions and token types are the others)."""
-    tokens = [name for name in names if not re.search(r"wpe|position|token_type", name)]
+    tokens = [name for name in names if not _NOT_TOKENS.search(name)]
     return (tokens or names)[0]

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from evomerge.checkpoints.architecture import Architecture, read_architecture
+from evomerge.checkpoints.architecture import Architecture, is_vocabulary, read_architecture
 from evomerge.checkpoints.folder import Checkpoint
 from evomerge.checkpoints.headers import QUANTISED, TensorSpec
 from evomerge.errors import CheckpointError
@@ -59,43 +59,55 @@ _BUFFERS = ("rotary_emb.inv_freq", ".attn.bias", ".masked_bias", ".attention.bia
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 
 
-def check_compatible(models: Mapping[str, Checkpoint]) -> Architecture:
-    """Return the structure all `models` share. Raises `CheckpointError` naming the first that differs."""
+def check_compatible(models: Mapping[str, Checkpoint], *, by_token: bool = False) -> Architecture:
+    """Return the structure all `models` share; with `by_token`, their tokens are matched and may differ.
+
+    Embeddings and heads may have different numbers of rows. Raises `CheckpointError` naming the first
+    model that differs in anything else.
+    """
     (first, reference), *others = models.items()
     structure = read_architecture(reference.specs, reference.config)
     for name, model in models.items():
         _check_not_quantised(name, model)
         _check_layers(name, model)
-    words = vocabulary(reference.path)
+    words = vocabulary(reference.home)
     for name, model in others:
         _check_structure(first, structure, name, read_architecture(model.specs, model.config))
         check_meaning(first, reference.config, name, model.config)
         _note_details(first, reference.config, name, model.config)
-        _check_vocabulary(first, words, name, vocabulary(model.path))
+        if not by_token:
+            _check_vocabulary(first, words, name, vocabulary(model.home))
         _check_shapes(first, reference, name, model, structure)
         _check_nothing_more(first, reference, name, model)
     return structure
 
 
-def check_stackable(models: Mapping[str, Checkpoint]) -> None:
+def check_stackable(models: Mapping[str, Checkpoint], *, by_token: bool = False) -> None:
     """Raise `CheckpointError` if layers of `models` cannot stand in one stack.
 
-    Their numbers of layers may differ. That the layers' tensors fit is checked as a path is planned.
+    Their numbers of layers may differ, and `by_token` their tokens. That the layers' tensors fit is checked
+    as a path is planned.
     """
     (first, reference), *others = models.items()
     for name, model in models.items():
         _check_not_quantised(name, model)
         _check_layers(name, model)
-    words = vocabulary(reference.path)
+    words = vocabulary(reference.home)
     for name, model in others:
         check_meaning(first, reference.config, name, model.config)
         _note_details(first, reference.config, name, model.config, _GLOBAL_DETAILS)
-        _check_vocabulary(first, words, name, vocabulary(model.path))
+        if not by_token:
+            _check_vocabulary(first, words, name, vocabulary(model.home))
 
 
 def is_weight(tensor: str, spec: TensorSpec) -> bool:
     """Return whether a tensor is learned: neither an integer nor one of the constants some files hold."""
     return spec.is_float and not tensor.endswith(_BUFFERS)
+
+
+def has_tokenizer(path: Path) -> bool:
+    """Return whether the folder holds a tokenizer."""
+    return any((path / name).is_file() for name in _TOKENIZER_FILES)
 
 
 def vocabulary(path: Path) -> Mapping[str, Any]:
@@ -188,7 +200,8 @@ def _check_vocabulary(first: str, ours: Mapping[str, Any], name: str, theirs: Ma
     moved = sum(ours[token] != theirs[token] for token in ours.keys() & theirs.keys())
     raise CheckpointError(
         f"`{name}` cannot be merged with `{first}`: the vocabularies differ ({len(missing)} tokens missing, "
-        f"{len(extra)} extra, {moved} with another id); use models that share one tokenizer"
+        f"{len(extra)} extra, {moved} with another id); use models that share one tokenizer, or match their "
+        "tokens with `tokenizer: base`, `union` or a model's name"
     )
 
 
@@ -203,11 +216,18 @@ def _check_shapes(first: str, one: Checkpoint, name: str, other: Checkpoint, str
                 f"`{name}` cannot be merged with `{first}`: `{tensor}` is {found.dtype} there "
                 f"and {spec.dtype} here"
             )
-        elif found.shape != spec.shape:
+        elif found.shape != spec.shape and not _padded(tensor, one, other, structure):
             raise CheckpointError(
                 f"`{name}` cannot be merged with `{first}`: `{tensor}` is {list(found.shape)}, "
                 f"not {list(spec.shape)}"
             )
+
+
+def _padded(tensor: str, one: Checkpoint, other: Checkpoint, structure: Architecture) -> bool:
+    """Return whether the shapes of `tensor` differ as the models' numbers of embedding rows do."""
+    ours, theirs = one.specs[tensor].shape, other.specs[tensor].shape
+    rows = [model.specs[structure.embedding].shape[:1] for model in (one, other)]
+    return is_vocabulary(tensor) and ours[1:] == theirs[1:] and [ours[:1], theirs[:1]] == rows
 
 
 def _check_nothing_more(first: str, one: Checkpoint, name: str, other: Checkpoint) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from evomerge.checkpoints.folder import Checkpoint
+from evomerge.checkpoints.folder import ADAPTER_CONFIG, Checkpoint
 
-_TOKENIZER = (
+TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "tokenizer.model",
@@ -24,8 +24,27 @@ _TOKENIZER = (
 
 
 def digest(checkpoint: Checkpoint) -> str:
-    """Return `blake2b:` and 32 hex digits over the config, the tokenizer and every byte of the weights."""
-    return _digest([checkpoint.path / "config.json", *_tokenizer(checkpoint.path), *checkpoint.weight_files])
+    """Return `blake2b:` and 32 hex digits over the config, the tokenizer and every byte of the weights.
+
+    That of an adapter is over its own files and the digest of its base.
+    """
+    return digests({"": checkpoint})[""]
+
+
+def digests(checkpoints: Mapping[str, Checkpoint]) -> dict[str, str]:
+    """Return the digest of each; a base of several adapters is read once."""
+    of_whole: dict[Path, str] = {}
+
+    def of(checkpoint: Checkpoint) -> str:
+        path = checkpoint.path
+        if (made := checkpoint.adaptation) is not None:
+            return _digest([path / ADAPTER_CONFIG, *made.adapter.weight_files], first=of(made.base))
+        if path not in of_whole:
+            files = [path / "config.json", *_tokenizer(path), *checkpoint.weight_files]
+            of_whole[path] = _digest(files)
+        return of_whole[path]
+
+    return {name: of(checkpoint) for name, checkpoint in checkpoints.items()}
 
 
 def tokenizer_digest(path: Path) -> str:
@@ -39,13 +58,14 @@ def file_digest(path: Path) -> str:
 
 
 def _tokenizer(path: Path) -> list[Path]:
-    return [path / name for name in _TOKENIZER if (path / name).is_file()]
+    return [path / name for name in TOKENIZER_FILES if (path / name).is_file()]
 
 
-def _digest(files: Sequence[Path]) -> str:
+def _digest(files: Sequence[Path], *, first: str = "") -> str:
+    """Return the digest of the files' digests, after that of what they stand on."""
     with ThreadPoolExecutor(max_workers=max(1, min(4, len(files)))) as pool:
         parts = list(pool.map(_file_digest, files))
-    whole = hashlib.blake2b(b"".join(parts), digest_size=16)
+    whole = hashlib.blake2b(b"".join([first.encode(), *parts]), digest_size=16)
     return f"blake2b:{whole.hexdigest()}"
 
 

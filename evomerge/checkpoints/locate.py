@@ -10,14 +10,17 @@ ZOO = Path(__file__).parent.parent / "zoo" / "shipped"
 """The built-in models and tasks, shipped with the package."""
 
 _HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
+_HUB_PICKLES = ["pytorch_model*.bin", "adapter_model.bin"]
 
 
-def locate(source: str, *, revision: str | None = None, near: Path | None = None) -> Path:
+def locate(
+    source: str, *, revision: str | None = None, near: Path | None = None, allow_pickle: bool = False
+) -> Path:
     """Return the folder of a source model.
 
     `source` is `zoo:NAME`, a folder (relative ones are looked up from `near`, then from the working
-    directory), or a hub id `owner/name`, which is downloaded unless it is cached. Raises
-    `CheckpointError` saying which of these was tried.
+    directory), or a hub id `owner/name`, which is downloaded unless it is cached, and its pickles only if
+    `allow_pickle` and there is nothing else. Raises `CheckpointError` saying which of these was tried.
     """
     if source.startswith("zoo:"):
         return _zoo(source.removeprefix("zoo:"))
@@ -25,13 +28,16 @@ def locate(source: str, *, revision: str | None = None, near: Path | None = None
         if candidate.is_dir():
             return candidate.resolve()
     if source.count("/") == 1 and not source.startswith((".", "/", "~")):
-        return _hub(source, revision)
+        folder = _hub(source, revision, _HUB_FILES)
+        if allow_pickle and not any(folder.glob("*.safetensors")):
+            return _hub(source, revision, [*_HUB_FILES, *_HUB_PICKLES])
+        return folder
     raise CheckpointError(f"no model folder `{source}` (looked at {_folders(source, near)[0]})")
 
 
 def canonical(source: str, path: Path) -> str:
     """Return `source` so that it leads to `path` from any working directory."""
-    if source.startswith("zoo:") or _is_snapshot(path):
+    if source.startswith("zoo:") or repository(path) is not None:
         return source
     return str(path)
 
@@ -56,9 +62,12 @@ def locate_statistics(path: str, *, near: Path | None = None) -> Path:
     )
 
 
-def _is_snapshot(path: Path) -> bool:
-    """Return whether `path` is `models--OWNER--NAME/snapshots/COMMIT` of the hub's cache."""
-    return path.parent.name == "snapshots" and path.parent.parent.name.startswith("models--")
+def repository(path: Path) -> str | None:
+    """Return `OWNER/NAME` if `path` is `models--OWNER--NAME/snapshots/COMMIT` of the hub's cache."""
+    kept = path.parent.parent.name
+    if path.parent.name != "snapshots" or not kept.startswith("models--"):
+        return None
+    return kept.removeprefix("models--").replace("--", "/")
 
 
 def _folders(source: str, near: Path | None) -> list[Path]:
@@ -79,13 +88,13 @@ def _zoo(name: str) -> Path:
     return folder
 
 
-def _hub(repo: str, revision: str | None) -> Path:
-    """Return the hub repository's snapshot folder: safetensors, config and tokenizer only."""
+def _hub(repo: str, revision: str | None, files: list[str]) -> Path:
+    """Return the hub repository's snapshot folder with the `files` of these patterns only."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=_HUB_FILES))
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=files))
     except LocalEntryNotFoundError as error:
         raise CheckpointError(
             f"`{repo}` is neither a folder here nor in the hub's cache, and the hub cannot be reached"

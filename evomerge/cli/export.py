@@ -33,6 +33,9 @@ def command(
     no_verify: Annotated[
         bool, typer.Option("--no-verify", help="Do not hold the checkpoint to its recorded score.")
     ] = False,
+    allow_pickle: Annotated[
+        bool, typer.Option("--allow-pickle", help="Read pickled weights too; from people you trust.")
+    ] = False,
     storage: Annotated[
         str | None, typer.Option(help="The run's database URL, if it needs a password.")
     ] = None,
@@ -47,16 +50,26 @@ def command(
     if isinstance(found, Recipe):
         written = export(
             found, target, trial=trial, best=best, knee=knee,
-            paths=paths, overwrite=overwrite, verify=not no_verify,
+            paths=paths, overwrite=overwrite, verify=not no_verify, allow_pickle=allow_pickle,
         )  # fmt: skip
     else:
         number = chosen(found, trial=trial, best=best, knee=knee)
-        written = _exported(found, number, target, paths, overwrite=overwrite, verify=not no_verify)
+        written = _exported(
+            found, number, target, paths,
+            overwrite=overwrite, verify=not no_verify, allow_pickle=allow_pickle,
+        )  # fmt: skip
     typer.echo(written)
 
 
 def _exported(
-    run: Run, number: int, target: Path, paths: dict[str, str], *, overwrite: bool, verify: bool
+    run: Run,
+    number: int,
+    target: Path,
+    paths: dict[str, str],
+    *,
+    overwrite: bool,
+    verify: bool,
+    allow_pickle: bool,
 ) -> Path:
     """Export a trial, say so before and after, and return where it was written."""
     from evomerge.publish.found import export_trial
@@ -66,7 +79,10 @@ def _exported(
             f"Exporting trial {number} of {run.folder.path} …", highlight=False, markup=False, soft_wrap=True
         )
 
-    written = export_trial(run, number, target, paths=paths, overwrite=overwrite, verify=verify, begun=begun)
+    written = export_trial(
+        run, number, target,
+        paths=paths, overwrite=overwrite, verify=verify, allow_pickle=allow_pickle, begun=begun,
+    )  # fmt: skip
     scores = ", ".join(f"{name} {score:.4f}" for name, score in run.scores(number).items())
     told = "The written checkpoint scores as recorded" if verify else "Not scored again; the search recorded"
     stderr.print(f"{told}: {scores}", highlight=False, markup=False, soft_wrap=True)

@@ -38,6 +38,9 @@ def command(
     time_limit: Annotated[
         float | None, typer.Option(min=0, help="Stop asking for candidates after so many seconds.")
     ] = None,
+    allow_pickle: Annotated[
+        bool, typer.Option("--allow-pickle", help="Read pickled weights too; from people you trust.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False,
 ) -> None:
     """Search a space: merge, score, archive, until the budget is spent."""
@@ -52,6 +55,7 @@ def command(
             serial=serial,
             storage=storage,
             time_limit=time_limit,
+            allow_pickle=allow_pickle,
         )
         changes = given(budget=budget, sampler=sampler, seed=seed)
         prepared = prepare(space, run=run, resume=resume, changes=changes, options=options)

@@ -48,18 +48,25 @@ def search(
     seed: int | None = None,
     storage: str | None = None,
     time_limit: float | None = None,
+    allow_pickle: bool = False,
 ) -> Run:
     """Search a space, given as a file or as `load_space` returns it, and return the run.
 
     The arguments are the options of `evomerge search`: `run` is the folder to write (default: a new one in
     `runs/`, named after the space); `budget`, `sampler` and `seed` replace the space's own; `workers` counts
     evaluators (default: one per GPU, else per CPU), `ray_address` joins a cluster and `serial` evaluates in
-    this process; `storage` is a database URL instead of the run's journal; `time_limit` in seconds.
+    this process; `storage` is a database URL instead of the run's journal; `time_limit` in seconds;
+    `allow_pickle` reads sources whose weights are pickled (`checkpoints/pickled.py` says what that risks).
 
     Raises a `RequestError` before anything is written, and `WorkError` if nothing could be scored.
     """
     options = Options(
-        workers=workers, ray_address=ray_address, serial=serial, storage=storage, time_limit=time_limit
+        workers=workers,
+        ray_address=ray_address,
+        serial=serial,
+        storage=storage,
+        time_limit=time_limit,
+        allow_pickle=allow_pickle,
     )
     prepared = prepare(
         space if isinstance(space, Space) else Path(space),

@@ -19,7 +19,8 @@ from evomerge.controller.closing import ClosingReport, close_search
 from evomerge.controller.live import LiveRun
 from evomerge.controller.loop import Observer, run_loop
 from evomerge.controller.sampling import SamplerContext, make_sampler
-from evomerge.controller.setup import about, resolve
+from evomerge.controller.setup import resolve
+from evomerge.controller.sources import about
 from evomerge.dispatch.job import Dispatcher
 from evomerge.dispatch.ray import ray_dispatcher
 from evomerge.dispatch.serial import SerialDispatcher
@@ -40,6 +41,7 @@ class Options:
     serial: bool = False
     storage: str | None = None
     time_limit: float | None = None
+    allow_pickle: bool = False
 
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 1:
@@ -69,7 +71,7 @@ class Prepared:
 def start_search(file: SpaceFile, folder: RunFolder, *, options: Options) -> Prepared:
     """Return a new search, checked: whatever is wrong with the request is a `RequestError` here."""
     folder.check_free()
-    record = resolve(file, study=folder.path.name, storage=options.storage)
+    record = resolve(file, study=folder.path.name, storage=options.storage, allow_pickle=options.allow_pickle)
     with about(file.document.where(("sampler",))):
         _check_sampler(record)
     if options.storage is not None and study_exists(options.storage, record.study):
@@ -81,13 +83,18 @@ def resume_search(file: SpaceFile, folder: RunFolder, *, options: Options) -> Pr
     """Return a search to continue. Raises `RunError` if it is running, or naming what has changed."""
     record = folder.read_record()
     with folder.writing():
-        now = resolve(file, storage=options.storage or record.storage, known=record)
+        now = resolve(
+            file,
+            storage=options.storage or record.storage,
+            known=record,
+            allow_pickle=options.allow_pickle or record.allow_pickle,
+        )
     if changed := differences(record, now):
         raise RunError(
             f"{folder.path} cannot be continued: {', '.join(changed)} changed since it was started; "
             "undo that, or start a new run"
         )
-    moved = replace(record, paths=now.paths, tasks=now.tasks)
+    moved = replace(record, paths=now.paths, tasks=now.tasks, allow_pickle=now.allow_pickle)
     return Prepared(record=moved, folder=folder, budget=file.space.budget, text=None)
 
 

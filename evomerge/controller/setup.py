@@ -6,46 +6,34 @@ Everything that is wrong with a request is found here, before a folder is made o
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from evomerge.archive.record import RunRecord, provenance, redacted
 from evomerge.checkpoints.architecture import Architecture
 from evomerge.checkpoints.compatible import check_compatible
-from evomerge.checkpoints.digest import digest, file_digest
-from evomerge.checkpoints.folder import Checkpoint, open_checkpoint
-from evomerge.checkpoints.locate import canonical, locate, locate_statistics, locate_tasks
-from evomerge.checkpoints.measured import check_measured_on, statistics_name
-from evomerge.checkpoints.models import places_of, with_statistics
-from evomerge.errors import RecipeError, RequestError, SpaceError, TaskError, unknown
+from evomerge.checkpoints.digest import digests, file_digest
+from evomerge.checkpoints.folder import Checkpoint
+from evomerge.checkpoints.locate import canonical, locate_tasks
+from evomerge.checkpoints.measured import check_measured_on
+from evomerge.checkpoints.models import places_of
+from evomerge.checkpoints.vocabulary import merged_vocabulary
+from evomerge.controller.sources import Where, about, open_sources
+from evomerge.errors import RecipeError, SpaceError, TaskError, unknown
 from evomerge.evaluate.items import split_items
 from evomerge.merge.plan import compile_plan
 from evomerge.recipe import ModelRef
 from evomerge.space import Genome, Space, SpaceFile
-from evomerge.space.document import KeyPath
 from evomerge.space.genome import METHOD, GeneSpec
 from evomerge.space.load import measure_name
-from evomerge.space.schema import Measured, Source
+from evomerge.space.schema import Measured
 from evomerge.types import Measure, Value
 
 if TYPE_CHECKING:
     from evomerge.evaluate.harness import TaskFacts
 
 _PROBES = 16
-
-Where: TypeAlias = Callable[[KeyPath], str]
-"""The place of a key in the space file, as messages name it."""
-
-
-@contextmanager
-def about(place: str) -> Iterator[None]:
-    """Let a `RequestError` begin with the place in the space file that it is about."""
-    try:
-        yield
-    except RequestError as error:
-        raise type(error)(f"{place}: {error}") from error
 
 
 def resolve(
@@ -54,18 +42,20 @@ def resolve(
     study: str | None = None,
     storage: str | None = None,
     known: RunRecord | None = None,
+    allow_pickle: bool = False,
 ) -> RunRecord:
     """Return the run record of a search of a space; its relative paths start from its file.
 
     The study is called `study`, else as the space. Sources and tasks that stand in the space as in
-    the one of a `known` record are taken from where they lay then.
+    the one of a `known` record are taken from where they lay then. Pickled weights are read only if
+    `allow_pickle`.
 
     Raises a `RequestError` for the first thing that would keep the search from working.
     """
     space, where, near = file.space, file.document.where, file.path.absolute().parent
-    checkpoints = _checkpoints(space, where, near, known)
-    structure = _structure(checkpoints, where)
-    models = {name: _reference(space, name, model, where) for name, model in checkpoints.items()}
+    checkpoints, adapts = open_sources(space, where, near, known, allow_pickle=allow_pickle)
+    structure = _structure(space, checkpoints, where)
+    models = _references(space, checkpoints, adapts, where)
     genome = Genome(space=space, layers=structure.layers, models=models)
     with about(where(("merge", "layers"))):
         genes = genome.genes
@@ -91,34 +81,11 @@ def resolve(
         storage=redacted(storage) if storage else None,
         changes=file.changes,
         provenance=provenance(),
+        allow_pickle=allow_pickle,
     )
 
 
-def _checkpoints(space: Space, where: Where, near: Path, known: RunRecord | None) -> dict[str, Checkpoint]:
-    """Return the models the merge uses, opened."""
-    opened = {}
-    for name in dict.fromkeys([*([space.merge.base] if space.merge.base else []), *space.merged]):
-        source = space.sources[name]
-        with about(where(("sources", name))):
-            folder = _where_it_lay(name, source, known, name)
-            folder = folder or locate(source.source, revision=source.revision, near=near)
-            opened[name] = with_statistics(
-                open_checkpoint(folder), name, _statistics(name, source, near, known)
-            )
-    return opened
-
-
-def _statistics(name: str, source: Source, near: Path, known: RunRecord | None) -> dict[str, Path]:
-    """Return the statistics files that a source names, where a known record has them if they are there."""
-    asked = ModelRef(source=source.source, fisher=source.fisher, gram=source.gram).measured
-    places = {}
-    for kind, (path, _) in asked.items():
-        key = statistics_name(name, kind)
-        places[key] = _where_it_lay(name, source, known, key) or locate_statistics(path, near=near)
-    return places
-
-
-def _structure(checkpoints: Mapping[str, Checkpoint], where: Where) -> Architecture:
+def _structure(space: Space, checkpoints: Mapping[str, Checkpoint], where: Where) -> Architecture:
     """Return the structure the models share, each checked against the first."""
     from evomerge.merge.memory import check_known  # transformers takes a second to import
 
@@ -128,16 +95,11 @@ def _structure(checkpoints: Mapping[str, Checkpoint], where: Where) -> Architect
         check_known(structure.model_type)
     for name in others:
         with about(where(("sources", name))):
-            check_compatible({first: checkpoints[first], name: checkpoints[name]})
+            pair = {first: checkpoints[first], name: checkpoints[name]}
+            check_compatible(pair, by_token=space.tokenizer is not None)
+    with about(where(("tokenizer",))):
+        merged_vocabulary(space.tokenizer, template=first, base=space.merge.base, models=checkpoints)
     return structure
-
-
-def _where_it_lay(name: str, source: Source, known: RunRecord | None, key: str) -> Path | None:
-    """Return the folder or file a known record has for the source under `key`, if it is still there."""
-    if known is None or known.space.sources.get(name) != source or key not in known.paths:
-        return None
-    place = Path(known.paths[key])
-    return place if place.exists() else None
 
 
 def _tasks(space: Space, near: Path, known: RunRecord | None) -> Path | None:
@@ -167,20 +129,30 @@ def _anywhere(rng: random.Random, gene: GeneSpec) -> Value:
     return rng.choice(gene.choices) if gene.choices is not None else rng.uniform(gene.low, gene.high)
 
 
-def _reference(space: Space, name: str, checkpoint: Checkpoint, where: Where) -> ModelRef:
-    source = space.sources[name]
-    content = digest(checkpoint)
+def _references(
+    space: Space, checkpoints: Mapping[str, Checkpoint], adapts: Mapping[str, str], where: Where
+) -> dict[str, ModelRef]:
+    content = digests(checkpoints)
+    return {
+        name: ModelRef(
+            source=canonical(space.sources[name].source, checkpoint.path),
+            revision=space.sources[name].revision,
+            digest=content[name],
+            adapts=adapts.get(name),
+            **_pinned(name, checkpoint, content[name], where),
+        )
+        for name, checkpoint in checkpoints.items()
+    }
+
+
+def _pinned(name: str, checkpoint: Checkpoint, content: str, where: Where) -> dict[str, str]:
+    """Return the places and digests of what was measured on a model with this `content`."""
     pinned: dict[str, str] = {}
     for kind, measured in checkpoint.statistics.items():
         with about(where(("sources", name, kind))):
             check_measured_on(measured, name, content)
         pinned |= {kind: str(measured.path), f"{kind}_digest": file_digest(measured.path)}
-    return ModelRef(
-        source=canonical(source.source, checkpoint.path),
-        revision=source.revision,
-        digest=content,
-        **pinned,
-    )
+    return pinned
 
 
 def _asked(space: Space) -> Iterator[tuple[str, int, Measured]]:

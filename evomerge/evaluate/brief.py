@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from evomerge.evaluate.items import ItemSplit
 from evomerge.types import Measure
@@ -14,6 +14,7 @@ class Brief:
     """An evaluator's instructions: where the sources are, and what to ask the merged models.
 
     `checkpoints` are places as `checkpoints/models.py` reads them: `NAME` a folder, `NAME:fisher` a file.
+    `adapts` names the checkpoint under each that is a LoRA adapter.
     """
 
     checkpoints: Mapping[str, str]
@@ -25,3 +26,5 @@ class Brief:
     few_shot: int | None
     seed: int
     device: str = "auto"
+    adapts: Mapping[str, str] = field(default_factory=dict)
+    allow_pickle: bool = False

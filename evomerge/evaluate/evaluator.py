@@ -12,10 +12,9 @@ from typing import Any
 import torch
 import transformers
 
-from evomerge.checkpoints.digest import tokenizer_digest
-from evomerge.checkpoints.folder import Checkpoint
 from evomerge.checkpoints.models import open_models
 from evomerge.checkpoints.tensors import open_library
+from evomerge.checkpoints.tokenizer import TokenizerFiles, words_digest
 from evomerge.errors import EvaluationError, EvomergeError
 from evomerge.evaluate.brief import Brief
 from evomerge.evaluate.harness import Scorer, TaskLibrary
@@ -31,7 +30,7 @@ class Evaluator:
     def __init__(self, brief: Brief) -> None:
         only_compute(brief.threads)
         self._brief = brief
-        self._checkpoints = open_models(brief.checkpoints)
+        self._checkpoints = open_models(brief.checkpoints, brief.adapts, allow_pickle=brief.allow_pickle)
         self._library = open_library(self._checkpoints, self._checkpoints)
         self._resident = ResidentModel(self._library, device=device_named(brief.device))
         self._device = device_label(brief.device)
@@ -46,7 +45,8 @@ class Evaluator:
                 self._scoring.forget_model()
             model = self._resident.load(plan)
             merged = time.monotonic()
-            scores, items = self._scoring.score(model, self._checkpoints[plan.template], split)
+            assert plan.tokenizer is not None  # plans of recipes have one
+            scores, items = self._scoring.score(model, plan.tokenizer, split)
         except EvomergeError as error:  # anything else is our bug: let it surface
             return Failed(reason=str(error), seconds=time.monotonic() - started)
         return Scored(
@@ -70,12 +70,12 @@ class ItemScoring:
         folder = Path(brief.tasks) if brief.tasks else None
         library = TaskLibrary(folder, few_shot=brief.few_shot, seed=brief.seed)
         self._brief = brief
-        self._words = functools.cache(tokenizer_digest)
+        self._words = functools.cache(words_digest)
         self._tasks = {name: library.load(name) for name in names}
         self._scorers: dict[str, Scorer] = {}
 
     def score(
-        self, model: Any, tokenizer: Checkpoint, split: Split
+        self, model: Any, tokenizer: TokenizerFiles, split: Split
     ) -> tuple[dict[str, float], tuple[ItemScores, ...]]:
         """Return the model's score per measure and the items behind them.
 
@@ -102,13 +102,14 @@ class ItemScoring:
         for scorer in self._scorers.values():
             scorer.bind(None)
 
-    def _scorer_for(self, model: Any, tokenizer: Checkpoint) -> Scorer:
+    def _scorer_for(self, model: Any, tokenizer: TokenizerFiles) -> Scorer:
         """Return what asks `model` in the words of `tokenizer`; the same words are read once."""
-        words = self._words(tokenizer.path)
+        words = self._words(tokenizer)
         if words not in self._scorers:
-            loaded = transformers.AutoTokenizer.from_pretrained(
-                tokenizer.path, local_files_only=True, trust_remote_code=False
-            )
+            with tokenizer.placed() as folder:
+                loaded = transformers.AutoTokenizer.from_pretrained(
+                    folder, local_files_only=True, trust_remote_code=False
+                )
             self._scorers[words] = Scorer(model, loaded, batch_size=self._brief.batch_size)
         self._scorers[words].bind(model)
         return self._scorers[words]

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from evomerge.checkpoints.architecture import is_embedding
-from evomerge.checkpoints.tensors import DTYPES, Library
+from evomerge.checkpoints.dtypes import DTYPES
+from evomerge.checkpoints.embeddings import gather
+from evomerge.checkpoints.tensors import Library
 from evomerge.errors import MergeError
 from evomerge.merge.method import Site, Surveying, View
 from evomerge.merge.plan import Apply, Copy, Operand, Output, Plan, Routed, surveyed
@@ -58,6 +60,8 @@ class Execution:
         return operation.method.merge(base, operands, site)
 
     def _copy(self, output: Output, operation: Copy) -> Tensor:
+        if operation.operand.rows is not None:
+            return self._read(operation.operand).to(DTYPES[output.spec.dtype])
         raw = self._library.raw(operation.operand.model, operation.operand.tensor)
         # a copy even where nothing changes: what is made here may be written to, mapped sources may not
         return raw.to(device=self._device, dtype=DTYPES[output.spec.dtype], copy=True)
@@ -65,17 +69,37 @@ class Execution:
     def _operands(self, operation: Apply) -> tuple[Tensor | None, Tensor]:
         """Return the base `(*s)` and the operands `(n, *s)` that the method works on, in float32."""
         base = self._read(operation.base) if operation.base is not None else None
-        first, *rest = (self._read(each) for each in operation.operands)
+        first, *rest = (self._operand(operation, each, base) for each in operation.operands)
         operands = torch.empty((1 + len(rest), *first.shape), dtype=torch.float32, device=first.device)
         for i, tensor in enumerate((first, *rest)):
-            if operation.method.on == "deltas" and base is not None:
-                torch.sub(tensor, base, out=operands[i])
-            else:
-                operands[i] = tensor
+            operands[i] = tensor
         return base, operands
 
+    def _operand(self, operation: Apply, operand: Operand, base: Tensor | None) -> Tensor:
+        """Return the operand, or its task vector where the method works on those."""
+        if base is None or operation.method.on == "weights":
+            return self._read(operand)
+        exact = self._adapter_delta(operation, operand)
+        return self._read(operand) - base if exact is None else exact
+
+    def _adapter_delta(self, operation: Apply, operand: Operand) -> Tensor | None:
+        """Return the task vector of a LoRA adapter of the base as it is stored, None of anything else."""
+        home = operation.base
+        # a tied base's head is its embedding, and an adapter may untie it
+        if home is None or operand.rows is not None or operand.tensor != home.tensor:
+            return None
+        return self._library.adapter_delta(operand.model, home.model, operand.tensor, self._device)
+
     def _read(self, operand: Operand) -> Tensor:
-        return self._library.float32(operand.model, operand.tensor, self._device)
+        """Return the operand in float32, its rows matched with the merged model's tokens."""
+        if operand.rows is None:
+            return self._library.float32(operand.model, operand.tensor, self._device)
+
+        def read(k: int, index: Tensor) -> Tensor:
+            donor = operand.donors[k]
+            return self._library.rows(donor.model, donor.tensor, index, self._device)
+
+        return gather(operand.rows, read)
 
     def _site(self, output: Output, operation: Apply, *, survey: Any = None) -> Site:
         return Site(

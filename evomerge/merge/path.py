@@ -18,12 +18,10 @@ from typing import Any
 from evomerge.checkpoints.architecture import Architecture, read_architecture
 from evomerge.checkpoints.compatible import is_weight
 from evomerge.checkpoints.headers import TensorSpec
+from evomerge.checkpoints.tied import head_name
 from evomerge.errors import RecipeError
 from evomerge.recipe import Recipe, Slot
 from evomerge.recipe.path import ANY, WeightFactors
-
-_HEAD = "lm_head.weight"
-"""What transformers calls an output head, where no model of the path has one of its own."""
 
 _NORMED = {
     "input_layernorm", "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
@@ -94,14 +92,15 @@ def route(recipe: Recipe, members: Mapping[str, Member]) -> tuple[Route, ...]:
         *_layers(path, members, template.structure.prefix),
         *_outside(ends, ends.outside("head"), recipe.ends.weights),
     ]
-    if template is not ends and ends.structure.head is None:
+    if ends.structure.head is None and not is_tied(recipe, members):
         routes.append(_untied(ends, members, recipe.ends.weights))
     return tuple(replace(each, spec=_stored_as(each, template)) for each in routes)
 
 
 def is_tied(recipe: Recipe, members: Mapping[str, Member]) -> bool:
     """Return whether the output's head is its embedding."""
-    return recipe.embed_from == recipe.head_from and members[recipe.embed_from].structure.tied
+    one_model = recipe.embed_from == recipe.head_from
+    return one_model and not recipe.untie and members[recipe.embed_from].structure.tied
 
 
 def _layers(path: tuple[Slot, ...], members: Mapping[str, Member], prefix: str) -> Iterator[Route]:
@@ -158,7 +157,13 @@ def _outside(member: Member, names: list[str], weights: WeightFactors) -> Iterat
 def _untied(member: Member, members: Mapping[str, Member], weights: WeightFactors) -> Route:
     """Return the head of a tied model as a tensor of its own."""
     heads = [each.structure.head for each in members.values() if each.structure.head is not None]
-    name, embedding = heads[0] if heads else _HEAD, member.structure.embedding
+    name = heads[0] if heads else head_name(member.structure.model_type)
+    if name is None:
+        raise RecipeError(
+            f"the output head of a `{member.structure.model_type}` is its embedding and has no name of its "
+            "own, so a path cannot have it apart; take both ends from one model, and leave out `untie`"
+        )
+    embedding = member.structure.embedding
     factor = _factor(weights, name)
     spec = member.specs[embedding]
     return Route(name=name, spec=spec, part=member.name, tensor=embedding, factor=factor)

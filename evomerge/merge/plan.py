@@ -9,13 +9,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from evomerge import plugins
-from evomerge.checkpoints.architecture import Architecture, read_architecture
+from evomerge.checkpoints.architecture import Architecture, is_vocabulary
 from evomerge.checkpoints.folder import Checkpoint
 from evomerge.checkpoints.headers import TensorSpec
 from evomerge.checkpoints.measured import Measured, statistics_name
+from evomerge.checkpoints.rows import RowMap
+from evomerge.checkpoints.tied import head_name, read_structure
+from evomerge.checkpoints.tokenizer import TokenizerFiles
+from evomerge.checkpoints.vocabulary import BASE, Vocabulary, merged_vocabulary, with_special
 from evomerge.errors import CheckpointError, MergeError, RecipeError, unknown
 from evomerge.merge.depth import check_layers, config_along
 from evomerge.merge.method import MergeMethod, Surveying, statistic_of, taken
@@ -26,15 +31,18 @@ from evomerge.types import Value
 
 _log = logging.getLogger(__name__)
 
+_SIZES = ("vocab_size", "vocab_size_per_layer_input")
 DTYPE_CODES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Operand:
-    """A tensor of a source model."""
+    """A tensor of a source model; with `rows`, gathered from `donors`, which are those of its picks."""
 
     model: str
     tensor: str
+    rows: RowMap | None = None
+    donors: tuple[Operand, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,15 +89,18 @@ class Output:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Every tensor of the merged model, in writing order, and its config.
+    """Every tensor of the merged model, in writing order, its config and its tokenizer.
 
-    `parts` are the merges that a path takes tensors from and that must be looked at as a whole first.
+    `special` are the ids of special tokens where they are not the template's; `parts` the merges that a path
+    takes tensors from and that must be looked at as a whole first.
     """
 
     outputs: tuple[Output, ...]
     config: Mapping[str, Any]
     template: str
     seed: int
+    tokenizer: TokenizerFiles | None = None
+    special: Mapping[str, Any] | None = None
     parts: Mapping[str, tuple[Output, ...]] = field(default_factory=dict)
 
     @property
@@ -98,7 +109,7 @@ class Plan:
         read = {self.template: None}
         for output in (*self.outputs, *(each for part in self.parts.values() for each in part)):
             for operand in operands_of(output.operation):
-                read[operand.model] = None
+                read |= dict.fromkeys([operand.model, *(donor.model for donor in operand.donors)])
         return tuple(read)
 
     @property
@@ -138,71 +149,98 @@ def compile_plan(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -> Plan:
 
     Raises `RecipeError` for a recipe the method cannot carry out.
     """
-    code = _code(recipe.dtype)
     if recipe.path is not None:
-        return _stack(recipe, checkpoints, code)
-    outputs, tied = _merged(recipe.merge, checkpoints, code)
+        return _stack(recipe, checkpoints)
+    part = _merged(recipe, recipe.embed_from, checkpoints, _code(recipe.dtype))
+    return _plan(recipe, part, outputs=part.outputs, config=part.config, tied=part.tied)
+
+
+def _plan(
+    recipe: Recipe, part: _Part, *, outputs: tuple[Output, ...], config: Mapping[str, Any], tied: bool
+) -> Plan:
+    """Return the plan of `outputs` in the words of `part`."""
+    vocabulary = part.vocabulary
     return Plan(
         outputs=outputs,
-        config=_edited(checkpoints[recipe.template].config, recipe.dtype, tied=tied),
+        config=_edited(config, recipe.dtype, tied=tied, vocabulary=vocabulary),
         template=recipe.template,
         seed=recipe.seed,
+        tokenizer=vocabulary.tokenizer if vocabulary else TokenizerFiles(folder=part.home),
+        special=vocabulary.special if vocabulary else None,
     )
 
 
-def _merged(
-    merge: Merge, checkpoints: Mapping[str, Checkpoint], code: str | None
-) -> tuple[tuple[Output, ...], bool]:
-    """Return the tensors of a merge, and whether its head is its embedding."""
-    template = merge.base or merge.sources[0]
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    """A merge, or a model of a path as if it were one; `vocabulary` is None if it is that of `home`."""
+
+    outputs: tuple[Output, ...]
+    config: Mapping[str, Any]
+    home: Path
+    tied: bool
+    vocabulary: Vocabulary | None = None
+
+
+def _merged(recipe: Recipe, name: str, checkpoints: Mapping[str, Checkpoint], code: str | None) -> _Part:
+    """Return a merge of the recipe as a whole, its floats in the dtype `code` (None: as the template's)."""
+    merge, template = recipe.merges[name], recipe.read_by(name)[0]
     used = {name: checkpoints[name] for name in (template, *merge.sources)}
-    structures = {name: read_architecture(model.specs, model.config) for name, model in used.items()}
+    structures = {name: read_structure(model) for name, model in used.items()}
     _check_sources(merge)
     _check_groups(merge, structures[template].layers)
     _check_measured(merge, used)
-    names = _output_names(used[template], structures)
-    planner = _Planner(merge=merge, used=used, structures=structures, template=template)
+    words = recipe.tokenizer
+    if words is not None and name != recipe.embed_from:
+        words = BASE  # its layers are wanted, not its words
+    vocabulary = merged_vocabulary(words, template=template, base=merge.base, models=used)
+    planner = _Planner(
+        merge=merge,
+        used=used,
+        structures=structures,
+        template=template,
+        vocabulary=vocabulary,
+        untie=recipe.untie,
+    )
+    names, tied = planner.names()
     outputs = tuple(planner.output(name, code) for name in names)
     _check_surveys(outputs)
-    tied = not any(structure.head in names for structure in structures.values() if structure.head)
-    return outputs, tied
+    config, home = used[template].config, used[template].home
+    return _Part(outputs=outputs, config=config, home=home, tied=tied, vocabulary=vocabulary)
 
 
-def _stack(recipe: Recipe, checkpoints: Mapping[str, Checkpoint], code: str | None) -> Plan:
-    """Return the plan of a path: each tensor is one of a model or merge, under the name of its slot."""
-    path = recipe.path or ()
-    parts: dict[str, tuple[Output, ...]] = {}
-    members: dict[str, Member] = {}
-    for name in recipe.parts:
-        parts[name], config = _part(recipe, name, checkpoints)
-        specs = {output.name: output.spec for output in parts[name]}
-        members[name] = Member(name=name, config=config, specs=specs)
-    check_layers(recipe.embed_from, path, members)
-    made = {name: {output.name: output for output in part} for name, part in parts.items()}
-    outputs = tuple(_routed(each, made[each.part][each.tensor], code) for each in route(recipe, members))
-    config = config_along(recipe.embed_from, path, members)
-    return Plan(
-        outputs=outputs,
-        config=_edited(config, recipe.dtype, tied=is_tied(recipe, members)),
-        template=recipe.template,
-        seed=recipe.seed,
-        parts={name: part for name, part in parts.items() if surveyed(part)},
-    )
-
-
-def _part(
-    recipe: Recipe, name: str, checkpoints: Mapping[str, Checkpoint]
-) -> tuple[tuple[Output, ...], Mapping[str, Any]]:
-    """Return the tensors and the config of a model or merge of a path, in its own dtypes."""
-    if name in recipe.merges:
-        outputs, _ = _merged(recipe.merges[name], checkpoints, None)
-        return outputs, checkpoints[recipe.read_by(name)[0]].config
-    model = checkpoints[name]
-    copies = (
+def _alone(name: str, model: Checkpoint) -> _Part:
+    """Return a source as it is; of a tied one no copy of the embedding as head."""
+    structure = read_structure(model)
+    outputs = tuple(
         Output(name=tensor, spec=spec, operation=Copy(operand=Operand(model=name, tensor=tensor)))
         for tensor, spec in model.specs.items()
+        if not (structure.tied and tensor == structure.head)
     )
-    return tuple(copies), model.config
+    return _Part(outputs=outputs, config=model.config, home=model.home, tied=structure.tied)
+
+
+def _stack(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -> Plan:
+    """Return the plan of a path: each tensor is one of a model or merge, under the name of its slot."""
+    path, code = recipe.path or (), _code(recipe.dtype)
+    parts = {
+        name: _merged(recipe, name, checkpoints, None)
+        if name in recipe.merges
+        else _alone(name, checkpoints[name])
+        for name in recipe.parts
+    }
+    members = {
+        name: Member(name=name, config=part.config, specs={each.name: each.spec for each in part.outputs})
+        for name, part in parts.items()
+    }
+    check_layers(recipe.embed_from, path, members)
+    made = {name: {output.name: output for output in part.outputs} for name, part in parts.items()}
+    outputs = tuple(_routed(each, made[each.part][each.tensor], code) for each in route(recipe, members))
+    config = config_along(recipe.embed_from, path, members)
+    plan = _plan(
+        recipe, parts[recipe.embed_from], outputs=outputs, config=config, tied=is_tied(recipe, members)
+    )
+    looked_at = {name: part.outputs for name, part in parts.items() if surveyed(part.outputs)}
+    return replace(plan, parts=looked_at)
 
 
 def _routed(route: Route, part: Output, code: str | None) -> Output:
@@ -219,19 +257,46 @@ class _Planner:
     used: Mapping[str, Checkpoint]
     structures: Mapping[str, Architecture]
     template: str
+    vocabulary: Vocabulary | None
+    untie: bool
+
+    def names(self) -> tuple[list[str], bool]:
+        """Return the tensors of the merged model, and whether its head is its embedding.
+
+        It is if that holds for every model, unless it is to be untied; then a head of its own is written.
+        """
+        heads = dict.fromkeys(each.head for each in self.structures.values() if each.head)
+        names = list(self.used[self.template].specs)
+        if all(each.tied for each in self.structures.values()):
+            if not self.untie:
+                return [name for name in names if name not in heads], True
+            heads = heads or {self._new_head(): None}
+        return [*names, *(head for head in heads if head not in names)], False
+
+    def _new_head(self) -> str:
+        """Return the name of the head that a merge of tied models gets."""
+        model_type = self.structures[self.template].model_type
+        if (name := head_name(model_type)) is None:
+            raise RecipeError(
+                f"the output head of a `{model_type}` is its embedding and has no name of its own, so "
+                "it cannot be untied; leave out `untie`"
+            )
+        return name
 
     def output(self, name: str, code: str | None) -> Output:
-        home = self._find(self.template, name)
+        found = self._aligned(name)
+        home = found[self.template]
         if home is None:
             raise CheckpointError(f"`{self.template}` has no `{name}`")
         spec = self.used[self.template].specs[home.tensor]
         if not spec.is_float:
             return Output(name=name, spec=spec, operation=Copy(operand=home))
-        target = TensorSpec(dtype=code or spec.dtype, shape=spec.shape)
-        return Output(name=name, spec=target, operation=self._operation(name, home))
+        shape = (home.rows.length, *spec.shape[1:]) if home.rows else spec.shape
+        target = TensorSpec(dtype=code or spec.dtype, shape=shape)
+        return Output(name=name, spec=target, operation=self._operation(name, home, found))
 
-    def _operation(self, name: str, home: Operand) -> Operation:
-        found = [self._find(source, name) for source in self.merge.sources]
+    def _operation(self, name: str, home: Operand, models: Mapping[str, Operand | None]) -> Operation:
+        found = [models[source] for source in self.merge.sources]
         operands = tuple(operand for operand in found if operand is not None)
         if len(operands) < len(found):
             _log.warning("`%s` is not in every source: copied from `%s`", name, self.template)
@@ -269,6 +334,32 @@ class _Planner:
             raise RecipeError(f"the {kind} files of the sources disagree on how `{name}` is stored")
         return tuple(found), turned == {True}
 
+    def _aligned(self, name: str) -> dict[str, Operand | None]:
+        """Return each model's operand for `name`, its rows matched where they stand for tokens."""
+        found = {model: self._find(model, name) for model in self.used}
+        there = {model: operand for model, operand in found.items() if operand is not None}
+        if self.vocabulary is None or not self._by_token(name, there):
+            return found
+        rows = tuple((model, self._spec(operand).shape[0]) for model, operand in there.items())
+        for model, operand in there.items():
+            if (gathered := self.vocabulary.row_map(model, rows)) is not None:
+                donors = tuple(there[pick.model] for pick in gathered.picks)
+                found[model] = replace(operand, rows=gathered, donors=donors)
+        return found
+
+    def _by_token(self, name: str, there: Mapping[str, Operand]) -> bool:
+        """Return whether a row of `name` stands for a token in every model that has it."""
+        if not is_vocabulary(name):
+            return False
+        return all(
+            self._spec(operand).shape[:1]
+            == self.used[model].specs[self.structures[model].embedding].shape[:1]
+            for model, operand in there.items()
+        )
+
+    def _spec(self, operand: Operand) -> TensorSpec:
+        return self.used[operand.model].specs[operand.tensor]
+
     def _method(self, name: str) -> MergeMethod:
         """Return the merge's method with the parameters in force at the tensor `name`."""
         structure, kind = self.structures[self.template], plugins.load("methods", self.merge.method)
@@ -299,12 +390,13 @@ class _Planner:
 
     def _find(self, model: str, name: str) -> Operand | None:
         """Return where `model` keeps `name`; a tied model's head is its embedding."""
-        if name in self.used[model].specs:
-            return Operand(model=model, tensor=name)
         structure = self.structures[model]
         heads = {each.head for each in self.structures.values()}
-        if structure.tied and name in heads:
+        beyond = name not in self.used[self.template].specs  # only a head is added to those
+        if structure.tied and (name in heads or beyond):
             return Operand(model=model, tensor=structure.embedding)
+        if name in self.used[model].specs:
+            return Operand(model=model, tensor=name)
         return None
 
 
@@ -354,15 +446,6 @@ def _check_groups(merge: Merge, layers: int) -> None:
             )
 
 
-def _output_names(template: Checkpoint, structures: Mapping[str, Architecture]) -> list[str]:
-    """Return the template's tensors, and an output head if any source has one of its own."""
-    names = list(template.specs)
-    for structure in structures.values():
-        if structure.head and structure.head not in names:
-            names.append(structure.head)
-    return names
-
-
 def _check_surveys(outputs: tuple[Output, ...]) -> None:
     keys = {survey_key(output.operation) for output in outputs} - {None}
     if len(keys) > 1:
@@ -372,11 +455,23 @@ def _check_surveys(outputs: tuple[Output, ...]) -> None:
         )
 
 
-def _edited(config: Mapping[str, Any], dtype: str | None, *, tied: bool) -> dict[str, Any]:
-    """Return the config of the merged model: its dtype, and whether the head is the embedding."""
+def _edited(
+    config: Mapping[str, Any], dtype: str | None, *, tied: bool, vocabulary: Vocabulary | None
+) -> dict[str, Any]:
+    """Return the config of the merged model: its dtype, its words, and whether the head is the embedding."""
     edited = dict(config)
     if dtype is not None:
         edited.pop("torch_dtype", None)
         edited["dtype"] = dtype
-    edited["tie_word_embeddings"] = tied
+    parts = [edited]
+    if isinstance(config.get("text_config"), dict):
+        edited["text_config"] = dict(config["text_config"])
+        parts.append(edited["text_config"])
+    for part in parts:
+        if part is edited or "tie_word_embeddings" in part:
+            part["tie_word_embeddings"] = tied
+        if vocabulary is not None:
+            part |= {key: vocabulary.length for key in _SIZES if key in part}
+    if vocabulary is not None and vocabulary.special is not None:
+        edited = with_special(edited, vocabulary.special)
     return edited

@@ -10,6 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from evomerge import plugins
+from evomerge.checkpoints.architecture import is_vocabulary
+from evomerge.checkpoints.embeddings import common_submatrix
 from evomerge.checkpoints.folder import Checkpoint
 from evomerge.checkpoints.tensors import DictSource, Library, TensorSource
 from evomerge.errors import MergeError
@@ -48,13 +50,18 @@ def merge_tensors(
     `inputs_first` says that two-dimensional weights are stored `(in, out)`. `keep_masks`, one dict per
     model (1 = kept), replace random draws.
 
+    With `compat="mergekit"`, embeddings and heads of different sizes are cut to their common part by
+    methods of weights (`linear`, `slerp`), as mergekit does where nothing is said of tokenizers.
+
     Raises `MergeError` for a shape mismatch, a NaN or infinite input, or parameters the method rejects.
     """
+    kind = plugins.load("methods", method)
+    _check(method, kind, base, len(models))
+    if compat == "mergekit" and kind.on == "weights":
+        base, models = _cut(base, models)
     sources: dict[str, TensorSource] = {f"model{i}": DictSource(model) for i, model in enumerate(models)}
     everything = {**({_BASE: DictSource(base)} if base is not None else {}), **sources}
     measured = _measured(method, statistics, len(models))
-    kind = plugins.load("methods", method)
-    _check(method, kind, base, len(models))
     bound = bind(kind, params, len(models), compat=compat)
     template = _BASE if base is not None else "model0"
 
@@ -127,6 +134,25 @@ def _measured(
             f"`{method}` needs `statistics` ({kind.statistic}) of {count} models, found {len(given)}"
         )
     return {f"model{i} {kind.statistic}": DictSource(each) for i, each in enumerate(given)}
+
+
+_Tensors = Mapping[str, Tensor]
+
+
+def _cut(base: _Tensors | None, models: Sequence[_Tensors]) -> tuple[_Tensors | None, list[_Tensors]]:
+    """Return the tensors, embeddings and heads cut to the rows and columns that every model has."""
+    everything = [dict(model) for model in models]
+    everything += [dict(base)] if base is not None else []
+    for name in filter(is_vocabulary, list(everything[-1])):
+        having = [model for model in everything if name in model]
+        shapes = sorted({tuple(model[name].shape) for model in having})
+        if len(shapes) > 1 and {len(shape) for shape in shapes} == {2}:
+            _log.warning("`%s` is of different sizes %s: cut to the common part", name, shapes)
+            cut = common_submatrix([model[name] for model in having])
+            for model, tensor in zip(having, cut, strict=True):
+                model[name] = tensor
+    count = len(models)
+    return everything[count] if base is not None else None, list(everything[:count])
 
 
 def _check(method: str, kind: Any, base: object, count: int) -> None:

@@ -57,8 +57,13 @@ def _front_matter(recipe: Recipe) -> str:
 def _made_of(recipe: Recipe) -> str:
     lines = [f"Made with evomerge by {_how(recipe)} from:\n"]
     bases = [merge.base for merge in recipe.merges.values()]
+    merged = [name for part in recipe.parts for name in recipe.read_by(part)]
     for name, ref in recipe.models.items():
         role = "base" if name in bases else "source"
+        if ref.adapts is not None:
+            role += f", a LoRA adapter of {ref.adapts}"
+        elif name not in merged:
+            role = "adapted"
         pinned = f", content `{ref.digest}`" if ref.digest else ""
         lines.append(f"- **{name}** ({role}): `{_shown(ref.source)}`{pinned}")
     return "\n".join(lines) + "\n"

@@ -9,10 +9,13 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from evomerge.archive.files import replace_folder
 from evomerge.checkpoints.folder import Checkpoint
 from evomerge.checkpoints.tensors import open_library
+from evomerge.checkpoints.tokenizer import CARRIED
+from evomerge.checkpoints.vocabulary import special_ids, with_special
 from evomerge.errors import ExportError, RequestError
 from evomerge.evaluate.evaluator import device_named
 from evomerge.merge.disk import SHARD_BYTES, write_weights
@@ -22,13 +25,10 @@ from evomerge.publish.card import Found, model_card, published
 from evomerge.publish.sources import Paths, open_sources, pinned
 from evomerge.recipe import Recipe, to_yaml
 
-_CARRIED = (
-    "generation_config.json", "chat_template.jinja", "chat_template.json", "tokenizer.json",
-    "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model",
-    "vocab.json", "vocab.txt", "merges.txt", "spiece.model", "LICENSE", "LICENSE.txt", "LICENSE.md",
-)  # fmt: skip
+_LICENCES = ("LICENSE", "LICENSE.txt", "LICENSE.md")
+_GENERATION = "generation_config.json"
 _RECIPE = "recipe.yaml"
-_WRITTEN = ("config.json", "README.md", _RECIPE)
+_WRITTEN = ("config.json", "README.md", _RECIPE, _GENERATION, *CARRIED, *_LICENCES)
 _WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
 _SPARE_BYTES = 64 << 20
 
@@ -46,6 +46,7 @@ def write_checkpoint(
     keep: Iterable[Path] = (),
     begun: Callable[[], None] | None = None,
     overwrite: bool = False,
+    allow_pickle: bool = False,
     shard_bytes: int = SHARD_BYTES,
 ) -> Path:
     """Write `recipe` as a checkpoint folder at `target` and return its path.
@@ -59,7 +60,7 @@ def write_checkpoint(
     """
     target = Path(target).absolute()
     _check_target(target, overwrite)
-    sources = open_sources(recipe, paths or {})
+    sources = open_sources(recipe, paths or {}, allow_pickle=allow_pickle)
     _check_apart(target, [*(source.path for source in sources.values()), *keep])
     _check_replaceable(target)
     recipe = pinned(recipe, sources, paths or {})
@@ -110,7 +111,7 @@ def _check_replaceable(target: Path) -> None:
                 f"{target} is no checkpoint that evomerge wrote (it has no {name}), so it is not overwritten"
             )
     for entry in sorted(target.iterdir()):
-        if entry.name not in (*_CARRIED, *_WRITTEN) and not _WEIGHTS.fullmatch(entry.name):
+        if entry.name not in _WRITTEN and not _WEIGHTS.fullmatch(entry.name):
             raise RequestError(
                 f"{target} holds `{entry.name}`, which evomerge did not write; move it away first"
             )
@@ -146,7 +147,7 @@ def _beside(target: Path) -> Iterator[Path]:
 
 
 def _write(plan: Plan, sources: Mapping[str, Checkpoint], folder: Path, shard_bytes: int) -> None:
-    """Write weights, config and everything the template's tokenizer needs."""
+    """Write weights, configs and tokenizer."""
     library = open_library(sources, plan.models)
     try:
         execution = Execution(plan, library, device=device_named("auto"))
@@ -154,7 +155,25 @@ def _write(plan: Plan, sources: Mapping[str, Checkpoint], folder: Path, shard_by
     finally:
         library.close()
     (folder / "config.json").write_text(json.dumps(plan.config, indent=2) + "\n", encoding="utf-8")
-    for name in _CARRIED:
-        source = sources[plan.template].path / name
-        if source.is_file():
-            shutil.copyfile(source, folder / name)
+    assert plan.tokenizer is not None  # plans of recipes have one
+    plan.tokenizer.write(folder)
+    template = sources[plan.template].home
+    if plan.special is not None:
+        _write_generation(folder, template, plan.tokenizer.folder, plan.special)
+    for name in _LICENCES if plan.special is not None else (*_LICENCES, _GENERATION):
+        if (template / name).is_file():
+            shutil.copyfile(template / name, folder / name)
+
+
+def _write_generation(folder: Path, template: Path, words: Path, special: Mapping[str, Any]) -> None:
+    """Write the template's generation config with the special tokens of the model whose words it has."""
+    own, theirs = (_table(source / _GENERATION) for source in (template, words))
+    if own or theirs:
+        content = with_special(own, special_ids(theirs) or special)
+        (folder / _GENERATION).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _table(file: Path) -> dict[str, Any]:
+    """Return the content of a JSON file, nothing if it is not there."""
+    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return content

@@ -20,11 +20,13 @@ def export_trial(
     paths: Paths,
     overwrite: bool,
     verify: bool,
+    allow_pickle: bool = False,
     begun: Callable[[], None] | None = None,
 ) -> Path:
     """Write trial `number` as a checkpoint at `target` and return its path.
 
-    `paths` says which sources lie elsewhere than where the search read them; `begun` is called when all is
+    `paths` says which sources lie elsewhere than where the search read them; `allow_pickle` also reads
+    pickled weights, which a search that was allowed to has allowed already; `begun` is called when all is
     checked and the writing begins. Raises `RequestError` if the trial, the sources or the target will not do,
     `ExportError` if `verify` and the written checkpoint does not score what the search recorded.
     """
@@ -40,6 +42,7 @@ def export_trial(
         keep=[run.folder.path],
         begun=begun,
         overwrite=overwrite,
+        allow_pickle=allow_pickle or run.record.allow_pickle,
     )
 
 

@@ -23,6 +23,7 @@ def export(
     paths: Mapping[str, str | Path] | None = None,
     overwrite: bool = False,
     verify: bool = True,
+    allow_pickle: bool = False,
 ) -> Path:
     """Write a checkpoint that `from_pretrained` loads to the folder `target` and return its path.
 
@@ -30,7 +31,8 @@ def export(
     number, the most balanced of the front (`knee`), or the `best` in an objective (default: the first).
     What is written is held to its recorded score unless `verify` is false; a recipe has none, so these
     four are refused for it. `paths` gives folders of source models by name, for those that lie elsewhere
-    than the run or recipe says.
+    than the run or recipe says; `allow_pickle` reads sources whose weights are pickled
+    (`checkpoints/pickled.py` says what that risks).
 
     Raises `RequestError` if something asked for does not exist or fit, `ExportError` if the written
     checkpoint does not score as recorded; the target is then as it was.
@@ -38,12 +40,15 @@ def export(
     found = opened(what) if isinstance(what, str | Path) else what
     if isinstance(found, Run):
         number = chosen(found, trial=trial, best=best, knee=knee)
-        return export_trial(found, number, target, paths=paths or {}, overwrite=overwrite, verify=verify)
+        return export_trial(
+            found, number, target,
+            paths=paths or {}, overwrite=overwrite, verify=verify, allow_pickle=allow_pickle,
+        )  # fmt: skip
     _refuse(
         {"--trial": trial is not None, "--best": best is not None, "--knee": knee, "--no-verify": not verify}
     )
     check_known(paths or {}, places_in(found))
-    return write_checkpoint(found, target, paths=paths, overwrite=overwrite)
+    return write_checkpoint(found, target, paths=paths, overwrite=overwrite, allow_pickle=allow_pickle)
 
 
 def opened(path: str | Path, *, storage: str | None = None) -> Run | Recipe:

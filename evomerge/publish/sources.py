@@ -7,12 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from evomerge import plugins
+from evomerge.checkpoints.adapters import adapted_by, check_base, check_whole
 from evomerge.checkpoints.compatible import check_compatible, check_stackable
-from evomerge.checkpoints.digest import digest, file_digest
-from evomerge.checkpoints.folder import Checkpoint, open_checkpoint
+from evomerge.checkpoints.digest import digests, file_digest
+from evomerge.checkpoints.folder import Checkpoint
 from evomerge.checkpoints.locate import canonical, locate, locate_statistics
 from evomerge.checkpoints.measured import Measured, check_measured_on, statistics_name
-from evomerge.checkpoints.models import with_statistics
+from evomerge.checkpoints.models import open_models, with_statistics
 from evomerge.errors import CheckpointError, RequestError, unknown
 from evomerge.merge.method import statistic_of
 from evomerge.recipe import ModelRef, Recipe
@@ -36,16 +37,30 @@ def places_in(recipe: Recipe) -> list[str]:
     return [*recipe.models, *measured]
 
 
-def open_sources(recipe: Recipe, paths: Paths) -> dict[str, Checkpoint]:
+def open_sources(recipe: Recipe, paths: Paths, *, allow_pickle: bool = False) -> dict[str, Checkpoint]:
     """Return the models the recipe uses, opened: those in `paths`, the others where their sources lead.
 
     Raises `RequestError` if one is missing or broken, or they cannot be merged with one another.
     """
-    opened = {name: open_checkpoint(_folder(name, recipe.models[name], paths)) for name in recipe.used}
+    folders = {
+        name: _folder(name, recipe.models[name], paths, allow_pickle=allow_pickle) for name in recipe.used
+    }
+    adapts: dict[str, str] = {}
+    for name, folder in folders.items():
+        over = adapted_by(name, folder, recipe.models[name].adapts, recipe.base_of(name))
+        if over is not None:
+            check_whole(name, over, folders[over])
+            adapts[name] = over
+    opened = open_models(folders, adapts, allow_pickle=allow_pickle)
+    for name, over in adapts.items():
+        if recipe.models[name].adapts is None:
+            check_base(name, folders[name], over, recipe.models[over].source, opened[over])
+    by_token = recipe.tokenizer is not None
     if recipe.path is not None:
-        check_stackable(opened)
+        check_stackable(opened, by_token=by_token)
     for part in recipe.merges:
-        check_compatible({name: opened[name] for name in recipe.read_by(part)})
+        read = recipe.with_adapted(recipe.read_by(part))
+        check_compatible({name: opened[name] for name in read}, by_token=by_token)
     for name, files in _all_statistics(recipe, paths).items():
         opened[name] = with_statistics(opened[name], name, files)
     return opened
@@ -57,17 +72,21 @@ def pinned(recipe: Recipe, sources: Mapping[str, Checkpoint], paths: Paths) -> R
     The origin is a hub id only where that is known: the hub's cache holds the model, or its content is
     what the recipe says. Raises `RequestError` where it is not.
     """
+    content = digests(sources)
     models = {
-        name: _pinned(name, recipe.models[name], checkpoint, chosen=name in paths)
+        name: _pinned(name, recipe.models[name], checkpoint, content[name], chosen=name in paths)
         for name, checkpoint in sources.items()
     }
+    for name, checkpoint in sources.items():
+        if checkpoint.adaptation is not None and models[name].adapts is None:
+            models[name] = replace(models[name], adapts=recipe.base_of(name))
     return replace(recipe, models=models)
 
 
-def _folder(name: str, ref: ModelRef, paths: Paths) -> Path:
+def _folder(name: str, ref: ModelRef, paths: Paths, *, allow_pickle: bool) -> Path:
     if name not in paths:
         try:
-            return locate(ref.source, revision=ref.revision)
+            return locate(ref.source, revision=ref.revision, allow_pickle=allow_pickle)
         except CheckpointError as error:
             raise CheckpointError(f"{error}; say where it lies with `--source {name}=FOLDER`") from error
     path = Path(paths[name]).absolute()
@@ -99,8 +118,7 @@ def _statistics(name: str, ref: ModelRef, paths: Paths) -> dict[str, Path]:
     return found
 
 
-def _pinned(name: str, ref: ModelRef, checkpoint: Checkpoint, *, chosen: bool) -> ModelRef:
-    found = digest(checkpoint)
+def _pinned(name: str, ref: ModelRef, checkpoint: Checkpoint, found: str, *, chosen: bool) -> ModelRef:
     if ref.digest not in (None, found):
         raise RequestError(
             f"the model in {checkpoint.path} is not the `{name}` of the recipe: its content digest is "

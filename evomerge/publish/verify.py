@@ -8,7 +8,7 @@ from typing import Any
 
 import transformers
 
-from evomerge.checkpoints.folder import open_checkpoint
+from evomerge.checkpoints.tokenizer import TokenizerFiles
 from evomerge.errors import ExportError
 from evomerge.evaluate.brief import Brief
 from evomerge.evaluate.evaluator import ItemScoring, device_named, only_compute
@@ -42,7 +42,7 @@ def score_folder(folder: Path, brief: Brief) -> dict[str, float]:
         folder, dtype="auto", local_files_only=True, trust_remote_code=False
     )
     model.to(device_named(brief.device)).eval()
-    scores, _ = ItemScoring(brief).score(model, open_checkpoint(folder), "search")
+    scores, _ = ItemScoring(brief).score(model, TokenizerFiles(folder=folder), "search")
     return scores
 
 

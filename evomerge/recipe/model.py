@@ -29,12 +29,14 @@ Settled: TypeAlias = Value | Mapping[str, Value | None] | None
 class ModelRef:
     """A source model: a folder, a hub id or `zoo:NAME`; `digest` pins its content once resolved.
 
-    `fisher` and `gram` are files of what was measured on it, pinned likewise.
+    `fisher` and `gram` are files of what was measured on it, pinned likewise. Where it is a LoRA adapter,
+    `adapts` names the model it changes (None: the merge's base).
     """
 
     source: str
     revision: str | None = None
     digest: str | None = None
+    adapts: str | None = None
     fisher: str | None = None
     fisher_digest: str | None = None
     gram: str | None = None
@@ -58,7 +60,9 @@ class ModelRef:
     @property
     def content(self) -> Any:
         """What its tensors and statistics depend on, as JSON values; a digest stands for its place."""
-        tensors = self.digest or [self.source, self.revision]
+        tensors: Any = self.digest or [self.source, self.revision]
+        if self.adapts is not None:
+            tensors = [tensors, self.adapts]
         measured = {kind: digest or path for kind, (path, digest) in self.measured.items()}
         return [tensors, measured] if measured else tensors
 
@@ -118,7 +122,10 @@ class Merge:
 class Recipe:
     """What to build: the only merge, or the layers of `path` (bottom to top) between its `ends`.
 
-    `dtype` is that of the merged tensors (None: as the template's).
+    `dtype` is that of the merged tensors (None: as the template's). `tokenizer` is `base` (the template's),
+    `union` or a model's name, and matches the models' tokens by their strings; None: the models share one.
+    Models whose output head is their embedding (tied) merge to one like them, unless `untie` gives it a head
+    of its own with the parameters of `head`.
     """
 
     models: Mapping[str, ModelRef]
@@ -127,6 +134,8 @@ class Recipe:
     ends: Ends = NO_ENDS
     dtype: str | None = None
     seed: int = 0
+    tokenizer: str | None = None
+    untie: bool = False
 
     def __post_init__(self) -> None:
         if self.path is None:
@@ -139,6 +148,9 @@ class Recipe:
                     raise RecipeError(unknown("model", name, self.models))
             if not merge.sources:
                 raise RecipeError("a merge needs at least one source, found none")
+        for name, ref in self.models.items():
+            if ref.adapts is not None and ref.adapts not in self.models:
+                raise RecipeError(f"`models.{name}.adapts`: {unknown('model', ref.adapts, self.models)}")
 
     def _check_no_path(self) -> None:
         if len(self.merges) != 1:
@@ -158,6 +170,11 @@ class Recipe:
         for name in self.merges:
             if name not in self.parts:
                 raise RecipeError(f"the path takes nothing from the merge `{name}`; leave the merge out")
+        if self.tokenizer is not None and not self.embed_from == self.head_from in self.merges:
+            raise RecipeError(
+                "`tokenizer` matches the tokens of merged models, so a path needs embedding and head of one "
+                f"merge, found `{self.embed_from}` and `{self.head_from}`; name it in `ends`"
+            )
 
     def __hash__(self) -> int:
         return hash(self.key)
@@ -201,8 +218,18 @@ class Recipe:
 
     @property
     def used(self) -> tuple[str, ...]:
-        """The models it reads, each once, the template first."""
-        return tuple(dict.fromkeys(name for part in self.parts for name in self.read_by(part)))
+        """The models it needs, each once, the template first: those it reads, and what those adapt."""
+        return self.with_adapted(tuple(name for part in self.parts for name in self.read_by(part)))
+
+    def with_adapted(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the models of these names, each once, and those that they are said to adapt."""
+        under = (self.models[name].adapts for name in names)
+        return tuple(dict.fromkeys((*names, *(name for name in under if name is not None))))
+
+    def base_of(self, source: str) -> str | None:
+        """Return the base of the merges that a source goes into, if they have but one."""
+        bases = {merge.base for merge in self.merges.values() if source in merge.sources}
+        return bases.pop() if len(bases) == 1 else None
 
     def read_by(self, part: str) -> tuple[str, ...]:
         """Return the models that a model or merge reads, the merge's template first."""
@@ -217,9 +244,12 @@ class Recipe:
 
         Names of merges and of unused models do not matter; a digest stands for its source.
         """
-        used = set(self.used)
-        models = {name: ref.content for name, ref in self.models.items() if name in used}
+        models = {name: ref.content for name, ref in self.models.items() if name in self.used}
         content = [models, *self._content(), self.dtype, self.seed]
+        if self.tokenizer is not None:
+            content.append("base" if self.tokenizer == self.template else self.tokenizer)
+        if self.untie:
+            content.append({"untie": True})
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

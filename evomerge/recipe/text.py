@@ -28,6 +28,10 @@ def to_yaml(recipe: Recipe) -> str:
         content["path"] = [_slot(slot) for slot in recipe.path]
     if recipe.ends != NO_ENDS:
         content["ends"] = _ends(recipe.ends)
+    if recipe.tokenizer is not None:
+        content["tokenizer"] = recipe.tokenizer
+    if recipe.untie:
+        content["untie"] = True
     if recipe.dtype is not None:
         content["dtype"] = recipe.dtype
     content["seed"] = recipe.seed
@@ -44,12 +48,17 @@ def from_yaml(text: str) -> Recipe:
     for key, kind in _OTHERS.items():
         if isinstance(content, dict) and key in content:
             raise RecipeError(f"this is {kind}, not a recipe of evomerge (it has `{key}`)")
-    top = _keys(content, "recipe", {"models"}, {"merges", "path", "ends", "dtype", "seed"})
+    optional = {"merges", "path", "ends", "dtype", "seed", "tokenizer", "untie"}
+    top = _keys(content, "recipe", {"models"}, optional)
     models = {str(name): _read_model(name, ref) for name, ref in _table(top["models"], "models")}
     merges = {str(name): _read_merge(name, merge) for name, merge in _table(top.get("merges", {}), "merges")}
     seed, dtype = top.get("seed", 0), _word(top.get("dtype"), "dtype", empty=True)
     if type(seed) is not int:
         raise RecipeError(f"`seed` must be a whole number, found {seed!r}")
+    tokenizer = _word(top.get("tokenizer"), "tokenizer", empty=True)
+    untie = top.get("untie", False)
+    if not isinstance(untie, bool):
+        raise RecipeError(f"`untie` must be true or false, found {untie!r}")
     return Recipe(
         models=models,
         merges=merges,
@@ -57,6 +66,8 @@ def from_yaml(text: str) -> Recipe:
         ends=_read_ends(top["ends"]) if "ends" in top else NO_ENDS,
         dtype=dtype,
         seed=seed,
+        tokenizer=tokenizer,
+        untie=untie,
     )
 
 

@@ -109,6 +109,8 @@ def _baselines(genome: Genome) -> Iterator[Baseline]:
 
 def _alone(genome: Genome, label: str, model: str, weights: Mapping[str, float]) -> Baseline:
     recipe = genome.recipe("linear", params={"weight": 1.0}, sources=(model,))
+    if genome.space.tokenizer is not None:  # alone it has its own tokenizer, and no point of the space that
+        return Baseline(label=label, recipe=recipe, params=None)
     return Baseline(label=label, recipe=recipe, params=additive_point(genome, weights))
 
 

@@ -95,21 +95,33 @@ class Genome:
         groups: tuple[Group, ...] = (),
         sources: tuple[str, ...] | None = None,
     ) -> Recipe:
-        """Return a recipe over this space's models, with its dtype and mask seed."""
+        """Return a recipe over this space's models, with its dtype and mask seed.
+
+        Where tokens are matched, the base gives them to every method. A recipe of other `sources` than the
+        space's has their own tokenizer.
+        """
         kind = plugins.load("methods", method)
-        own = self.space.merge
+        own, tokenizer = self.space.merge, self.space.tokenizer if sources is None else None
         merge = Merge(
             method=method,
             sources=sources or self.space.merged,
-            base=own.base if kind.base == "needed" else None,
+            base=own.base if kind.base != "unused" or tokenizer is not None else None,
             params=params,
             groups=groups,
             compat=own.compat if own.compat in kind.compats else "evomerge",
         )
         used = {merge.base, *merge.sources}
+        used |= {self.models[name].adapts for name in merge.sources if name in self.models}
         statistic = statistic_of(kind)
         models = {name: ref.informed_by(statistic) for name, ref in self.models.items() if name in used}
-        return Recipe(models=models, merges={"merged": merge}, dtype=self.space.dtype, seed=self.space.seed)
+        return Recipe(
+            models=models,
+            merges={"merged": merge},
+            dtype=self.space.dtype,
+            seed=self.space.seed,
+            tokenizer=tokenizer,
+            untie=self.space.untie,
+        )
 
     @cached_property
     def _parameters(self) -> dict[str, Parameter]:

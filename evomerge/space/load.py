@@ -110,9 +110,18 @@ def _contradictions(space: Space) -> Iterator[tuple[KeyPath, str]]:
     named = [(("merge", "base"), space.merge.base)] if space.merge.base else []
     listed = space.merge.sources or []
     named += [(("merge", "sources", i), name) for i, name in enumerate(listed)]  # type: ignore[misc]
+    named += [
+        (("sources", name, "adapts"), source.adapts)  # type: ignore[misc]
+        for name, source in space.sources.items()
+        if source.adapts is not None
+    ]
     for path, name in named:
         if name not in space.sources:
             yield path, _unknown("source", name, space.sources)
+    used = [*space.merged, *([space.merge.base] if space.merge.base else [])]
+    if space.tokenizer not in (None, "base", "union", *used):
+        known = ["base", "union", *used]
+        yield ("tokenizer",), _unknown("tokenizer", str(space.tokenizer), dict.fromkeys(known))
     if not space.merged:
         yield ("sources",), "leaves nothing to merge: name at least one source besides the base"
     yield from _method_mistakes(space)

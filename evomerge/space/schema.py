@@ -20,10 +20,14 @@ class _Table(BaseModel):
 
 
 class Source(_Table):
-    """A model to merge: a folder, a hub id or `zoo:NAME`; `fisher` and `gram` are statistics files of it."""
+    """A model to merge: a folder, a hub id or `zoo:NAME`; `fisher` and `gram` are statistics files of it.
+
+    Where it is a LoRA adapter, `adapts` names the source it changes; without, that is the merge's base.
+    """
 
     source: str
     revision: str | None = None
+    adapts: Name | None = None
     fisher: str | None = None
     gram: str | None = None
 
@@ -173,6 +177,10 @@ class SamplerChoice(_Table):
 class Space(_Table):
     """A validated space file.
 
+    `tokenizer` is `base`, `union` or the name of a merged model, and matches the models' tokens by their
+    strings; without it they must share one tokenizer. `untie` gives models whose output head is their
+    embedding a head of its own.
+
     `baselines` asks for more than the usual models to compare with: `greedy_soup` costs a trial per source.
 
     `batch_size` and `threads` (torch's, per CPU worker) stand here because sums, and so now and then a
@@ -192,6 +200,8 @@ class Space(_Table):
     seed: Annotated[int, Field(ge=0)] = 0
     budget: Count = 200
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    tokenizer: Name | None = None
+    untie: bool = False
     batch_size: Count = 32
     threads: Count = 1
 

@@ -8,9 +8,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from evomerge.checkpoints.dtypes import CODES, DTYPES
 from evomerge.checkpoints.folder import Checkpoint, open_checkpoint
 from evomerge.checkpoints.headers import ITEM_BYTES, TensorSpec
-from evomerge.checkpoints.tensors import CODES, DTYPES, DictSource, FileSource, Library, open_library
+from evomerge.checkpoints.tensors import DictSource, FileSource, Library, open_library
 from evomerge.errors import CheckpointError, MergeError
 
 TENSORS = {

@@ -84,7 +84,7 @@ def test_a_missing_space_file(complaint: Complaint) -> None:
         (edited("models/math", "models/gpt2"), "space.yaml:1: `sources.math`: `math` cannot be merged with `base`: its architecture is gpt2, not llama"),
         (edited("models/math", "models/taller"), "space.yaml:1: `sources.math`: `math` cannot be merged with `base`: its number of layers is 3, not 2"),
         (edited("models/math", "models/words"), "space.yaml:1: `sources.math`: `math` cannot be merged with `base`: the vocabularies differ (2 tokens missing, 2 extra, …"),
-        (edited("models/math", "models/lora"), "space.yaml:1: `sources.math`: …/models/lora is a LoRA adapter, not a whole model: merge it into its base first (PEFT's `merge_and_unload`)"),
+        (edited("models/math", "models/lora"), "space.yaml:1: `sources.math`: `math` is an adapter for another base: it does not say what it was trained on, and `base` is `models/base`; …"),
         (edited("models/math", "models/heads"), "space.yaml:1: `sources.math`: `math` cannot be merged with `base`: its `num_attention_heads` is 4, not 2"),
         (edited("models/math", "models/gptq"), "space.yaml:1: `sources.math`: `math` is quantised (`quantization_config` in its config.json: gptq), and …"),
         (edited("models/math", "models/short"), "space.yaml:1: `sources.math`: `math` has 3 layers, but its config.json says 2: one of the two is wrong"),

@@ -180,6 +180,13 @@ def test_a_head_is_tied_only_to_the_embedding_of_its_own_model(embed: str, head:
         assert torch.equal(made[HEAD], weights[head].get(HEAD, weights[head][EMBED]))
 
 
+def test_a_tied_model_is_untied_on_request() -> None:
+    weights = {"t": tensors(7, tied=True)}
+    made, config = build(slot("t", 0), weights=weights, untie=True)
+    assert config["tie_word_embeddings"] is False
+    assert torch.equal(made[HEAD], weights["t"][EMBED])
+
+
 def test_models_of_other_depths_share_a_path() -> None:
     weights = {"a": WEIGHTS["a"], "deep": tensors(4, depth=5)}
     configs = {"a": CONFIG, "deep": {**CONFIG, "num_hidden_layers": 5}}

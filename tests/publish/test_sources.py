@@ -147,6 +147,21 @@ def test_layers_of_models_with_other_words_are_refused(models: Path, other: str)
         open_sources(stack(models, Slot(model="math", layer=0), Slot(model=other, layer=0)), {})
 
 
+def test_a_path_has_the_words_of_the_merge_that_gives_its_ends(models: Path) -> None:
+    merges = {
+        "m": Merge(method="linear", sources=("math", "wider")),
+        "n": Merge(method="linear", sources=("lang",)),
+    }
+    slots = [Slot(model=name, layer=1, scale=0.9) for name in ("m", "wider", "n", "m")]
+    recipe = replace(stack(models, *slots, merges=merges), tokenizer="union")
+    target = export(recipe, models.parent / "out")
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(target)
+    words = transformers.AutoTokenizer.from_pretrained(target)
+    wider = transformers.AutoTokenizer.from_pretrained(models / "wider")
+    assert set(words.get_vocab()) == set(wider.get_vocab())
+    assert model.lm_head.weight.shape[0] == model.config.vocab_size >= len(words)
+
+
 def test_layers_of_models_of_other_depths_may_be_stacked_but_not_merged(models: Path) -> None:
     save_llama(models / "deep", seed=5, layers=4)
     recipe = stack(models, Slot(model="math", layer=0), Slot(model="deep", layer=3))

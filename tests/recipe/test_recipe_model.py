@@ -35,6 +35,13 @@ def test_the_name_of_the_merge_does_not_matter() -> None:
     assert recipe(name="other").key == recipe().key
 
 
+def test_the_templates_tokenizer_is_the_same_by_either_name() -> None:
+    merge = replace(MERGE, base="a", sources=("b",))
+    keys = [recipe(merge, tokenizer=name).key for name in ("base", "a", "b", "union")]
+    assert keys[0] == keys[1]
+    assert len(set(keys)) == 3
+
+
 def test_unused_models_and_their_names_do_not_matter() -> None:
     for unused in ("c", "zzz"):
         assert recipe(models={**MODELS, unused: ModelRef(source="org/c")}).key == recipe().key
@@ -91,6 +98,7 @@ def test_any_change_of_the_merge_changes_the_key(merge: Merge) -> None:
     [
         {"seed": 1},
         {"dtype": "bfloat16"},
+        {"tokenizer": "base"},
         {"models": {**MODELS, "a": ModelRef(source="org/other")}},
         {"models": {**MODELS, "a": ModelRef(source="org/a", revision="main")}},
     ],

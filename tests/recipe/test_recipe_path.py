@@ -67,6 +67,26 @@ def test_the_parts_of_a_path_are_known_by_name() -> None:
     assert (turned.template, turned.used) == ("a", ("a", "b", "base"))
 
 
+def test_what_an_adapter_changes_is_needed_too() -> None:
+    models = {**MODELS, "b": ModelRef(source="org/b", adapts="c"), "c": ModelRef(source="org/c")}
+    assert recipe(models=models).used == ("base", "a", "b", "c")
+    assert [recipe().base_of(name) for name in ("a", "base")] == ["base", None]
+    two = recipe(
+        Slot(model="ab", layer=0), Slot(model="x", layer=0), merges={"ab": AB, "x": replace(AB, base="b")}
+    )
+    assert two.base_of("a") is None
+
+
+def test_tokens_are_matched_only_where_both_ends_are_of_one_merge() -> None:
+    found = recipe(tokenizer="union", ends=Ends(head="ab"))
+    assert from_yaml(to_yaml(found)) == found
+    assert found.key != recipe(ends=Ends(head="ab")).key
+    with pytest.raises(RecipeError, match="embedding and head of one merge, found `ab` and `b`"):
+        recipe(tokenizer="union")
+    with pytest.raises(RecipeError, match="embedding and head of one merge"):
+        recipe(tokenizer="union", ends=Ends(embed="b"))
+
+
 def test_a_path_is_not_one_merge() -> None:
     with pytest.raises(RecipeError, match="has a path"):
         _ = recipe().merge
@@ -111,6 +131,7 @@ CHANGED: list[dict[str, Any]] = [
     {"merges": {"ab": replace(AB, params={"normalize": True})}},
     {"dtype": "float32"},
     {"seed": 1},
+    {"untie": True},
     {"models": {**MODELS, "a": ModelRef(source="org/other")}},
 ]
 

@@ -1,5 +1,7 @@
 """Recipes as YAML."""
 
+from dataclasses import replace
+
 import pytest
 import yaml
 from hypothesis import given, settings
@@ -36,6 +38,7 @@ def layered_of(values: st.SearchStrategy[Value]) -> st.SearchStrategy[Layered]:
 def recipes(draw: st.DrawFn) -> Recipe:
     models = draw(st.dictionaries(words, refs, min_size=1, max_size=4))
     names = st.sampled_from(list(models))
+    models = {name: replace(ref, adapts=draw(st.none() | names)) for name, ref in models.items()}
     sources = tuple(draw(st.lists(names, min_size=1, max_size=3)))
     layered = layered_of(st.booleans() | numbers | words)
     by_source = st.fixed_dictionaries(dict.fromkeys(sources, layered_of(numbers)))
@@ -55,7 +58,9 @@ def recipes(draw: st.DrawFn) -> Recipe:
         models=models,
         merges={draw(words): merge},
         dtype=draw(st.none() | st.sampled_from(["float32", "bfloat16"])),
+        tokenizer=draw(st.none() | st.sampled_from(["base", "union", "a"])),
         seed=draw(st.integers()),
+        untie=draw(st.booleans()),
     )
 
 
@@ -169,8 +174,10 @@ def test_short_forms_are_read() -> None:
             r"`merges\.merged\.groups\[0\]\.weight\.a` must be a number, found 'much'",
         ),
         ("seed: 3", "seed: x", "`seed` must be a whole number, found 'x'"),
+        ("seed: 3", "untie: 1", "`untie` must be true or false, found 1"),
         ("seed: 3", "seed: 1.5", r"`seed` must be a whole number, found 1\.5"),
         ("dtype: bfloat16", "dtype: 16", "`dtype` must be a word, found 16"),
+        ("dtype: bfloat16", "tokenizer: [a]", r"`tokenizer` must be a word, found \['a'\]"),
         ("method: ties", "method: 3", r"`merges\.merged\.method` must be a word, found 3"),
         ("{source: 'zoo:base'}", "[zoo]", r"`models\.base` must be a table, found \['zoo'\]"),
         ("source: org/a", "source: 3", r"`models\.a\.source` must be a word, found 3"),

@@ -25,8 +25,8 @@ WEIGHTS = {
 }
 
 
-def genome(merge: str) -> Genome:
-    text = f"sources: {{base: b, math: m, lang: l}}\nmerge: {merge}\nobjectives: [{{task: t}}]\n"
+def genome(merge: str, more: str = "") -> Genome:
+    text = f"sources: {{base: b, math: m, lang: l}}\nmerge: {merge}\nobjectives: [{{task: t}}]\n{more}"
     models = {name: ModelRef(source=name[0]) for name in ("base", "math", "lang")}
     return Genome(space=parse_space(text), layers=4, models=models)
 
@@ -169,3 +169,14 @@ def test_a_soup_is_a_point_of_the_space_where_genes_can_say_it() -> None:
     found = baseline(soup_genome("{base: base}"), "soup of math, lang")
     assert found.params is not None
     assert {value for name, value in found.params.items() if name.startswith("weight/")} == {0.5}
+
+
+@pytest.mark.parametrize("tokenizer", ["base", "union", "lang"])
+def test_parents_keep_their_own_words_where_tokens_are_matched(tokenizer: str) -> None:
+    found = {each.label: each for each in baselines(genome("{base: base}", f"tokenizer: {tokenizer}\n"))}
+    alone, merged = LABELS[:3], LABELS[3:]
+    assert {(found[label].recipe.tokenizer, found[label].params) for label in alone} == {(None, None)}
+    assert {(found[label].recipe.tokenizer, found[label].recipe.template) for label in merged} == {
+        (tokenizer, "base")
+    }
+    assert all(found[label].params for label in merged)

@@ -41,8 +41,8 @@ def add_weighted(
     return base.add(weighted_sum(deltas, weight), alpha=scale / divisor)
 
 
-def weighted_sum(operands: Tensor, weight: Sequence[float]) -> Tensor:
-    """Return Σ wᵢ xᵢ for `operands (n, *s)` and `weight (n,)`."""
+def weighted_sum(operands: Tensor | Sequence[Tensor], weight: Sequence[float]) -> Tensor:
+    """Return Σ wᵢ xᵢ for `operands (n, *s)` and `weight (n,)`, in the dtype of the first operand."""
     total = operands[0] * weight[0]
     for operand, factor in zip(operands[1:], weight[1:], strict=True):
         total.add_(operand, alpha=factor)

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from evomerge.errors import MergeError
-from evomerge.merge.kernels.weighting import SMALLEST_SUM, weighted_sum
+from evomerge.merge.kernels.shares import SIGNED_SHARE, shares
+from evomerge.merge.kernels.weighting import weighted_sum
 from evomerge.merge.method import EVERYONES, BaseUse, Cost, MergeMethod, Operand, Site
-from evomerge.parameters import Choice, Gene, PerSource
+from evomerge.parameters import Choice, PerSource
 from evomerge.types import Value
 
 if TYPE_CHECKING:
@@ -31,10 +31,7 @@ class Linear:
     additive: ClassVar[Mapping[str, Value] | None] = None
     cost: ClassVar[Cost] = "elementwise"
 
-    weight: Annotated[
-        PerSource,
-        Gene(low=0.0, high=1.0, default=1.0, meaning="share of each model", also={"weights": float}),
-    ]
+    weight: Annotated[PerSource, SIGNED_SHARE]
     normalize: Annotated[
         bool, Choice(options=(True, False), default=True, meaning="divide by the sum of weights")
     ]
@@ -43,15 +40,8 @@ class Linear:
     def merge(self, base: Tensor | None, operands: Tensor, site: Site) -> Tensor:
         """Return Σ wᵢ θᵢ, over Σ wᵢ if normalised: `operands (n, *s)` to `(*s)`."""
         del base
-        if not self.normalize:
-            return weighted_sum(operands, self.weight)
-        total = sum(self.weight)
-        if abs(total) < SMALLEST_SUM:
-            raise MergeError(
-                f"the weights of `{site.tensor}` sum to {total:g}, so they cannot be normalised; "
-                "set `normalize: false` or keep them apart from zero"
-            )
-        return weighted_sum(operands, [weight / total for weight in self.weight])
+        weight = shares(self.weight, site.tensor) if self.normalize else self.weight
+        return weighted_sum(operands, weight)
 
 
 METHOD: type[MergeMethod] = Linear

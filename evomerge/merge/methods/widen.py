@@ -1,0 +1,101 @@
+"""WIDEN: weigh each column of each model by how much it changed in length and in direction.
+
+Yu et al. 2024, https://arxiv.org/abs/2408.03092. Columns rank within a model, models compete by softmax for
+each column, and what stands out in its model gets a fixed score instead. A column is one input of a
+matrix, one token of an embedding; one-dimensional tensors compete entry by entry with the size of their
+change. Zero columns, which give NaN in the authors' code, have no change of direction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+from evomerge.merge.kernels.ranking import ranks, rows_of
+from evomerge.merge.method import EVERYONES, BaseUse, Cost, MergeMethod, Operand, Site
+from evomerge.parameters import Gene
+from evomerge.types import Value
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Widen:
+    """The base plus task vectors whose columns are weighted by their significance."""
+
+    on: ClassVar[Operand] = "deltas"
+    base: ClassVar[BaseUse] = "needed"
+    sources: ClassVar[tuple[int, int | None]] = (1, None)
+    compats: ClassVar[tuple[str, ...]] = EVERYONES
+    additive: ClassVar[Mapping[str, Value] | None] = None
+    cost: ClassVar[Cost] = "norms"
+
+    above_average_ratio: Annotated[
+        float,
+        Gene(
+            low=0.5,
+            high=2.0,
+            default=1.0,
+            meaning="how far above its model's average a column must rank to get the fixed score",
+            also={"above_average_value_ratio": float, "t": float},
+        ),
+    ]
+    score: Annotated[
+        float,
+        Gene(
+            low=0.3,
+            high=1.2,
+            default=1.0,
+            meaning="the weight of columns that stand out",
+            also={"score_calibration_value": float, "s": float},
+        ),
+    ]
+    compat: str = "evomerge"
+
+    def merge(self, base: Tensor | None, operands: Tensor, site: Site) -> Tensor:
+        """Return θ₀ + Σ scoreᵢ δᵢ: `base (*s)` and `operands (n, *s)` to `(*s)`."""
+        assert base is not None  # `base` is declared "needed"
+        if base.ndim < 2:
+            changes = operands.double().abs()
+            scores = self._scores(changes.reshape(len(operands), -1)).reshape(operands.shape)
+        else:
+            along = -1 if site.embedding and base.ndim == 2 else -2  # where a column runs
+            length, direction = _changes(base, operands, along)
+            scores = (self._scores(_ranks(length)) + self._scores(_ranks(direction))) / 2
+            scores = scores.unsqueeze(along)
+        merged = base.clone()
+        for delta, score in zip(operands, scores, strict=True):
+            merged.addcmul_(delta, score.to(delta))
+        return merged
+
+    def _scores(self, significance: Tensor) -> Tensor:
+        """Return the score of each model's entries of `significance (n, *lead, columns)`."""
+        bar = self.above_average_ratio * significance.mean(-1, keepdim=True)
+        return significance.softmax(0).where(significance <= bar, self.score)
+
+
+def _changes(base: Tensor, deltas: Tensor, along: int) -> tuple[Tensor, Tensor]:
+    """Return how much each column changes in length, and 1 − cos of the angle: `(n, *lead, columns)`.
+
+    1 − cos is (|δ|² − (|w| − |w₀|)²) / (2 |w| |w₀|), which is exactly zero where nothing changes.
+    """
+    before = base.double().norm(dim=along)
+    length = before.new_empty((len(deltas), *before.shape))
+    direction = before.new_empty(length.shape)
+    for i, delta in enumerate(deltas):
+        after = (base.double() + delta).norm(dim=along)
+        length[i] = (after - before).abs()
+        scale = 2 * after * before
+        turned = delta.double().norm(dim=along) ** 2 - length[i] ** 2
+        direction[i] = (turned.clamp(min=0) / scale).where(scale > 0, 0.0)
+    return length, direction
+
+
+def _ranks(values: Tensor) -> Tensor:
+    """Return each entry's rank along the last dimension in [0, 1); of equals the first ranks lower."""
+    return ranks(rows_of(values)).reshape(values.shape).double() / values.shape[-1]
+
+
+METHOD: type[MergeMethod] = Widen
