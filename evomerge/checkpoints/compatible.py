@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,9 @@ _MEANING = (
 )
 """Config keys without which tensors of the same shapes do not mean the same."""
 
-_LAYERS = ("num_hidden_layers", "n_layer")
+LAYER_COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+"""Config keys that count the layers; a config has one of them."""
+
 _DETAILS = (
     "partial_rotary_factor",
     "sliding_window",
@@ -47,6 +49,8 @@ _DETAILS = (
     "final_logit_softcapping",
 )
 """Config keys by which models that can be merged may still compute a little differently."""
+_GLOBAL_DETAILS = tuple(key for key in _DETAILS if key != "layer_types")
+"""Those of them that are not the layers' own."""
 
 _BUFFERS = ("rotary_emb.inv_freq", ".attn.bias", ".masked_bias", ".attention.bias")
 """Endings of constants that older versions of transformers saved among the weights."""
@@ -75,7 +79,8 @@ def check_compatible(models: Mapping[str, Checkpoint], *, by_token: bool = False
         seeing = model is not models[name] or reference is not whole
         _check_same_eyes(first, whole, name, models[name])
         _check_structure(first, structure, name, read_architecture(model.specs, model.config), seeing=seeing)
-        _check_config(first, reference.config, name, model.config)
+        check_meaning(first, reference.config, name, model.config)
+        _note_details(first, reference.config, name, model.config)
         _check_rope(first, reference.config, name, model.config)
         if not by_token:
             _check_vocabulary(first, words, name, vocabulary(model.home), seeing=seeing)
@@ -96,6 +101,30 @@ def language_part(checkpoint: Checkpoint) -> Checkpoint:
         specs={plain: checkpoint.specs[name] for name, plain in inside.items()},
         files={plain: checkpoint.files[name] for name, plain in inside.items() if name in checkpoint.files},
     )
+
+
+def check_stackable(models: Mapping[str, Checkpoint], *, by_token: bool = False) -> None:
+    """Raise `CheckpointError` if layers of `models` cannot stand in one stack.
+
+    Their numbers of layers may differ, and `by_token` their tokens. That the layers' tensors fit is checked
+    as a path is planned.
+    """
+    (first, reference), *others = models.items()
+    for name, model in models.items():
+        _check_not_quantised(name, model)
+        _check_layers(name, model)
+    words = vocabulary(reference.home)
+    for name, model in others:
+        check_meaning(first, reference.config, name, model.config)
+        _note_details(first, reference.config, name, model.config, _GLOBAL_DETAILS)
+        _check_rope(first, reference.config, name, model.config)
+        if not by_token:
+            _check_vocabulary(first, words, name, vocabulary(model.home), seeing=False)
+
+
+def is_weight(tensor: str, spec: TensorSpec) -> bool:
+    """Return whether a tensor is learned: neither an integer nor one of the constants some files hold."""
+    return spec.is_float and not tensor.endswith(_BUFFERS)
 
 
 def has_tokenizer(path: Path) -> bool:
@@ -143,7 +172,7 @@ def _check_not_quantised(name: str, model: Checkpoint) -> None:
 
 
 def _check_layers(name: str, model: Checkpoint) -> None:
-    stated = next((model.config[key] for key in _LAYERS if key in model.config), None)
+    stated = next((model.config[key] for key in LAYER_COUNTS if key in model.config), None)
     found = read_architecture(model.specs, model.config).layers
     drafting = model.config.get("num_nextn_predict_layers") or 0  # layers behind the last, for speculation
     if stated is not None and found not in (stated, stated + drafting):
@@ -189,15 +218,20 @@ def _kin(one: str, other: str) -> bool:
     return longer.startswith(shorter)
 
 
-def _check_config(first: str, ours: Mapping[str, Any], name: str, theirs: Mapping[str, Any]) -> None:
-    stated = {key for key in (*_MEANING, *_DETAILS) if None not in (ours.get(key), theirs.get(key))}
-    for key in (key for key in _MEANING if key in stated):
-        if ours[key] != theirs[key]:
+def check_meaning(first: str, ours: Mapping[str, Any], name: str, theirs: Mapping[str, Any]) -> None:
+    """Raise `CheckpointError` if tensors of the same shapes mean other things under the two configs."""
+    for key in _MEANING:
+        if None not in (ours.get(key), theirs.get(key)) and ours[key] != theirs[key]:
             raise CheckpointError(
                 f"`{name}` cannot be merged with `{first}`: its `{key}` is {theirs[key]}, not {ours[key]}"
             )
-    for key in (key for key in _DETAILS if key in stated):
-        if ours[key] != theirs[key]:
+
+
+def _note_details(
+    first: str, ours: Mapping[str, Any], name: str, theirs: Mapping[str, Any], keys: Iterable[str] = _DETAILS
+) -> None:
+    for key in keys:
+        if None not in (ours.get(key), theirs.get(key)) and ours[key] != theirs[key]:
             _log.warning(
                 "`%s` of `%s` is %s, of `%s` %s: a merge has that of its template",
                 key, name, theirs[key], first, ours[key],
@@ -251,7 +285,7 @@ def _check_shapes(
     for tensor, spec in one.specs.items():
         found = other.specs.get(tensor)
         if found is None:
-            if spec.is_float and tensor != structure.head and not tensor.endswith(_BUFFERS):
+            if tensor != structure.head and is_weight(tensor, spec):
                 raise CheckpointError(f"`{name}` cannot be merged with `{first}`: it has no `{tensor}`")
         elif found.is_float != spec.is_float:
             raise CheckpointError(
@@ -282,5 +316,5 @@ def _check_nothing_more(first: str, one: Checkpoint, name: str, other: Checkpoin
     """Refuse a tensor that the merge would drop in silence; an output head of its own is kept."""
     head = read_architecture(other.specs, other.config).head
     for tensor, spec in other.specs.items():
-        if tensor not in one.specs and spec.is_float and tensor != head and not tensor.endswith(_BUFFERS):
+        if tensor not in one.specs and tensor != head and is_weight(tensor, spec):
             raise CheckpointError(f"`{name}` cannot be merged with `{first}`: it alone has `{tensor}`")

@@ -123,7 +123,7 @@ class LiveRun:
             recipe = baseline(self._record.genome, asked.label).recipe
         else:
             recipe = self._record.genome.decode(asked.params)
-        self._study.note(asked.number, **{KEY: recipe.key, "method": recipe.merge.method})
+        self._study.note(asked.number, **{KEY: recipe.key, "method": ", ".join(recipe.methods) or "path"})
         self._under_way[asked.number] = asked
         return Job(trial=asked.number, recipe=recipe)
 

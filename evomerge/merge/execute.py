@@ -14,7 +14,7 @@ from evomerge.checkpoints.embeddings import gather
 from evomerge.checkpoints.tensors import Library
 from evomerge.errors import MergeError
 from evomerge.merge.method import Site, Surveying, View
-from evomerge.merge.plan import Apply, Copy, Operand, Output, Plan, SharedRows
+from evomerge.merge.plan import Apply, Copy, Operand, Output, Plan, Routed, SharedRows, surveyed
 
 KeepMasks = dict[str, tuple[Tensor, ...]]
 """By tensor name, one mask per source that replaces the random draws; for reproducing published numbers."""
@@ -35,21 +35,31 @@ class Execution:
         self._library = library
         self._device = device
         self._keep_masks = keep_masks or {}
-        self._survey = self._look_ahead()
+        self._surveys: dict[str | None, Any] = {None: self._look_ahead(plan.surveyed)}
+        for name, part in plan.parts.items():
+            self._surveys[name] = self._look_ahead(surveyed(part))
 
     def produce(self, output: Output) -> Tensor:
         """Return the output tensor in its dtype. Raises `MergeError` if a value is not finite."""
         if isinstance(output.operation, Copy):
             return self._copy(output, output.operation)
-        base, operands = self._operands(output.operation)
-        site = self._site(output, output.operation)
-        merged = output.operation.method.merge(base, operands, site)
-        result = merged.to(DTYPES[output.spec.dtype])
-        if output.operation.rows is not None:
+        result = self._computed(output, None).to(DTYPES[output.spec.dtype])
+        if isinstance(output.operation, Apply) and output.operation.rows is not None:
             result = self._among_own(result, output, output.operation.rows)
         if not bool(result.isfinite().all()):
             raise MergeError(f"merging `{output.name}` gave values that {output.spec.dtype} cannot hold")
         return result
+
+    def _computed(self, output: Output, merge: str | None) -> Tensor:
+        """Return a tensor of the output (None) or of a merge of its path, in float32; do not write to it."""
+        operation = output.operation
+        if isinstance(operation, Routed):
+            return self._computed(operation.part, operation.merge) * operation.factor
+        if isinstance(operation, Copy):
+            return self._matched(operation.operand)
+        base, operands = self._operands(operation)
+        site = self._site(output, operation, survey=self._surveys.get(merge))
+        return operation.method.merge(base, operands, site)
 
     def _copy(self, output: Output, operation: Copy) -> Tensor:
         if operation.operand.rows is not None:
@@ -116,13 +126,13 @@ class Execution:
         by_entry = tensor.shape == self._library.raw(of.model, of.tensor).shape
         return tensor[: operation.rows.count] if operation.rows is not None and by_entry else tensor
 
-    def _site(self, output: Output, operation: Apply, *, surveyed: bool = True) -> Site:
+    def _site(self, output: Output, operation: Apply, *, survey: Any = None) -> Site:
         return Site(
             tensor=output.name,
             sources=tuple(operand.model for operand in operation.operands),
             seed=self.plan.seed,
             embedding=is_embedding(output.name),
-            survey=self._survey if surveyed else None,
+            survey=survey,
             statistics=tuple(
                 self._statistic(each, of, operation)
                 for each, of in zip(operation.statistics, operation.operands, strict=False)
@@ -131,25 +141,24 @@ class Execution:
             keep_masks=self._keep_masks.get(output.name),
         )
 
-    def _look_ahead(self) -> Any:
-        """Return the survey of the outputs that need one, or None."""
-        surveyed = self.plan.surveyed
-        if not surveyed:
+    def _look_ahead(self, outputs: tuple[Output, ...]) -> Any:
+        """Return the survey of these outputs, or None if there are none."""
+        if not outputs:
             return None
 
         def stream() -> Iterator[View]:
-            for output in surveyed:
+            for output in outputs:
                 assert isinstance(output.operation, Apply)
                 yield self._view(output, output.operation)
 
-        first = surveyed[0].operation
+        first = outputs[0].operation
         assert isinstance(first, Apply)
         assert isinstance(first.method, Surveying)
         return first.method.survey(stream)
 
     def _view(self, output: Output, operation: Apply) -> View:
         return View(
-            site=self._site(output, operation, surveyed=False),
+            site=self._site(output, operation),
             shape=output.spec.shape,
             load=lambda: self._operands(operation)[1],
         )

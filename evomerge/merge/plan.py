@@ -8,22 +8,25 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from evomerge import plugins
 from evomerge.checkpoints.architecture import Architecture, is_vocabulary
 from evomerge.checkpoints.folder import Checkpoint
 from evomerge.checkpoints.headers import TensorSpec
-from evomerge.checkpoints.language import TOWERS
+from evomerge.checkpoints.language import TOWERS, is_multimodal
 from evomerge.checkpoints.measured import Measured, statistics_name
 from evomerge.checkpoints.rows import RowMap
 from evomerge.checkpoints.shared_rows import unshared_rows
 from evomerge.checkpoints.tied import head_name, read_structure
 from evomerge.checkpoints.tokenizer import TokenizerFiles
-from evomerge.checkpoints.vocabulary import Vocabulary, merged_vocabulary, with_special
+from evomerge.checkpoints.vocabulary import BASE, Vocabulary, merged_vocabulary, with_special
 from evomerge.errors import CheckpointError, MergeError, RecipeError, unknown
+from evomerge.merge.depth import check_layers, config_along
 from evomerge.merge.method import MergeMethod, Surveying, statistic_of, taken
+from evomerge.merge.path import Member, Route, is_tied, route
 from evomerge.parameters import bind, declared
 from evomerge.recipe import Merge, Recipe
 from evomerge.types import Value
@@ -78,7 +81,19 @@ class Apply:
     rows: SharedRows | None = None
 
 
-Operation: TypeAlias = Copy | Apply
+@dataclass(frozen=True, kw_only=True)
+class Routed:
+    """The output is the tensor `part` of a merge or model, itself not part of the output, times `factor`.
+
+    The part keeps the name it has in its merge: random masks and surveys go by it, wherever it ends up.
+    """
+
+    merge: str
+    part: Output
+    factor: float
+
+
+Operation: TypeAlias = Copy | Apply | Routed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +109,8 @@ class Output:
 class Plan:
     """Every tensor of the merged model, in writing order, its config and its tokenizer.
 
-    `special` are the ids of special tokens where they are not the template's.
+    `special` are the ids of special tokens where they are not the template's; `parts` the merges that a path
+    takes tensors from and that must be looked at as a whole first.
     """
 
     outputs: tuple[Output, ...]
@@ -103,12 +119,13 @@ class Plan:
     seed: int
     tokenizer: TokenizerFiles | None = None
     special: Mapping[str, Any] | None = None
+    parts: Mapping[str, tuple[Output, ...]] = field(default_factory=dict)
 
     @property
     def models(self) -> tuple[str, ...]:
         """The models the plan reads, each once."""
         read = {self.template: None}
-        for output in self.outputs:
+        for output in (*self.outputs, *(each for part in self.parts.values() for each in part)):
             for operand in operands_of(output.operation):
                 read |= dict.fromkeys([operand.model, *(donor.model for donor in operand.donors)])
         return tuple(read)
@@ -121,11 +138,18 @@ class Plan:
     @property
     def surveyed(self) -> tuple[Output, ...]:
         """The outputs that must all be looked at before any can be made."""
-        return tuple(output for output in self.outputs if survey_key(output.operation) is not None)
+        return surveyed(self.outputs)
+
+
+def surveyed(outputs: tuple[Output, ...]) -> tuple[Output, ...]:
+    """Return those of the outputs that must all be looked at before any can be made."""
+    return tuple(output for output in outputs if survey_key(output.operation) is not None)
 
 
 def operands_of(operation: Operation) -> tuple[Operand, ...]:
     """Return what the operation reads."""
+    if isinstance(operation, Routed):
+        return operands_of(operation.part.operation)
     if isinstance(operation, Copy):
         return (operation.operand,)
     others = (operation.base, operation.rows.home if operation.rows else None)
@@ -144,41 +168,126 @@ def compile_plan(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -> Plan:
 
     Raises `RecipeError` for a recipe the method cannot carry out.
     """
-    merge = recipe.merge
-    used = {name: checkpoints[name] for name in recipe.merged}
+    if recipe.path is not None:
+        return _stack(recipe, checkpoints)
+    part = _merged(recipe, recipe.embed_from, checkpoints, _code(recipe.dtype))
+    return _plan(recipe, part, outputs=part.outputs, config=part.config, tied=part.tied)
+
+
+def _plan(
+    recipe: Recipe, part: _Part, *, outputs: tuple[Output, ...], config: Mapping[str, Any], tied: bool
+) -> Plan:
+    """Return the plan of `outputs` in the words of `part`."""
+    vocabulary = part.vocabulary
+    return Plan(
+        outputs=outputs,
+        config=_edited(config, recipe.dtype, tied=tied, vocabulary=vocabulary),
+        template=part.template,
+        seed=recipe.seed,
+        tokenizer=vocabulary.tokenizer if vocabulary else TokenizerFiles(folder=part.home),
+        special=vocabulary.special if vocabulary else None,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    """A merge, or a model of a path as if it were one, in the form of the model `template`.
+
+    `vocabulary` is None if it is that of `home`.
+    """
+
+    template: str
+    outputs: tuple[Output, ...]
+    config: Mapping[str, Any]
+    home: Path
+    tied: bool
+    vocabulary: Vocabulary | None = None
+
+
+def _merged(recipe: Recipe, name: str, checkpoints: Mapping[str, Checkpoint], code: str | None) -> _Part:
+    """Return a merge of the recipe as a whole, its floats in the dtype `code` (None: as the template's)."""
+    merge = recipe.merges[name]
+    used = {model: checkpoints[model] for model in recipe.read_by(name)}
     structures = {name: read_structure(model) for name, model in used.items()}
-    template = _form(recipe, structures)
+    template = _form(structures)
     _check_sources(merge)
     _check_groups(merge, structures[template].layers)
     _check_measured(merge, used)
+    words = recipe.tokenizer
+    if words is not None and name != recipe.embed_from:
+        words = BASE  # its layers are wanted, not its words
     planner = _Planner(
         merge=merge,
         used=used,
         structures=structures,
         template=template,
         own=_own_rows(template, used, structures),
-        vocabulary=_vocabulary(recipe, template, used, structures),
+        vocabulary=_vocabulary(words, merge, template, used, structures),
         untie=recipe.untie,
     )
     names, tied = planner.names()
-    code = _code(recipe.dtype)
     outputs = tuple(planner.output(name, code) for name in names)
     _check_surveys(outputs)
-    vocabulary = planner.vocabulary
-    return Plan(
-        outputs=outputs,
-        config=_edited(used[template].config, recipe.dtype, tied=tied, vocabulary=vocabulary),
+    config, home = used[template].config, used[template].home
+    return _Part(
         template=template,
-        seed=recipe.seed,
-        tokenizer=vocabulary.tokenizer if vocabulary else TokenizerFiles(folder=used[template].home),
-        special=vocabulary.special if vocabulary else None,
+        outputs=outputs,
+        config=config,
+        home=home,
+        tied=tied,
+        vocabulary=planner.vocabulary,
     )
 
 
-def _form(recipe: Recipe, structures: Mapping[str, Architecture]) -> str:
-    """Return the model whose form the output has: the recipe's template, or else the first that sees."""
-    seeing = [name for name in recipe.merged if structures[name].tower]
-    return seeing[0] if seeing else recipe.template
+def _alone(name: str, model: Checkpoint) -> _Part:
+    """Return a source as it is; of a tied one no copy of the embedding as head."""
+    structure = read_structure(model)
+    outputs = tuple(
+        Output(name=tensor, spec=spec, operation=Copy(operand=Operand(model=name, tensor=tensor)))
+        for tensor, spec in model.specs.items()
+        if not (structure.tied and tensor == structure.head)
+    )
+    return _Part(template=name, outputs=outputs, config=model.config, home=model.home, tied=structure.tied)
+
+
+def _stack(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -> Plan:
+    """Return the plan of a path: each tensor is one of a model or merge, under the name of its slot."""
+    path, code = recipe.path or (), _code(recipe.dtype)
+    for name in recipe.used:
+        if is_multimodal(checkpoints[name].config):
+            raise RecipeError(f"a path takes its layers from plain language models, and `{name}` also sees")
+    parts = {
+        name: _merged(recipe, name, checkpoints, None)
+        if name in recipe.merges
+        else _alone(name, checkpoints[name])
+        for name in recipe.parts
+    }
+    members = {
+        name: Member(name=name, config=part.config, specs={each.name: each.spec for each in part.outputs})
+        for name, part in parts.items()
+    }
+    check_layers(recipe.embed_from, path, members)
+    made = {name: {output.name: output for output in part.outputs} for name, part in parts.items()}
+    outputs = tuple(_routed(each, made[each.part][each.tensor], code) for each in route(recipe, members))
+    config = config_along(recipe.embed_from, path, members)
+    plan = _plan(
+        recipe, parts[recipe.embed_from], outputs=outputs, config=config, tied=is_tied(recipe, members)
+    )
+    looked_at = {name: part.outputs for name, part in parts.items() if surveyed(part.outputs)}
+    return replace(plan, parts=looked_at)
+
+
+def _routed(route: Route, part: Output, code: str | None) -> Output:
+    spec = replace(route.spec, dtype=code) if code and route.spec.is_float else route.spec
+    if route.factor == 1 and isinstance(part.operation, Copy):
+        return Output(name=route.name, spec=spec, operation=part.operation)
+    operation = Routed(merge=route.part, part=part, factor=route.factor)
+    return Output(name=route.name, spec=spec, operation=operation)
+
+
+def _form(structures: Mapping[str, Architecture]) -> str:
+    """Return the model whose form the output has: the first that sees, or else the first."""
+    return next((name for name, structure in structures.items() if structure.tower), next(iter(structures)))
 
 
 def _own_rows(
@@ -191,13 +300,16 @@ def _own_rows(
 
 
 def _vocabulary(
-    recipe: Recipe, template: str, used: Mapping[str, Checkpoint], structures: Mapping[str, Architecture]
+    words: str | None,
+    merge: Merge,
+    template: str,
+    used: Mapping[str, Checkpoint],
+    structures: Mapping[str, Architecture],
 ) -> Vocabulary | None:
     """Return how tokens are matched; None if models share them, or the template sees and keeps its own."""
     if structures[template].tower is None:
-        base = recipe.merge.base
-        return merged_vocabulary(recipe.tokenizer, template=template, base=base, models=used)
-    if recipe.tokenizer is not None:
+        return merged_vocabulary(words, template=template, base=merge.base, models=used)
+    if words is not None:
         raise RecipeError(
             f"`{template}` is a vision-language model, which keeps its own words; leave out `tokenizer`"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -11,13 +12,15 @@ from torch import Tensor
 from evomerge import plugins
 from evomerge.checkpoints.architecture import is_vocabulary
 from evomerge.checkpoints.embeddings import common_submatrix
+from evomerge.checkpoints.folder import Checkpoint
 from evomerge.checkpoints.tensors import DictSource, Library, TensorSource
 from evomerge.errors import MergeError
 from evomerge.merge.execute import Execution
 from evomerge.merge.method import Informed, taken
-from evomerge.merge.plan import Apply, Copy, Operand, Operation, Output, Plan
+from evomerge.merge.plan import Apply, Copy, Operand, Operation, Output, Plan, compile_plan
 from evomerge.merge.soup import Soup, greedy
 from evomerge.parameters import bind
+from evomerge.recipe import Recipe
 
 _BASE = "base"
 _log = logging.getLogger(__name__)
@@ -182,3 +185,23 @@ def _masks(
                     f"the mask of `{output.name}` in model{i} is {found}, not {list(output.spec.shape)}"
                 )
     return {output.name: tuple(masks[output.name] for masks in keep_masks) for output in merged}
+
+
+def build_tensors(
+    recipe: Recipe,
+    weights: Mapping[str, Mapping[str, Tensor]],
+    configs: Mapping[str, Mapping[str, Any]],
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors and the config of what `recipe` builds from plain state dicts.
+
+    `weights` and `configs` (as in config.json) are by the recipe's model names. Raises `RecipeError` or
+    `CheckpointError` for what cannot be built, `MergeError` for tensors that cannot be merged.
+    """
+    sources = {name: DictSource(weights[name]) for name in recipe.used}
+    checkpoints = {
+        name: Checkpoint(path=Path(), config=configs[name], specs=source.specs, files={})
+        for name, source in sources.items()
+    }
+    plan = compile_plan(recipe, checkpoints)
+    execution = Execution(plan, Library(sources))
+    return {output.name: execution.produce(output) for output in plan.outputs}, dict(plan.config)

@@ -55,7 +55,7 @@ def _front_matter(recipe: Recipe) -> str:
 
 
 def _made_of(recipe: Recipe) -> str:
-    lines = [f"Made with evomerge by `{recipe.merge.method}` from:\n"]
+    lines = [f"Made with evomerge by {_how(recipe)} from:\n"]
     for name, ref in recipe.models.items():
         role = _role(recipe, name)
         if ref.adapts is not None:
@@ -66,12 +66,19 @@ def _made_of(recipe: Recipe) -> str:
 
 
 def _role(recipe: Recipe, name: str) -> str:
-    """Return what a model is to the merge."""
-    if name == recipe.merge.base:
+    """Return what a model is to the merges and the path."""
+    if name in [merge.base for merge in recipe.merges.values()]:
         return "base"
-    if name in recipe.merge.sources:
+    if name in recipe.parts or any(name in merge.sources for merge in recipe.merges.values()):
         return "source"
     return "template" if name == recipe.template else "adapted"
+
+
+def _how(recipe: Recipe) -> str:
+    methods = " and ".join(f"`{method}`" for method in recipe.methods)
+    if recipe.path is None:
+        return methods
+    return f"stacking {len(recipe.path)} layers{f' after merging by {methods}' if methods else ''}"
 
 
 def _scores(found: Found) -> str:

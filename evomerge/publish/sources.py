@@ -8,7 +8,7 @@ from pathlib import Path
 
 from evomerge import plugins
 from evomerge.checkpoints.adapters import adapted_by, check_base, check_whole
-from evomerge.checkpoints.compatible import check_compatible
+from evomerge.checkpoints.compatible import check_compatible, check_stackable
 from evomerge.checkpoints.digest import digests, file_digest
 from evomerge.checkpoints.folder import Checkpoint
 from evomerge.checkpoints.locate import canonical, locate, locate_statistics
@@ -38,7 +38,7 @@ def places_in(recipe: Recipe) -> list[str]:
 
 
 def open_sources(recipe: Recipe, paths: Paths, *, allow_pickle: bool = False) -> dict[str, Checkpoint]:
-    """Return the models the merge uses, opened: those in `paths`, the others where their sources lead.
+    """Return the models the recipe uses, opened: those in `paths`, the others where their sources lead.
 
     Raises `RequestError` if one is missing or broken, or they cannot be merged with one another.
     """
@@ -47,7 +47,7 @@ def open_sources(recipe: Recipe, paths: Paths, *, allow_pickle: bool = False) ->
     }
     adapts: dict[str, str] = {}
     for name, folder in folders.items():
-        over = adapted_by(name, folder, recipe.models[name].adapts, recipe.merge.base)
+        over = adapted_by(name, folder, recipe.models[name].adapts, recipe.base_of(name))
         if over is not None:
             check_whole(name, over, folders[over])
             adapts[name] = over
@@ -55,10 +55,13 @@ def open_sources(recipe: Recipe, paths: Paths, *, allow_pickle: bool = False) ->
     for name, over in adapts.items():
         if recipe.models[name].adapts is None:
             check_base(name, folders[name], over, recipe.models[over].source, opened[over])
-    check_compatible(opened, by_token=recipe.tokenizer is not None)
-    statistic = statistic_of(plugins.load("methods", recipe.merge.method))
-    for name in recipe.merge.sources if statistic else ():
-        files = _statistics(name, recipe.models[name].informed_by(statistic), paths)
+    by_token = recipe.tokenizer is not None
+    if recipe.path is not None:
+        check_stackable(opened, by_token=by_token)
+    for part in recipe.merges:
+        read = recipe.with_adapted(recipe.read_by(part))
+        check_compatible({name: opened[name] for name in read}, by_token=by_token)
+    for name, files in _all_statistics(recipe, paths).items():
         opened[name] = with_statistics(opened[name], name, files)
     return opened
 
@@ -76,7 +79,7 @@ def pinned(recipe: Recipe, sources: Mapping[str, Checkpoint], paths: Paths) -> R
     }
     for name, checkpoint in sources.items():
         if checkpoint.adaptation is not None and models[name].adapts is None:
-            models[name] = replace(models[name], adapts=recipe.merge.base)
+            models[name] = replace(models[name], adapts=recipe.base_of(name))
     return replace(recipe, models=models)
 
 
@@ -90,6 +93,17 @@ def _folder(name: str, ref: ModelRef, paths: Paths, *, allow_pickle: bool) -> Pa
     if not path.is_dir():
         raise RequestError(f"no model `{name}` at {path}; say where it lies with `--source {name}=FOLDER`")
     return path
+
+
+def _all_statistics(recipe: Recipe, paths: Paths) -> dict[str, dict[str, Path]]:
+    """Return the statistics files that the merges need, by the sources on which they were measured."""
+    found: dict[str, dict[str, Path]] = {}
+    for merge in recipe.merges.values():
+        statistic = statistic_of(plugins.load("methods", merge.method))
+        for name in merge.sources if statistic else ():
+            files = _statistics(name, recipe.models[name].informed_by(statistic), paths)
+            found[name] = found.get(name, {}) | files
+    return found
 
 
 def _statistics(name: str, ref: ModelRef, paths: Paths) -> dict[str, Path]:

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 from evomerge.errors import RecipeError, unknown
 from evomerge.recipe.layered import Filtered, Layered, relative_depth, value_at
+from evomerge.recipe.path import NO_ENDS, Ends, Slot
 from evomerge.types import Statistic, Value
 
 MODULES = ("attn", "mlp", "rest", "embed", "head")
@@ -103,6 +104,11 @@ class Merge:
     groups: tuple[Group, ...] = ()
     compat: str = "evomerge"
 
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models it reads, each once: its base, if it has one, and its sources."""
+        return tuple(dict.fromkeys((*((self.base,) if self.base else ()), *self.sources)))
+
     def settings(self, tensor: str, layer: int | None, module: str, layers: int) -> dict[str, Settled]:
         """Return the parameters in force at `tensor` of `module` in `layer` of a model of so many `layers`.
 
@@ -119,18 +125,21 @@ class Merge:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What to build. `dtype` is that of the merged tensors (None: as the template's).
+    """What to build: the only merge, or the layers of `path` (bottom to top) between its `ends`.
 
-    `tokenizer` is `base` (the template's), `union` or a model's name, and matches the models' tokens by
-    their strings; None: the models share one. Models whose output head is their embedding (tied) merge to
-    one like them, unless `untie` gives it a head of its own with the parameters of `head`.
+    `dtype` is that of the merged tensors (None: as the template's). `tokenizer` is `base` (the template's),
+    `union` or a model's name, and matches the models' tokens by their strings; None: the models share one.
+    Models whose output head is their embedding (tied) merge to one like them, unless `untie` gives it a head
+    of its own with the parameters of `head`.
 
-    `template` is the model that gives the tensor names, the config and the tokenizer (empty: the base,
-    or the first source). If it does not see and one of the others does, that one gives them instead.
+    `template` is the model that gives the only merge its tensor names, config and tokenizer (empty: the
+    base, or the first source). If it does not see and one of the others does, that one gives them instead.
     """
 
     models: Mapping[str, ModelRef]
-    merges: Mapping[str, Merge]
+    merges: Mapping[str, Merge] = field(default_factory=dict)
+    path: tuple[Slot, ...] | None = None
+    ends: Ends = NO_ENDS
     dtype: str | None = None
     seed: int = 0
     tokenizer: str | None = None
@@ -138,42 +147,112 @@ class Recipe:
     template: str = ""
 
     def __post_init__(self) -> None:
-        if len(self.merges) != 1:
-            raise RecipeError(f"a recipe without a path needs exactly one merge, found {len(self.merges)}")
-        if not self.merge.sources:
-            raise RecipeError("a merge needs at least one source, found none")
+        if self.path is None:
+            self._check_no_path()
+        else:
+            self._check_path(self.path)
+        for merge in self.merges.values():
+            if not merge.sources:
+                raise RecipeError("a merge needs at least one source, found none")
         object.__setattr__(self, "template", self.template or self.usual_template)
-        for name in self.merged:
+        for name in [self.template, *(name for merge in self.merges.values() for name in merge.models)]:
             if name not in self.models:
                 raise RecipeError(unknown("model", name, self.models))
         for name, ref in self.models.items():
             if ref.adapts is not None and ref.adapts not in self.models:
                 raise RecipeError(f"`models.{name}.adapts`: {unknown('model', ref.adapts, self.models)}")
 
+    def _check_no_path(self) -> None:
+        if len(self.merges) != 1:
+            raise RecipeError(f"a recipe without a path needs exactly one merge, found {len(self.merges)}")
+        if self.ends != NO_ENDS:
+            raise RecipeError("`ends` belong to a `path`, and this recipe has none")
+
+    def _check_path(self, path: tuple[Slot, ...]) -> None:
+        if not path:
+            raise RecipeError("a path needs at least one layer, found none")
+        for name in self.merges:
+            if name in self.models:
+                raise RecipeError(f"`{name}` is both a model and a merge, so a path cannot tell them apart")
+        for name in self.parts:
+            if name not in self.merges and name not in self.models:
+                raise RecipeError(unknown("model or merge", name, [*self.models, *self.merges]))
+        for name in self.merges:
+            if name not in self.parts:
+                raise RecipeError(f"the path takes nothing from the merge `{name}`; leave the merge out")
+        if self.tokenizer is not None and not self.embed_from == self.head_from in self.merges:
+            raise RecipeError(
+                "`tokenizer` matches the tokens of merged models, so a path needs embedding and head of one "
+                f"merge, found `{self.embed_from}` and `{self.head_from}`; name it in `ends`"
+            )
+        if self.template not in ("", self.usual_template):
+            raise RecipeError(
+                f"a path has the form of its embedding's model, `{self.usual_template}`, "
+                f"so leave out `template: {self.template}`"
+            )
+
     def __hash__(self) -> int:
         return hash(self.key)
 
     @property
     def merge(self) -> Merge:
-        """The only merge."""
+        """The only merge of a recipe without a path. Raises `RecipeError` if there is a path."""
+        if self.path is not None:
+            raise RecipeError("this recipe has a path, so it is not one merge")
         return next(iter(self.merges.values()))
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods of its merges, each once; none where a path takes layers from models alone."""
+        return tuple(dict.fromkeys(merge.method for merge in self.merges.values()))
+
+    @property
+    def embed_from(self) -> str:
+        """The model or merge that gives the embedding."""
+        if self.path is None:
+            return next(iter(self.merges))
+        return self.path[0].model if self.ends.embed is None else self.ends.embed
+
+    @property
+    def head_from(self) -> str:
+        """The model or merge that gives the final norm and the output head."""
+        if self.path is None:
+            return next(iter(self.merges))
+        return self.path[-1].model if self.ends.head is None else self.ends.head
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The models and merges the output is made of, each once, that of the embedding first."""
+        layers = [slot.model for slot in self.path or ()]
+        return tuple(dict.fromkeys([self.embed_from, *layers, self.head_from]))
 
     @property
     def usual_template(self) -> str:
         """The template of a recipe that names none."""
-        return self.merge.base or self.merge.sources[0]
-
-    @property
-    def merged(self) -> tuple[str, ...]:
-        """The models that are read for their own sake, each once, the template first."""
-        base = (self.merge.base,) if self.merge.base else ()
-        return tuple(dict.fromkeys((self.template, *base, *self.merge.sources)))
+        part = self.embed_from
+        return self.merges[part].models[0] if part in self.merges else part
 
     @property
     def used(self) -> tuple[str, ...]:
-        """The models the merge needs: those it merges, and what the adapters among them adapt."""
-        under = [self.models[name].adapts for name in self.merged if name in self.models]
-        return tuple(dict.fromkeys((*self.merged, *(name for name in under if name is not None))))
+        """The models it needs, each once, the template first: those it reads, and what those adapt."""
+        return self.with_adapted(tuple(name for part in self.parts for name in self.read_by(part)))
+
+    def with_adapted(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the models of these names, each once, and those that they are said to adapt."""
+        under = (self.models[name].adapts for name in names)
+        return tuple(dict.fromkeys((*names, *(name for name in under if name is not None))))
+
+    def base_of(self, source: str) -> str | None:
+        """Return the base of the merges that a source goes into, if they have but one."""
+        bases = {merge.base for merge in self.merges.values() if source in merge.sources}
+        return bases.pop() if len(bases) == 1 else None
+
+    def read_by(self, part: str) -> tuple[str, ...]:
+        """Return the models that a model or merge reads, each once, the one that gives it its form first."""
+        if part not in self.merges:
+            return (part,)
+        own = self.merges[part].models
+        return own if self.path is not None else tuple(dict.fromkeys((self.template, *own)))
 
     @property
     def key(self) -> str:
@@ -182,7 +261,7 @@ class Recipe:
         Names of merges and of unused models do not matter; a digest stands for its source.
         """
         models = {name: ref.content for name, ref in self.models.items() if name in self.used}
-        content = [models, plain(self.merge), self.dtype, self.seed]
+        content = [models, *self._content(), self.dtype, self.seed]
         if self.tokenizer is not None:
             content.append("base" if self.tokenizer == self.template else self.tokenizer)
         if self.untie:
@@ -191,6 +270,22 @@ class Recipe:
             content.append({"template": self.template})
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def _content(self) -> list[Any]:
+        """Return what is made of the models: the merge, or the path with its merges in the order of use."""
+        if self.path is None:
+            return [plain(self.merge)]
+        merges: list[str] = []
+        names: dict[str, str | int] = {part: part for part in self.parts}
+        for part in self.parts:
+            if part in self.merges:
+                merge = json.dumps(plain(self.merges[part]), sort_keys=True)
+                if merge not in merges:
+                    merges.append(merge)
+                names[part] = merges.index(merge)
+        path = [[names[slot.model], *slot.content()] for slot in self.path]
+        ends = [names[self.embed_from], names[self.head_from], plain(self.ends.weights)]
+        return [merges, path, ends]
 
 
 def _settled(params: Mapping[str, Setting], tensor: str, depth: float) -> dict[str, Settled]:
@@ -205,7 +300,7 @@ def _settled(params: Mapping[str, Setting], tensor: str, depth: float) -> dict[s
 
 def plain(value: Any) -> Any:
     """Return `value` as dicts, lists and scalars, floats that are whole numbers included as floats."""
-    if isinstance(value, Filtered | Group | Merge | ModelRef | Recipe):
+    if isinstance(value, Filtered | Group | Merge | ModelRef):
         return {key: plain(each) for key, each in vars(value).items()}
     if isinstance(value, Mapping):
         return {str(key): plain(each) for key, each in value.items()}

@@ -11,6 +11,7 @@ import yaml
 from evomerge.errors import RecipeError, unknown
 from evomerge.recipe.layered import Anchors, Filtered, Layered
 from evomerge.recipe.model import Group, Merge, ModelRef, Recipe, Setting
+from evomerge.recipe.path import NO_ENDS, Ends, Slot, WeightFactors
 from evomerge.types import Value
 
 _OTHERS = {"merge_method": "a recipe of mergekit", "objectives": "a space to search"}
@@ -20,8 +21,13 @@ def to_yaml(recipe: Recipe) -> str:
     """Return the recipe as YAML; `from_yaml` gives back an equal recipe."""
     content: dict[str, Any] = {
         "models": {name: _model(ref) for name, ref in recipe.models.items()},
-        "merges": {name: _merge(merge) for name, merge in recipe.merges.items()},
     }
+    if recipe.merges:
+        content["merges"] = {name: _merge(merge) for name, merge in recipe.merges.items()}
+    if recipe.path is not None:
+        content["path"] = [_slot(slot) for slot in recipe.path]
+    if recipe.ends != NO_ENDS:
+        content["ends"] = _ends(recipe.ends)
     if recipe.tokenizer is not None:
         content["tokenizer"] = recipe.tokenizer
     if recipe.untie:
@@ -44,10 +50,10 @@ def from_yaml(text: str) -> Recipe:
     for key, kind in _OTHERS.items():
         if isinstance(content, dict) and key in content:
             raise RecipeError(f"this is {kind}, not a recipe of evomerge (it has `{key}`)")
-    optional = {"dtype", "seed", "tokenizer", "untie", "template"}
-    top = _keys(content, "recipe", {"models", "merges"}, optional)
+    optional = {"merges", "path", "ends", "dtype", "seed", "tokenizer", "untie", "template"}
+    top = _keys(content, "recipe", {"models"}, optional)
     models = {str(name): _read_model(name, ref) for name, ref in _table(top["models"], "models")}
-    merges = {str(name): _read_merge(name, merge) for name, merge in _table(top["merges"], "merges")}
+    merges = {str(name): _read_merge(name, merge) for name, merge in _table(top.get("merges", {}), "merges")}
     seed, dtype = top.get("seed", 0), _word(top.get("dtype"), "dtype", empty=True)
     if type(seed) is not int:
         raise RecipeError(f"`seed` must be a whole number, found {seed!r}")
@@ -57,6 +63,8 @@ def from_yaml(text: str) -> Recipe:
     return Recipe(
         models=models,
         merges=merges,
+        path=_read_path(top["path"]) if "path" in top else None,
+        ends=_read_ends(top["ends"]) if "ends" in top else NO_ENDS,
         dtype=dtype,
         seed=seed,
         tokenizer=_word(top.get("tokenizer"), "tokenizer", empty=True),
@@ -115,6 +123,25 @@ def _group(group: Group) -> _Row:
     return _Row(row | _settings(group.params))
 
 
+def _slot(slot: Slot) -> _Row:
+    row = _Row(model=slot.model, layer=slot.layer)
+    if slot.norms is not None:
+        row["norms"] = slot.norms
+    if slot.scale != 1:
+        row["scale"] = slot.scale
+    return _Row(row | _factors(slot.weights))
+
+
+def _ends(ends: Ends) -> _Row:
+    named = {"embed": ends.embed, "head": ends.head}
+    given = {key: value for key, value in named.items() if value is not None}
+    return _Row(given | _factors(ends.weights))
+
+
+def _factors(weights: WeightFactors) -> dict[str, _Row]:
+    return {"weights": _Row(weights)} if weights else {}
+
+
 def _settings(params: Mapping[str, Any]) -> _Row:
     return _Row({name: _setting(value) for name, value in params.items()})
 
@@ -164,6 +191,43 @@ def _read_group(where: str, content: Any) -> Group:
         layers=None if layers is None else _read_layers(layers, f"{where}.layers"),
         params=_read_settings(table, where),
     )
+
+
+def _read_path(content: Any) -> tuple[Slot, ...]:
+    return tuple(_read_slot(f"path[{i}]", each) for i, each in enumerate(_list(content, "path")))
+
+
+def _read_slot(where: str, content: Any) -> Slot:
+    table = _keys(content, where, {"model", "layer"}, {"norms", "scale", "weights"})
+    return Slot(
+        model=str(table["model"]),
+        layer=_count(table["layer"], f"{where}.layer"),
+        norms=None if table.get("norms") is None else _count(table["norms"], f"{where}.norms"),
+        scale=_number(table.get("scale", 1.0), f"{where}.scale"),
+        weights=_read_factors(table.get("weights", {}), f"{where}.weights"),
+    )
+
+
+def _read_ends(content: Any) -> Ends:
+    table = _keys(content, "ends", set(), {"embed", "head", "weights"})
+    embed, head = (None if table.get(key) is None else str(table[key]) for key in ("embed", "head"))
+    return Ends(embed=embed, head=head, weights=_read_factors(table.get("weights", {}), "ends.weights"))
+
+
+def _read_factors(content: Any, where: str) -> WeightFactors:
+    return tuple((str(fits), _number(by, f"{where}.{fits}")) for fits, by in _table(content, where))
+
+
+def _number(content: Any, where: str) -> float:
+    if isinstance(content, bool) or not isinstance(content, int | float):
+        raise RecipeError(f"`{where}` must be a number, found {content!r}")
+    return content
+
+
+def _count(content: Any, where: str) -> int:
+    if type(content) is not int or content < 0:
+        raise RecipeError(f"`{where}` must be a whole number from 0, found {content!r}")
+    return content
 
 
 def _read_layers(content: Any, where: str) -> tuple[int, int]:

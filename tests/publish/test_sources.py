@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import transformers
 
 from evomerge.archive.run import Run
 from evomerge.checkpoints.digest import digest
@@ -15,7 +18,8 @@ from evomerge.errors import RequestError
 from evomerge.publish import sources
 from evomerge.publish.public import export
 from evomerge.publish.sources import open_sources, pinned
-from evomerge.recipe import Merge, ModelRef, Recipe
+from evomerge.recipe import Merge, ModelRef, Recipe, Slot, from_yaml
+from tests.cli.conftest import save_llama
 
 
 def linear(*names: str, **models: ModelRef) -> Recipe:
@@ -113,3 +117,56 @@ def test_a_run_takes_no_other_model_for_its_source(run: Run, tmp_path: Path) -> 
 def test_a_name_the_recipe_does_not_have_is_refused(models: Path) -> None:
     with pytest.raises(RequestError, match="no model named `maths`"):
         export(at(models, "math", "lang"), models.parent / "out", paths={"maths": models / "math"})
+
+
+def stack(folder: Path, *slots: Slot, merges: Mapping[str, Merge] | None = None) -> Recipe:
+    names = ("math", "lang", "permuted", "wider", "deep")
+    models = {name: ModelRef(source=str(folder / name)) for name in names}
+    return Recipe(models=models, merges=merges or {}, path=slots)
+
+
+def test_a_path_is_exported_as_a_stock_checkpoint(models: Path) -> None:
+    merge = Merge(method="linear", sources=("lang", "math"))
+    slots = (Slot(model="m", layer=0), Slot(model="math", layer=0, scale=0.9), Slot(model="m", layer=0))
+    target = export(stack(models, *slots, merges={"m": merge}), models.parent / "out")
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(target)
+    assert len(model.model.layers) == model.config.num_hidden_layers == 3
+    card = (target / "README.md").read_text()
+    assert "by stacking 3 layers after merging by `linear` from:" in card
+    assert "**math** (source)" in card
+    written = from_yaml((target / "recipe.yaml").read_text())
+    assert written.path == slots
+    assert list(written.models) == ["lang", "math"], "what the path does not use is not in its recipe"
+
+
+@pytest.mark.parametrize("other", ["permuted", "wider"])
+def test_layers_of_models_with_other_words_are_refused(models: Path, other: str) -> None:
+    with pytest.raises(
+        RequestError, match=f"`{other}` cannot be merged with `math`: the vocabularies differ"
+    ):
+        open_sources(stack(models, Slot(model="math", layer=0), Slot(model=other, layer=0)), {})
+
+
+def test_a_path_has_the_words_of_the_merge_that_gives_its_ends(models: Path) -> None:
+    merges = {
+        "m": Merge(method="linear", sources=("math", "wider")),
+        "n": Merge(method="linear", sources=("lang",)),
+    }
+    slots = [Slot(model=name, layer=1, scale=0.9) for name in ("m", "wider", "n", "m")]
+    recipe = replace(stack(models, *slots, merges=merges), tokenizer="union")
+    target = export(recipe, models.parent / "out")
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(target)
+    words = transformers.AutoTokenizer.from_pretrained(target)
+    wider = transformers.AutoTokenizer.from_pretrained(models / "wider")
+    assert set(words.get_vocab()) == set(wider.get_vocab())
+    assert model.lm_head.weight.shape[0] == model.config.vocab_size >= len(words)
+
+
+def test_layers_of_models_of_other_depths_may_be_stacked_but_not_merged(models: Path) -> None:
+    save_llama(models / "deep", seed=5, layers=4)
+    recipe = stack(models, Slot(model="math", layer=0), Slot(model="deep", layer=3))
+    assert list(open_sources(recipe, {})) == ["math", "deep"]
+    merge = Merge(method="linear", sources=("math", "deep"))
+    recipe = stack(models, Slot(model="m", layer=0), Slot(model="deep", layer=3), merges={"m": merge})
+    with pytest.raises(RequestError, match="its number of layers is 4, not 2"):
+        open_sources(recipe, {})
