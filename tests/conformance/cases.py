@@ -23,11 +23,16 @@ class Case:
     """One entry of an index. Parts are keys of `arrays`, or lists and tables of keys."""
 
     entry: Mapping[str, Any]
+    index: Mapping[str, Mapping[str, Any]] = field(repr=False)
     arrays: Mapping[str, np.ndarray[Any, Any]] = field(repr=False)
 
     @property
     def id(self) -> str:
         return str(self.entry["id"])
+
+    def other(self, name: str) -> "Case":
+        """Return the case of this id in the same folder."""
+        return Case(self.index[name], self.index, self.arrays)
 
     @property
     def method(self) -> str:
@@ -111,7 +116,8 @@ def read_cases(folder: Path) -> tuple[Case, ...]:
     ids = [entry["id"] for entry in index["cases"]]
     if len(set(ids)) < len(ids):
         raise ValueError(f"{folder / 'index.json'} names a case twice")
-    return tuple(Case(entry, arrays) for entry in index["cases"])
+    by_id = {entry["id"]: entry for entry in index["cases"]}
+    return tuple(Case(entry, by_id, arrays) for entry in index["cases"])
 
 
 def assert_close(found: Any, expected: Any, case: Case) -> None:

@@ -8,13 +8,14 @@ from collections.abc import Callable, Mapping
 import pytest
 
 from evomerge.errors import EvomergeError
-from tests.conformance import measures, merges, sources
+from tests.conformance import layers, measures, merges, sources
 from tests.conformance.cases import Case, assert_close, keys, read_cases
 from tests.conformance.conftest import HERE
 
 
 def test_case(case: Case) -> None:
-    KINDS[case.kind](case)
+    run = layers.loads if case.method == "fixture" else KINDS[case.kind]
+    run(case)
 
 
 def output(case: Case, name: str) -> object:
@@ -24,20 +25,22 @@ def output(case: Case, name: str) -> object:
 
 
 OTHERS: Mapping[str, Callable[[Case, str], object]] = {
+    "block_influence": layers.influence,
     "embed_align": sources.embeddings,
     "fisher_diag": measures.fisher,
     "greedy_soup": measures.soup,
+    "layer_cluster": layers.clusters,
     "layer_gradient": measures.gradient,
     "lora_source": sources.adapter,
     "regmean_gram": measures.gram_matrix,
+    **dict.fromkeys(layers.RECIPES, layers.stack),
 }
 """Cases that are no merges of weights."""
 
 
 def gives_the_expected_numbers(case: Case) -> None:
-    expected = case.expected
-    assert expected
-    for name, want in expected.items():
+    assert case.expected
+    for name, want in case.expected.items():
         assert_close(output(case, name), want, case)
 
 
