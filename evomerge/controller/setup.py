@@ -23,7 +23,7 @@ from evomerge.checkpoints.vocabulary import merged_vocabulary
 from evomerge.controller.sources import Where, about, open_sources
 from evomerge.errors import RecipeError, SpaceError, TaskError, unknown
 from evomerge.evaluate.items import split_items
-from evomerge.merge.plan import compile_plan
+from evomerge.merge.planning import compile_plan
 from evomerge.recipe import ModelRef
 from evomerge.space import Genome, Space, SpaceFile
 from evomerge.space.genome import METHOD, GeneSpec

@@ -19,7 +19,7 @@ from evomerge.errors import EvaluationError, EvomergeError
 from evomerge.evaluate.brief import Brief
 from evomerge.evaluate.harness import Scorer, TaskLibrary
 from evomerge.merge.memory import ResidentModel
-from evomerge.merge.plan import compile_plan
+from evomerge.merge.planning import compile_plan
 from evomerge.recipe import Recipe
 from evomerge.types import Evaluation, Failed, ItemScores, Measure, Scored, Split
 

@@ -17,7 +17,8 @@ from evomerge.checkpoints.tensors import DictSource, Library, TensorSource
 from evomerge.errors import MergeError
 from evomerge.merge.execute import Execution
 from evomerge.merge.method import Informed, taken
-from evomerge.merge.plan import Apply, Copy, Operand, Operation, Output, Plan, compile_plan
+from evomerge.merge.plan import Apply, Copy, Operand, Operation, Output, Plan
+from evomerge.merge.planning import compile_plan
 from evomerge.merge.soup import Soup, greedy
 from evomerge.parameters import bind
 from evomerge.recipe import Recipe

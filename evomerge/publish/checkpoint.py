@@ -21,7 +21,8 @@ from evomerge.errors import ExportError, RequestError
 from evomerge.evaluate.evaluator import device_named
 from evomerge.merge.disk import SHARD_BYTES, write_weights
 from evomerge.merge.execute import Execution
-from evomerge.merge.plan import Plan, compile_plan
+from evomerge.merge.plan import Plan
+from evomerge.merge.planning import compile_plan
 from evomerge.publish.card import Found, model_card, published
 from evomerge.publish.sources import Paths, open_sources, pinned
 from evomerge.recipe import Recipe, to_yaml

@@ -16,7 +16,7 @@ from evomerge.checkpoints.folder import Checkpoint
 from evomerge.checkpoints.tensors import open_library
 from evomerge.merge.disk import write_weights
 from evomerge.merge.execute import Execution
-from evomerge.merge.plan import compile_plan
+from evomerge.merge.planning import compile_plan
 from evomerge.recipe import Merge, ModelRef, Recipe
 from tests.merge.conftest import WriteCheckpoint
 

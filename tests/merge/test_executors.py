@@ -21,7 +21,8 @@ from evomerge.errors import EvaluationError, MergeError
 from evomerge.merge.disk import write_weights
 from evomerge.merge.execute import Execution
 from evomerge.merge.memory import ResidentModel
-from evomerge.merge.plan import Plan, compile_plan
+from evomerge.merge.plan import Plan
+from evomerge.merge.planning import compile_plan
 from evomerge.recipe import Group, Merge, ModelRef, Recipe
 
 LAYERS = 2

@@ -20,7 +20,8 @@ from evomerge.checkpoints.tensors import open_library
 from evomerge.errors import CheckpointError, RecipeError
 from evomerge.merge.disk import write_file
 from evomerge.merge.execute import Execution
-from evomerge.merge.plan import Apply, Operand, Plan, compile_plan
+from evomerge.merge.plan import Apply, Operand, Plan
+from evomerge.merge.planning import compile_plan
 from evomerge.recipe import Merge, ModelRef, Recipe
 from evomerge.types import Statistic
 

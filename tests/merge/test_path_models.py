@@ -19,7 +19,8 @@ from evomerge.errors import RecipeError
 from evomerge.merge.disk import write_weights
 from evomerge.merge.execute import Execution
 from evomerge.merge.memory import ResidentModel
-from evomerge.merge.plan import Plan, compile_plan
+from evomerge.merge.plan import Plan
+from evomerge.merge.planning import compile_plan
 from evomerge.recipe import Ends, Group, Merge, ModelRef, Recipe, Slot
 
 Opened: TypeAlias = tuple[dict[str, Checkpoint], Library]

@@ -12,7 +12,8 @@ from evomerge.checkpoints.folder import Checkpoint
 from evomerge.checkpoints.tensors import open_library
 from evomerge.errors import PluginError, RecipeError
 from evomerge.merge.execute import Execution
-from evomerge.merge.plan import Apply, Copy, Operand, Output, Plan, compile_plan
+from evomerge.merge.plan import Apply, Copy, Operand, Output, Plan
+from evomerge.merge.planning import compile_plan
 from evomerge.recipe import Filtered, Group, Merge, ModelRef, Recipe
 
 Write = Callable[[str, Mapping[str, Tensor]], Checkpoint]

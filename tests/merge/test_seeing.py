@@ -19,7 +19,7 @@ from evomerge.checkpoints.tensors import open_library
 from evomerge.merge.disk import write_weights
 from evomerge.merge.execute import Execution
 from evomerge.merge.memory import ResidentModel
-from evomerge.merge.plan import compile_plan
+from evomerge.merge.planning import compile_plan
 from evomerge.recipe import Merge, ModelRef, Recipe
 from tests.seeing import FAMILIES, ROWS, plain_model, saved, seeing_model
 

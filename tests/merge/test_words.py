@@ -17,7 +17,8 @@ from evomerge.checkpoints.tensors import open_library
 from evomerge.errors import CheckpointError, MergeError, RecipeError
 from evomerge.merge.execute import Execution
 from evomerge.merge.memory import ResidentModel
-from evomerge.merge.plan import Plan, compile_plan
+from evomerge.merge.plan import Plan
+from evomerge.merge.planning import compile_plan
 from evomerge.recipe import Group, Merge, ModelRef, Recipe
 from tests.checkpoints.making import save_model, word_level
 

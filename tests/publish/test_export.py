@@ -16,7 +16,7 @@ from evomerge.checkpoints.folder import open_checkpoint
 from evomerge.checkpoints.tensors import open_library
 from evomerge.errors import ExportError, RequestError
 from evomerge.merge.memory import ResidentModel
-from evomerge.merge.plan import compile_plan
+from evomerge.merge.planning import compile_plan
 from evomerge.publish.checkpoint import write_checkpoint
 from evomerge.publish.public import export
 from evomerge.publish.verify import scores_like

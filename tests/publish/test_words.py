@@ -17,7 +17,7 @@ from evomerge.checkpoints.folder import open_checkpoint
 from evomerge.checkpoints.tensors import open_library
 from evomerge.errors import RequestError
 from evomerge.merge.memory import ResidentModel
-from evomerge.merge.plan import compile_plan
+from evomerge.merge.planning import compile_plan
 from evomerge.publish.checkpoint import write_checkpoint
 from evomerge.publish.public import export
 from evomerge.recipe import Merge, ModelRef, Recipe, from_yaml
