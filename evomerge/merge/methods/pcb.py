@@ -10,10 +10,11 @@ share, where their code divides zero by zero.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
+from evomerge.merge.kernels.blocks import blocks
 from evomerge.merge.kernels.order_statistics import Rows, order_statistics
 from evomerge.merge.kernels.weighting import per_source, weighted_sum
 from evomerge.merge.method import BaseUse, Cost, MergeMethod, Operand, Site, Stream
@@ -106,12 +107,14 @@ class Pcb:
     def merge(self, base: Tensor | None, operands: Tensor, site: Site) -> Tensor:
         """Return θ₀ + λ Σ λᵢ δ̃ᵢ βᵢ / Σ βᵢ: `base (*s)` and `operands (n, *s)` to `(*s)`."""
         assert base is not None  # `base` is declared "needed"
-        if not base.numel():
-            return base.clone()
         bounds = site.survey if self._whole_model else self.bounds(lambda: iter([operands]), base.numel())
-        clipped, share = self.compete(operands, bounds)
-        won = share.sum(0).clamp(min=_LEAST_SHARE)  # (*s)
-        return base.add(weighted_sum(clipped * share, self.weight) / won, alpha=self.lambda_)
+        merged = operands.new_empty((1, *base.shape))
+        merged[0] = base
+        for deltas, into in zip(blocks(operands), blocks(merged), strict=True):
+            clipped, share = self.compete(deltas, bounds)
+            won = share.sum(0).clamp(min=_LEAST_SHARE)
+            into[0].add_(weighted_sum(clipped * share, self.weight) / won, alpha=self.lambda_)
+        return merged[0]
 
     def compete(self, deltas: Tensor, bounds: Bounds) -> tuple[Tensor, Tensor]:
         """Return of `deltas (n, *s)` the clipped task vectors δ̃ and their shares β in [0, 1], `(n, *s)`."""
@@ -131,10 +134,14 @@ class Pcb:
         """Return the bounds of n task vectors of `size` entries, given in parts `(n, *s)`."""
         if not size:
             return Bounds(magnitudes=())
+
+        def parts() -> Iterator[Tensor]:
+            return (block for deltas in rows() for block in blocks(deltas))
+
         clipping = [(int(size * self.clamp), int(size * (1 - self.clamp) - 1))] * len(self.density)
-        found = Bounds(magnitudes=_at(lambda: (deltas.abs() for deltas in rows()), clipping, size))
+        found = Bounds(magnitudes=_at(lambda: (deltas.abs() for deltas in parts()), clipping, size))
         winning = [(int(size * (1 - density)), size - 1) for density in self.density]
-        scores = _at(lambda: (self._scores(deltas, found) for deltas in rows()), winning, size)
+        scores = _at(lambda: (self._scores(deltas, found) for deltas in parts()), winning, size)
         return Bounds(magnitudes=found.magnitudes, scores=scores)
 
     @property

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from evomerge.errors import MergeError
+from evomerge.merge.kernels.blocks import blocks
 from evomerge.merge.kernels.consensus import SIGN_METHOD, VOTE_WEIGHT, agreeing, elect, strongest
 from evomerge.merge.kernels.trimming import global_cuts, kept_count, share_out, trim, trim_at
 from evomerge.merge.kernels.weighting import per_source
@@ -136,7 +137,13 @@ class Ties:
 
     def merge_vectors(self, deltas: Tensor, site: Site) -> Tensor:
         """Trim, elect and merge `deltas (n, *s)` to one task vector `(*s)`, before λ."""
-        return self.combine(self._trim(deltas, site), site.survey)
+        trimmed = self._trim(deltas, site)
+        if _RULES[self.compat].majority and site.survey is None:
+            return self.combine(trimmed)  # the majority is that of the whole tensor
+        merged = trimmed.new_empty((1, *trimmed.shape[1:]))
+        for part, into in zip(blocks(trimmed), blocks(merged), strict=True):
+            into[0] = self.combine(part, site.survey)
+        return merged[0]
 
     def combine(self, deltas: Tensor, survey: _Cuts | None = None) -> Tensor:
         """Elect and merge `deltas (n, *s)`, trimmed already, to one task vector `(*s)`."""
