@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from evomerge.checkpoints.adapter import read_adapter
-from evomerge.checkpoints.architecture import read_architecture
 from evomerge.checkpoints.compatible import has_tokenizer, vocabulary
 from evomerge.checkpoints.digest import digest
 from evomerge.checkpoints.folder import (
@@ -67,7 +66,7 @@ def open_adapter(path: Path, base: Checkpoint, *, allow_pickle: bool = False) ->
     config = _config(path)
     specs, files = read_files(path, [_weights(path, allow_pickle=allow_pickle)])
     adapter = Checkpoint(path=path, config=config, specs=specs, files=files)
-    structure = read_architecture(base.specs, base.config)
+    structure = base.structure
     try:
         edits = read_adapter(config, specs, base.specs, tied=structure.embedding if structure.tied else None)
     except CheckpointError as error:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from evomerge.checkpoints.architecture import Architecture, read_architecture
+from evomerge.checkpoints.architecture import Architecture
 from evomerge.checkpoints.folder import Checkpoint
 
 _KEY = "tie_word_embeddings"
@@ -20,7 +20,7 @@ _KEY = "tie_word_embeddings"
 
 def read_structure(model: Checkpoint) -> Architecture:
     """Return the model's structure; `tied` also where it only holds a copy of its embedding as head."""
-    structure = read_architecture(model.specs, model.config)
+    structure = model.structure
     if structure.head is None or not _states_tied(model.config):
         return structure
     if structure.head not in model.files:  # an adapter gave it one
