@@ -33,6 +33,11 @@ def read_structure(model: Checkpoint) -> Architecture:
     return replace(structure, tied=copied)
 
 
+def is_copied(tensor: str, structure: Architecture) -> bool:
+    """Return whether the tensor is a tied model's copy of its embedding as head."""
+    return structure.tied and tensor == structure.head
+
+
 def head_name(model_type: str) -> str | None:
     """Return what transformers calls the output head of a type of model whose head is its embedding."""
     from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING
