@@ -122,9 +122,10 @@ class Execution:
         """Return what was measured on `of`; where that is a number per entry, of the shared rows only."""
         if measured is None:
             return None
-        tensor = self._library.float32(measured.model, measured.tensor, self._device)
-        by_entry = tensor.shape == self._library.raw(of.model, of.tensor).shape
-        return tensor[: operation.rows.count] if operation.rows is not None and by_entry else tensor
+        tensor = self._matched(measured)
+        if operation.rows is None or tensor.shape != self._library.raw(of.model, of.tensor).shape:
+            return tensor
+        return tensor[: operation.rows.count]
 
     def _site(self, output: Output, operation: Apply, *, survey: Any = None) -> Site:
         return Site(

@@ -211,7 +211,8 @@ class _Planner:
     ) -> tuple[tuple[Operand | None, ...], bool]:
         """Return what was measured for each operand, and whether the weight is stored inputs first.
 
-        A tied model's output head is its embedding once more, of which nothing is counted twice.
+        A tied model's output head is its embedding once more, of which nothing is counted twice. Where rows
+        are matched by token, a number per entry goes with its row, and of a token that a model lacks it is 0.
         """
         if (kind := self.statistic) is None:
             return (), False
@@ -227,7 +228,10 @@ class _Planner:
                 continue
             turned.add(operand.tensor in measured.origin.inputs_first)
             _check_fits(measured, stored, operand, model.specs[operand.tensor].shape)
-            found.append(Operand(model=statistics_name(operand.model, kind), tensor=stored))
+            numbers = Operand(model=statistics_name(operand.model, kind), tensor=stored)
+            if kind == "fisher" and operand.rows is not None:
+                numbers = replace(numbers, rows=operand.rows.own(), donors=(numbers,))
+            found.append(numbers)
         if len(turned) > 1:
             raise RecipeError(f"the {kind} files of the sources disagree on how `{plain}` is stored")
         return tuple(found), turned == {True}
