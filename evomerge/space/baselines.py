@@ -86,7 +86,10 @@ def _soup(genome: Genome, names: Sequence[str]) -> Baseline:
     sources = tuple(names)
     recipe = genome.recipe("linear", params={"weight": 1.0, "normalize": True}, sources=sources)
     weights = {name: float(name in sources) / len(sources) for name in genome.space.merged}
-    return Baseline(label=f"{_SOUP}{_AND.join(names)}", recipe=recipe, params=additive_point(genome, weights))
+    label = f"{_SOUP}{_AND.join(names)}"
+    if genome.space.tokenizer is not None:  # tokens that no ingredient has are other ones in the space
+        return Baseline(label=label, recipe=recipe, params=None)
+    return Baseline(label=label, recipe=recipe, params=additive_point(genome, weights))
 
 
 def _baselines(genome: Genome) -> Iterator[Baseline]:

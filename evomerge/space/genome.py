@@ -97,21 +97,26 @@ class Genome:
     ) -> Recipe:
         """Return a recipe over this space's models, with its dtype and mask seed.
 
-        Where tokens are matched, the base gives them to every method. A recipe of other `sources` than the
-        space's has their own tokenizer.
+        Where tokens are matched, the base gives them to every method; a source alone keeps its own. The
+        model whose tokenizer it is gives the form, too, where it is not among `sources`.
         """
         kind = plugins.load("methods", method)
-        own, tokenizer = self.space.merge, self.space.tokenizer if sources is None else None
+        own, named = self.space.merge, sources or self.space.merged
+        alone = sources is not None and len(sources) == 1
+        tokenizer = None if alone else self.space.tokenizer
         merge = Merge(
             method=method,
-            sources=sources or self.space.merged,
+            sources=named,
             base=own.base if kind.base != "unused" or tokenizer is not None else None,
             params=params,
             groups=groups,
             compat=own.compat if own.compat in kind.compats else "evomerge",
         )
-        used = {merge.base, *merge.sources, own.template}
-        used |= {self.models[name].adapts for name in merge.sources if name in self.models}
+        template = own.template
+        if tokenizer in self.models and tokenizer not in merge.models:
+            template = tokenizer
+        used = {*merge.models, template}
+        used |= {ref.adapts for name, ref in self.models.items() if name in used}
         statistic = statistic_of(kind)
         models = {name: ref.informed_by(statistic) for name, ref in self.models.items() if name in used}
         return Recipe(
@@ -121,7 +126,7 @@ class Genome:
             seed=self.space.seed,
             tokenizer=tokenizer,
             untie=self.space.untie,
-            template=own.template or "",
+            template=template or "",
         )
 
     @cached_property

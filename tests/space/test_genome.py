@@ -232,3 +232,14 @@ def test_a_shared_parameter_has_anchors_too() -> None:
     assert [gene.name for gene in found.genes] == ["t/A0", "t/A1", "t/embed", "t/head"]
     merge = found.decode({"t/A0": 0.0, "t/A1": 1.0, "t/embed": 0.25, "t/head": 0.75}).merge
     assert [merge.settings("w", layer, "mlp", LAYERS)["t"] for layer in (0, 5)] == [0.0, 1.0]
+
+
+def test_a_recipe_has_the_model_under_a_base_or_template_that_is_an_adapter() -> None:
+    text = (
+        "sources: {whole: w, base: {source: b, adapts: whole}, math: m}\n"
+        "merge: {base: base, sources: [math]}\nobjectives: [{task: t}]\n"
+    )
+    adapter = ModelRef(source="b", adapts="whole")
+    models = {"whole": ModelRef(source="w"), "base": adapter, "math": ModelRef(source="m")}
+    found = Genome(space=parse_space(text), layers=LAYERS, models=models)
+    assert found.decode(middle(found)).used == ("base", "math", "whole")
