@@ -315,11 +315,16 @@ def _check_sources(merge: Merge) -> None:
 def _check_measured(merge: Merge, used: Mapping[str, Checkpoint]) -> None:
     kind = statistic_of(plugins.load("methods", merge.method))
     for source in merge.sources if kind else ():
-        if kind not in used[source].statistics:
-            raise RecipeError(
-                f"`{merge.method}` merges by the {kind} of each source, and `{source}` has none; make its "
-                f"file with `evomerge measure {kind}` and name it as `{kind}: FILE` where the source stands"
-            )
+        if kind in used[source].statistics:
+            continue
+        advice = (
+            f"make its file with `evomerge measure {kind}` and name it as `{kind}: FILE` where the source stands"
+            if used[source].adaptation is None
+            else "nothing is measured on a LoRA adapter, so export it over its base and take that as the source"
+        )
+        raise RecipeError(
+            f"`{merge.method}` merges by the {kind} of each source, and `{source}` has none; {advice}"
+        )
 
 
 def _check_fits(measured: Measured, stored: str, operand: Operand, shape: tuple[int, ...]) -> None:

@@ -149,11 +149,12 @@ def _wanted(
 
 def _fixed_fits(genome: Genome, method: str, settings: Mapping[str, Value]) -> bool:
     """Return whether the parameters the space fixes have the neutral settings."""
-    own = declared(plugins.load("methods", method))
+    kind = plugins.load("methods", method)
+    own, compat = declared(kind), genome.compat(kind)
     searched = {gene.name.partition("/")[0] for gene in genome.genes}
     fixed = genome.space.merge.genes
     return all(
-        name in searched or fixed.get(name, own[name].spec.default) == value
+        name in searched or fixed.get(name, own[name].default(compat)) == value
         for name, value in settings.items()
     )
 
