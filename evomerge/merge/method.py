@@ -60,7 +60,10 @@ class Site:
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """One tensor of the merge as a survey sees it; `load` reads the operands `(n, *shape)`."""
+    """One tensor of the merge as a survey sees it.
+
+    `load` reads the operands `(n, *shape)` anew each time; whoever calls it may overwrite them.
+    """
 
     site: Site
     shape: tuple[int, ...]
