@@ -13,13 +13,14 @@ from evomerge import plugins
 from evomerge.checkpoints.architecture import Architecture, is_vocabulary
 from evomerge.checkpoints.folder import Checkpoint
 from evomerge.checkpoints.headers import TensorSpec
-from evomerge.checkpoints.measured import Measured, statistics_name
+from evomerge.checkpoints.measured import statistics_name
 from evomerge.checkpoints.shared_rows import unshared_rows
 from evomerge.checkpoints.tied import head_name, read_structure
 from evomerge.checkpoints.vocabulary import BASE, Vocabulary, merged_vocabulary
 from evomerge.errors import CheckpointError, MergeError, RecipeError, unknown
-from evomerge.merge.method import MergeMethod, statistic_of, taken
-from evomerge.merge.plan import Apply, Copy, Operand, Operation, Output, SharedRows, survey_key
+from evomerge.merge.checks import check_fits, check_groups, check_measured, check_sources, check_surveys
+from evomerge.merge.method import MergeMethod, statistic_of
+from evomerge.merge.plan import Apply, Copy, Operand, Operation, Output, SharedRows
 from evomerge.parameters import bind, declared
 from evomerge.recipe import Merge, Recipe
 from evomerge.types import Statistic, Value
@@ -48,9 +49,9 @@ def plan_merge(recipe: Recipe, name: str, checkpoints: Mapping[str, Checkpoint],
     used = {model: checkpoints[model] for model in recipe.read_by(name)}
     structures = {name: read_structure(model) for name, model in used.items()}
     template = _form(structures)
-    _check_sources(merge)
-    _check_groups(merge, structures[template].layers)
-    _check_measured(merge, used)
+    check_sources(merge)
+    check_groups(merge, structures[template].layers)
+    check_measured(merge, used)
     words = recipe.tokenizer
     if words is not None and name != recipe.embed_from:
         words = BASE  # its layers are wanted, not its words
@@ -65,7 +66,7 @@ def plan_merge(recipe: Recipe, name: str, checkpoints: Mapping[str, Checkpoint],
     )
     names, tied = planner.names()
     outputs = tuple(planner.output(name, code) for name in names)
-    _check_surveys(outputs)
+    check_surveys(outputs)
     config, home = used[template].config, used[template].home
     return Part(
         template=template,
@@ -227,7 +228,7 @@ class _Planner:
                 found.append(None)
                 continue
             turned.add(operand.tensor in measured.origin.inputs_first)
-            _check_fits(measured, stored, operand, model.specs[operand.tensor].shape)
+            check_fits(measured, stored, operand, model.specs[operand.tensor].shape)
             numbers = Operand(model=statistics_name(operand.model, kind), tensor=stored)
             if kind == "fisher" and operand.rows is not None:
                 numbers = replace(numbers, rows=operand.rows.own(), donors=(numbers,))
@@ -302,57 +303,3 @@ class _Planner:
         if own in self.used[model].specs:
             return Operand(model=model, tensor=own)
         return None
-
-
-def _check_sources(merge: Merge) -> None:
-    kind = plugins.load("methods", merge.method)
-    if allowed := taken(kind, len(merge.sources)):
-        raise RecipeError(f"`{merge.method}` takes {allowed} source(s), found {len(merge.sources)}")
-    if kind.base == "needed" and merge.base is None:
-        raise RecipeError(f"`{merge.method}` needs a base model; add `base: NAME`")
-
-
-def _check_measured(merge: Merge, used: Mapping[str, Checkpoint]) -> None:
-    kind = statistic_of(plugins.load("methods", merge.method))
-    for source in merge.sources if kind else ():
-        if kind in used[source].statistics:
-            continue
-        advice = (
-            f"make its file with `evomerge measure {kind}` and name it as `{kind}: FILE` where the source stands"
-            if used[source].adaptation is None
-            else "nothing is measured on a LoRA adapter, so export it over its base and take that as the source"
-        )
-        raise RecipeError(
-            f"`{merge.method}` merges by the {kind} of each source, and `{source}` has none; {advice}"
-        )
-
-
-def _check_fits(measured: Measured, stored: str, operand: Operand, shape: tuple[int, ...]) -> None:
-    """Raise `RecipeError` if the statistic of a weight of this `shape` has another shape than it must."""
-    origin, found = measured.origin, measured.specs[stored].shape
-    want = shape
-    if origin.kind == "gram":
-        inputs = shape[0 if operand.tensor in origin.inputs_first else -1]
-        want = (inputs, inputs)
-    if found != want:
-        raise RecipeError(
-            f"{measured.path} does not fit `{operand.model}`: its {origin.kind} of `{operand.tensor}` is "
-            f"{list(found)}, not {list(want)}; measure it again"
-        )
-
-
-def _check_groups(merge: Merge, layers: int) -> None:
-    for group in merge.groups:
-        if group.layers is not None and group.layers[1] >= layers:
-            raise RecipeError(
-                f"a group covers layers {list(group.layers)}, but the model's last layer is {layers - 1}"
-            )
-
-
-def _check_surveys(outputs: tuple[Output, ...]) -> None:
-    keys = {survey_key(output.operation) for output in outputs} - {None}
-    if len(keys) > 1:
-        raise RecipeError(
-            "a method that looks at the whole model needs the same parameters (weights aside) in all groups; "
-            "fix them at one value each, or use `scope: tensor` where there is one"
-        )

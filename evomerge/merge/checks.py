@@ -1,0 +1,69 @@
+"""What a merge must have before it can be carried out; `one_merge.py` asks as it plans."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from evomerge import plugins
+from evomerge.checkpoints.folder import Checkpoint
+from evomerge.checkpoints.measured import Measured
+from evomerge.errors import RecipeError
+from evomerge.merge.method import statistic_of, taken
+from evomerge.merge.plan import Operand, Output, survey_key
+from evomerge.recipe import Merge
+
+
+def check_sources(merge: Merge) -> None:
+    """Raise `RecipeError` if the method cannot merge so many sources, or lacks a base."""
+    kind = plugins.load("methods", merge.method)
+    if allowed := taken(kind, len(merge.sources)):
+        raise RecipeError(f"`{merge.method}` takes {allowed} source(s), found {len(merge.sources)}")
+    if kind.base == "needed" and merge.base is None:
+        raise RecipeError(f"`{merge.method}` needs a base model; add `base: NAME`")
+
+
+def check_measured(merge: Merge, used: Mapping[str, Checkpoint]) -> None:
+    """Raise `RecipeError` if a source lacks the statistic that the method merges by."""
+    kind = statistic_of(plugins.load("methods", merge.method))
+    for source in merge.sources if kind else ():
+        if kind in used[source].statistics:
+            continue
+        advice = f"make its file with `evomerge measure {kind}` and name it as `{kind}: FILE` at the source"
+        if used[source].adaptation is not None:
+            advice = "nothing is measured on a LoRA adapter, so export it over its base, and merge the result"
+        raise RecipeError(
+            f"`{merge.method}` merges by the {kind} of each source, and `{source}` has none; {advice}"
+        )
+
+
+def check_fits(measured: Measured, stored: str, operand: Operand, shape: tuple[int, ...]) -> None:
+    """Raise `RecipeError` if the statistic of a weight of this `shape` has another shape than it must."""
+    origin, found = measured.origin, measured.specs[stored].shape
+    want = shape
+    if origin.kind == "gram":
+        inputs = shape[0 if operand.tensor in origin.inputs_first else -1]
+        want = (inputs, inputs)
+    if found != want:
+        raise RecipeError(
+            f"{measured.path} does not fit `{operand.model}`: its {origin.kind} of `{operand.tensor}` is "
+            f"{list(found)}, not {list(want)}; measure it again"
+        )
+
+
+def check_groups(merge: Merge, layers: int) -> None:
+    """Raise `RecipeError` if a group covers layers beyond the last."""
+    for group in merge.groups:
+        if group.layers is not None and group.layers[1] >= layers:
+            raise RecipeError(
+                f"a group covers layers {list(group.layers)}, but the model's last layer is {layers - 1}"
+            )
+
+
+def check_surveys(outputs: tuple[Output, ...]) -> None:
+    """Raise `RecipeError` if tensors that are looked at together ask for different looks."""
+    keys = {survey_key(output.operation) for output in outputs} - {None}
+    if len(keys) > 1:
+        raise RecipeError(
+            "a method that looks at the whole model needs the same parameters (weights aside) in all groups; "
+            "fix them at one value each, or use `scope: tensor` where there is one"
+        )
