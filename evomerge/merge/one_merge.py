@@ -64,7 +64,8 @@ def plan_merge(recipe: Recipe, name: str, checkpoints: Mapping[str, Checkpoint],
     )
     names, tied = planner.names()
     outputs = tuple(planner.output(name, code) for name in names)
-    _check_surveys(outputs)
+    _check_filters(merge, names)
+    _check_surveys(merge, outputs)
     config, home = used[template].config, used[template].home
     return Part(
         template=template,
@@ -285,7 +286,11 @@ class _Planner:
 def _check_sources(merge: Merge) -> None:
     kind = plugins.load("methods", merge.method)
     if allowed := taken(kind, len(merge.sources)):
-        raise RecipeError(f"`{merge.method}` takes {allowed} source(s), found {len(merge.sources)}")
+        besides = " besides the base" if kind.base == "needed" else ""
+        raise RecipeError(
+            f"`{merge.method}` takes {allowed} source(s){besides}, found {len(merge.sources)} "
+            f"({', '.join(merge.sources)})"
+        )
     if kind.base == "needed" and merge.base is None:
         raise RecipeError(f"`{merge.method}` needs a base model; add `base: NAME`")
 
@@ -322,10 +327,17 @@ def _check_groups(merge: Merge, layers: int) -> None:
             )
 
 
-def _check_surveys(outputs: tuple[Output, ...]) -> None:
+def _check_filters(merge: Merge, tensors: list[str]) -> None:
+    for entry in merge.filters:
+        if not any(map(entry.matches, tensors)):
+            raise RecipeError(f"`filter: {entry.filter}`: no tensor of the merged model has that in its name")
+
+
+def _check_surveys(merge: Merge, outputs: tuple[Output, ...]) -> None:
     keys = {survey_key(output.operation) for output in outputs} - {None}
     if len(keys) > 1:
         raise RecipeError(
-            "a method that looks at the whole model needs the same parameters (weights aside) in all groups; "
-            "fix them at one value each, or use `scope: tensor` where there is one"
+            f"`{merge.method}` looks at the whole model here, so it needs the same parameters (weights "
+            "aside) in all groups and layers; fix them at one value each, or use `scope: tensor` where "
+            "there is one"
         )
