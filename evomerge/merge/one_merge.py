@@ -65,7 +65,8 @@ def plan_merge(recipe: Recipe, name: str, checkpoints: Mapping[str, Checkpoint],
     )
     names, tied = planner.names()
     outputs = tuple(planner.output(name, code) for name in names)
-    _check_surveys(outputs)
+    _check_filters(merge, names)
+    _check_surveys(merge, outputs)
     config, home = used[template].config, used[template].home
     return Part(
         template=template,
@@ -307,7 +308,11 @@ class _Planner:
 def _check_sources(merge: Merge) -> None:
     kind = plugins.load("methods", merge.method)
     if allowed := taken(kind, len(merge.sources)):
-        raise RecipeError(f"`{merge.method}` takes {allowed} source(s), found {len(merge.sources)}")
+        besides = " besides the base" if kind.base == "needed" else ""
+        raise RecipeError(
+            f"`{merge.method}` takes {allowed} source(s){besides}, found {len(merge.sources)} "
+            f"({', '.join(merge.sources)})"
+        )
     if kind.base == "needed" and merge.base is None:
         raise RecipeError(f"`{merge.method}` needs a base model; add `base: NAME`")
 
@@ -318,9 +323,9 @@ def _check_measured(merge: Merge, used: Mapping[str, Checkpoint]) -> None:
         if kind in used[source].statistics:
             continue
         advice = (
-            f"make its file with `evomerge measure {kind}` and name it as `{kind}: FILE` where the source stands"
+            f"make its file with `evomerge measure {kind}` and name it as `{kind}: FILE` where it stands"
             if used[source].adaptation is None
-            else "nothing is measured on a LoRA adapter, so export it over its base and take that as the source"
+            else "nothing is measured on a LoRA adapter, so export it over its base and take that instead"
         )
         raise RecipeError(
             f"`{merge.method}` merges by the {kind} of each source, and `{source}` has none; {advice}"
@@ -349,10 +354,17 @@ def _check_groups(merge: Merge, layers: int) -> None:
             )
 
 
-def _check_surveys(outputs: tuple[Output, ...]) -> None:
+def _check_filters(merge: Merge, tensors: list[str]) -> None:
+    for entry in merge.filters:
+        if not any(map(entry.matches, tensors)):
+            raise RecipeError(f"`filter: {entry.filter}`: no tensor of the merged model has that in its name")
+
+
+def _check_surveys(merge: Merge, outputs: tuple[Output, ...]) -> None:
     keys = {survey_key(output.operation) for output in outputs} - {None}
     if len(keys) > 1:
         raise RecipeError(
-            "a method that looks at the whole model needs the same parameters (weights aside) in all groups; "
-            "fix them at one value each, or use `scope: tensor` where there is one"
+            f"`{merge.method}` looks at the whole model here, so it needs the same parameters (weights "
+            "aside) in all groups and layers; fix them at one value each, or use `scope: tensor` where "
+            "there is one"
         )

@@ -161,6 +161,11 @@ def test_chances_outside_the_open_unit_interval_are_refused(
         merged(name, delta(2, 3), density=density, epsilon=epsilon)
 
 
+def test_an_epsilon_share_beyond_the_room_is_refused_as_such() -> None:
+    with pytest.raises(MergeError, match="`epsilon_share` must be at most 1, found 2"):
+        merged("della", delta(2, 3), density=0.3, epsilon_share=2.0)
+
+
 def test_an_epsilon_share_of_one_is_refused() -> None:
     with pytest.raises(MergeError, match="`epsilon_share` below 1"):
         merged("della", delta(2, 3), density=0.3, epsilon_share=1.0)
