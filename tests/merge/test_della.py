@@ -211,3 +211,9 @@ def test_pruning_is_right_on_average() -> None:
     mean = torch.stack([run.double() for run in runs]).mean(0)
     bound = 5 * values.double().abs() * ((1 - chance) / chance / 400).sqrt()
     assert bool(((mean - values.double()).abs() <= bound).all())
+
+
+@pytest.mark.parametrize(("compat", "epsilon"), [("mergekit", 0.15), ("official", 0.07)])
+def test_an_epsilon_that_is_not_given_is_that_of_the_implementation(compat: str, epsilon: float) -> None:
+    bound = bind(Della, {"density": 0.5}, 1, compat=compat)
+    assert half_widths(bound.density, bound.epsilon, bound.epsilon_share) == (epsilon,)

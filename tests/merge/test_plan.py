@@ -15,6 +15,7 @@ from evomerge.merge.execute import Execution
 from evomerge.merge.plan import Apply, Copy, Operand, Output, Plan
 from evomerge.merge.planning import compile_plan
 from evomerge.recipe import Filtered, Group, Merge, ModelRef, Recipe
+from evomerge.recipe.model import Setting
 
 Write = Callable[[str, Mapping[str, Tensor]], Checkpoint]
 Models = dict[str, Checkpoint]
@@ -189,7 +190,9 @@ def test_one_density_per_model_is_needed_to_trim_over_the_whole_model(models: Mo
 @pytest.mark.parametrize("where", ["params", "groups"])
 def test_a_filter_that_no_tensor_fits_is_refused(where: str, models: Models) -> None:
     def asked(word: str) -> Recipe:
-        params = {"weight": {"a": (Filtered(filter=word, value=0.5), Filtered(value=1.0)), "b": 1.0}}
+        params: dict[str, Setting] = {
+            "weight": {"a": (Filtered(filter=word, value=0.5), Filtered(value=1.0)), "b": 1.0}
+        }
         group = Group(modules=("attn",), layers=(0, 0), params=params)
         return recipe(params=params) if where == "params" else recipe(groups=(group,))
 

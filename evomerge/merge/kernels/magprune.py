@@ -45,6 +45,7 @@ EPSILON = Gene(
     searched=False,
     least=_BY_SHARE,
     also={"window_size": lambda width: width / 2},
+    under={"mergekit": 0.15, "official": 0.07},
 )
 RANK_SCOPE = Choice(
     options=("row", "layer", "norank"),
