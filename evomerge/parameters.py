@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from types import MappingProxyType
@@ -37,7 +37,7 @@ class Gene:
     least: float = -math.inf
     """What it may not go below: there the parameter means nothing, whatever a space says."""
     most: float = math.inf
-    """Beyond this more changes nothing, so a search there is wasted; a space may not ask for it."""
+    """What it may not exceed: beyond this more changes nothing, or means nothing."""
     also: Mapping[str, Callable[[float], float]] = field(default_factory=dict)
     """Other words for it in the literature, each with the conversion to ours."""
     whole: bool = False
@@ -143,6 +143,8 @@ def _checked(parameter: Parameter, value: Any, sources: int) -> Any:
     if isinstance(parameter.spec, Choice):
         return _chosen(parameter.name, parameter.spec, value)
     if not parameter.per_source:
+        if isinstance(value, list | tuple):
+            raise MergeError(f"`{parameter.name}` is one number for all sources, found {list(value)}")
         return _within(parameter.name, parameter.spec, value)
     if not isinstance(value, list | tuple):
         return (_within(parameter.name, parameter.spec, value),) * sources
@@ -155,14 +157,20 @@ def _chosen(name: str, spec: Choice, value: Any) -> Value:
     for word in (*spec.options, *spec.also):
         if type(word) is type(value) and word == value:
             return spec.also.get(word, word)
-    options = ", ".join(str(option) for option in spec.options)
-    raise MergeError(f"`{name}` is one of {options}, found {value!r}")
+    raise MergeError(f"`{name}` is one of {said(spec.options)}, found {value!r}")
+
+
+def said(values: Iterable[Value]) -> str:
+    """Return values as YAML says them."""
+    return ", ".join(str(each).lower() if isinstance(each, bool) else str(each) for each in values)
 
 
 def _within(name: str, spec: Gene, value: Any) -> float:
     number = _number(name, value)
     if number < spec.least:
         raise MergeError(f"`{name}` must be at least {spec.least:g}, found {number:g}")
+    if number > spec.most:
+        raise MergeError(f"`{name}` must be at most {spec.most:g}, found {number:g}")
     return number
 
 

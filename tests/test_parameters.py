@@ -18,7 +18,9 @@ class Method:
         PerSource, Gene(low=0, high=2, default=1.0, meaning="share", also={"percent": lambda x: x / 100})
     ]
     lambda_: Annotated[float, Gene(low=0, high=1, default=0.5, meaning="scale", least=0.0)]
-    density: Annotated[PerSource, Gene(low=0, high=1, default=1.0, meaning="kept", under={"theirs": 0.2})]
+    density: Annotated[
+        PerSource, Gene(low=0, high=1, default=1.0, meaning="kept", most=1.0, under={"theirs": 0.2})
+    ]
     rescale: Annotated[
         str,
         Choice(options=("l1", "none"), default="none", meaning="how", also={True: "l1", False: "none"}),
@@ -100,15 +102,16 @@ def test_values_beyond_the_searched_range_are_allowed() -> None:
         ({"weight": "1.0"}, "`weight` must be a number, found '1.0'"),
         ({"weight": True}, "`weight` must be a number, found True"),
         ({"weight": float("nan")}, "`weight` must be finite, found nan"),
-        ({"lambda": [1.0, 1.0]}, r"`lambda` must be a number, found \[1.0, 1.0\]"),
+        ({"lambda": [1.0, 1.0]}, r"`lambda` is one number for all sources, found \[1.0, 1.0\]"),
         ({"lambda": float("inf")}, "`lambda` must be finite, found inf"),
         ({"lambda": -0.1}, r"`lambda` must be at least 0, found -0\.1"),
+        ({"density": [0.5, 1.5]}, r"`density` must be at most 1, found 1\.5"),
         ({"percent": "half"}, "`percent` must be a number, found 'half'"),
         ({"percent": 50, "weight": 1.0}, "`percent` is another word for `weight`"),
         ({"rescale": "l2"}, "`rescale` is one of l1, none, found 'l2'"),
         ({"rescale": ["l1"]}, r"`rescale` is one of l1, none, found \['l1'\]"),
-        ({"normalize": 1}, "`normalize` is one of True, False, found 1"),
-        ({"normalize": "yes"}, "`normalize` is one of True, False, found 'yes'"),
+        ({"normalize": 1}, "`normalize` is one of true, false, found 1"),
+        ({"normalize": "yes"}, "`normalize` is one of true, false, found 'yes'"),
     ],
 )
 def test_a_value_the_parameter_cannot_have_is_refused(values: dict[str, Any], message: str) -> None:

@@ -83,14 +83,21 @@ def open_measured(path: Path, kind: Statistic) -> Measured:
     return Measured(path=path, origin=origin, specs=specs)
 
 
-def check_measured_on(measured: Measured, name: str, digest: str) -> None:
-    """Raise `CheckpointError` if the file is not of the model `name`, whose content has the `digest`."""
+def check_measured_on(measured: Measured, name: str, content: Mapping[str, str]) -> None:
+    """Raise `CheckpointError` if the file is not of the model `name`; `content` are the models' digests."""
     origin = measured.origin
-    if origin.model != digest:
+    if origin.model == content[name]:
+        return
+    other = next((other for other, digest in content.items() if digest == origin.model), None)
+    if other is not None:
         raise CheckpointError(
-            f"the {origin.kind} in {measured.path} was measured on another model (content {origin.model}) "
-            f"than `{name}` ({digest}); measure it again with `evomerge measure {origin.kind}`"
+            f"the {origin.kind} in {measured.path} was measured on `{other}`, not on `{name}`; "
+            "name each source's own file"
         )
+    raise CheckpointError(
+        f"the {origin.kind} in {measured.path} was measured on another model (content {origin.model}) "
+        f"than `{name}` ({content[name]}); measure it again with `evomerge measure {origin.kind}`"
+    )
 
 
 def _origin(path: Path, text: str | None) -> Origin:

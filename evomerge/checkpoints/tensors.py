@@ -193,17 +193,23 @@ class Library:
     def _checked(self, value: Tensor, model: str, tensor: str) -> Tensor:
         """Return `value`, which is looked at the first time. Raises `MergeError` if it is not finite."""
         if (model, tensor) not in self._finite:
-            if not bool(value.isfinite().all()):
-                raise MergeError(f"`{tensor}` of model `{model}` holds NaN or infinite values")
+            _check_finite(value, model, tensor)
             self._finite.add((model, tensor))
         return value
 
     def rows(self, model: str, tensor: str, index: Tensor, device: torch.device | None = None) -> Tensor:
         """Return the rows `index` of the tensor in float32. Raises `MergeError` for NaN or infinity."""
         value = self.raw(model, tensor).index_select(0, index).to(device=device, dtype=torch.float32)
-        if not bool(value.isfinite().all()):
-            raise MergeError(f"`{tensor}` of model `{model}` holds NaN or infinite values")
+        _check_finite(value, model, tensor)
         return value
+
+
+def _check_finite(value: Tensor, model: str, tensor: str) -> None:
+    if not bool(value.isfinite().all()):
+        raise MergeError(
+            f"`{tensor}` of model `{model}` holds NaN or infinite values; "
+            "fetch or train the model again, or leave it out"
+        )
 
 
 def open_library(checkpoints: Mapping[str, Checkpoint], names: Iterable[str]) -> Library:

@@ -85,9 +85,10 @@ def merged_vocabulary(
         if len(set(rows.values())) == 1:
             return None
     elif tokenizer not in (BASE, UNION, *models):
+        known = dict.fromkeys((BASE, UNION, *models))
         raise RecipeError(
             f"`tokenizer` is `{BASE}`, `{UNION}` or a model that is merged: "
-            f"{unknown('model', tokenizer, models)}"
+            f"{unknown('tokenizer', tokenizer, known)}"
         )
     folders = tuple((name, model.home, _stamp(model.home), rows[name]) for name, model in models.items())
     return _built(tokenizer, template, base, folders)

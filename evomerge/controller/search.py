@@ -134,7 +134,7 @@ def _opened(prepared: Prepared, run: Run, *, workers: int) -> LiveRun:
     if run.storage == folder.journal:
         repair_journal(folder.journal)
     study = StudyRecord(
-        open_storage(run.storage),
+        open_storage(run.storage, existing=prepared.text is None),
         record.study,
         objectives=record.objectives,
         genes=record.genome.genes,

@@ -151,14 +151,14 @@ def _references(
             revision=space.sources[name].revision,
             digest=content[name],
             adapts=adapts.get(name),
-            **_pinned(name, checkpoint, content[name], where),
+            **_pinned(name, checkpoint, content, where),
         )
         for name, checkpoint in checkpoints.items()
     }
 
 
-def _pinned(name: str, checkpoint: Checkpoint, content: str, where: Where) -> dict[str, str]:
-    """Return the places and digests of what was measured on a model with this `content`."""
+def _pinned(name: str, checkpoint: Checkpoint, content: Mapping[str, str], where: Where) -> dict[str, str]:
+    """Return the places and digests of what was measured on a model; `content` are the models' digests."""
     pinned: dict[str, str] = {}
     for kind, measured in checkpoint.statistics.items():
         with about(where(("sources", name, kind))):

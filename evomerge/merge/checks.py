@@ -17,7 +17,11 @@ def check_sources(merge: Merge) -> None:
     """Raise `RecipeError` if the method cannot merge so many sources, or lacks a base."""
     kind = plugins.load("methods", merge.method)
     if allowed := taken(kind, len(merge.sources)):
-        raise RecipeError(f"`{merge.method}` takes {allowed} source(s), found {len(merge.sources)}")
+        besides = " besides the base" if kind.base == "needed" else ""
+        raise RecipeError(
+            f"`{merge.method}` takes {allowed} source(s){besides}, found {len(merge.sources)} "
+            f"({', '.join(merge.sources)})"
+        )
     if kind.base == "needed" and merge.base is None:
         raise RecipeError(f"`{merge.method}` needs a base model; add `base: NAME`")
 
@@ -28,9 +32,11 @@ def check_measured(merge: Merge, used: Mapping[str, Checkpoint]) -> None:
     for source in merge.sources if kind else ():
         if kind in used[source].statistics:
             continue
-        advice = f"make its file with `evomerge measure {kind}` and name it as `{kind}: FILE` at the source"
-        if used[source].adaptation is not None:
-            advice = "nothing is measured on a LoRA adapter, so export it over its base, and merge the result"
+        advice = (
+            f"make its file with `evomerge measure {kind}` and name it as `{kind}: FILE` where it stands"
+            if used[source].adaptation is None
+            else "nothing is measured on a LoRA adapter, so export it over its base and take that instead"
+        )
         raise RecipeError(
             f"`{merge.method}` merges by the {kind} of each source, and `{source}` has none; {advice}"
         )
@@ -59,11 +65,19 @@ def check_groups(merge: Merge, layers: int) -> None:
             )
 
 
-def check_surveys(outputs: tuple[Output, ...]) -> None:
+def check_filters(merge: Merge, tensors: list[str]) -> None:
+    """Raise `RecipeError` for a filter that no tensor fits: its name is misspelt."""
+    for entry in merge.filters:
+        if not any(map(entry.matches, tensors)):
+            raise RecipeError(f"`filter: {entry.filter}`: no tensor of the merged model has that in its name")
+
+
+def check_surveys(merge: Merge, outputs: tuple[Output, ...]) -> None:
     """Raise `RecipeError` if tensors that are looked at together ask for different looks."""
     keys = {survey_key(output.operation) for output in outputs} - {None}
     if len(keys) > 1:
         raise RecipeError(
-            "a method that looks at the whole model needs the same parameters (weights aside) in all groups; "
-            "fix them at one value each, or use `scope: tensor` where there is one"
+            f"`{merge.method}` looks at the whole model here, so it needs the same parameters (weights "
+            "aside) in all groups and layers; fix them at one value each, or use `scope: tensor` where "
+            "there is one"
         )

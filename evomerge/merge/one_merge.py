@@ -18,7 +18,9 @@ from evomerge.checkpoints.shared_rows import unshared_rows
 from evomerge.checkpoints.tied import head_name, read_structure
 from evomerge.checkpoints.vocabulary import BASE, Vocabulary, merged_vocabulary
 from evomerge.errors import CheckpointError, MergeError, RecipeError, unknown
-from evomerge.merge.checks import check_fits, check_groups, check_measured, check_sources, check_surveys
+from evomerge.merge.checks import (
+    check_filters, check_fits, check_groups, check_measured, check_sources, check_surveys,
+)  # fmt: skip
 from evomerge.merge.method import MergeMethod, statistic_of
 from evomerge.merge.plan import Apply, Copy, Operand, Operation, Output, SharedRows
 from evomerge.parameters import bind, declared
@@ -66,7 +68,8 @@ def plan_merge(recipe: Recipe, name: str, checkpoints: Mapping[str, Checkpoint],
     )
     names, tied = planner.names()
     outputs = tuple(planner.output(name, code) for name in names)
-    check_surveys(outputs)
+    check_filters(merge, names)
+    check_surveys(merge, outputs)
     config, home = used[template].config, used[template].home
     return Part(
         template=template,

@@ -74,7 +74,7 @@ def pinned(recipe: Recipe, sources: Mapping[str, Checkpoint], paths: Paths) -> R
     """
     content = digests(sources)
     models = {
-        name: _pinned(name, recipe.models[name], checkpoint, content[name], chosen=name in paths)
+        name: _pinned(name, recipe.models[name], checkpoint, content, chosen=name in paths)
         for name, checkpoint in sources.items()
     }
     for name, checkpoint in sources.items():
@@ -118,7 +118,10 @@ def _statistics(name: str, ref: ModelRef, paths: Paths) -> dict[str, Path]:
     return found
 
 
-def _pinned(name: str, ref: ModelRef, checkpoint: Checkpoint, found: str, *, chosen: bool) -> ModelRef:
+def _pinned(
+    name: str, ref: ModelRef, checkpoint: Checkpoint, content: Mapping[str, str], *, chosen: bool
+) -> ModelRef:
+    found = content[name]
     if ref.digest not in (None, found):
         raise RequestError(
             f"the model in {checkpoint.path} is not the `{name}` of the recipe: its content digest is "
@@ -130,13 +133,13 @@ def _pinned(name: str, ref: ModelRef, checkpoint: Checkpoint, found: str, *, cho
         source = canonical(ref.source, checkpoint.path)
     ref = replace(ref, source=source, digest=found)
     for kind, measured in checkpoint.statistics.items():
+        check_measured_on(measured, name, content)
         ref = _measured(name, ref, kind, measured)
     return ref
 
 
 def _measured(name: str, ref: ModelRef, kind: Statistic, measured: Measured) -> ModelRef:
     """Return `ref` with the statistics file's place and content, which must be what it pins."""
-    check_measured_on(measured, name, str(ref.digest))
     found, (_, pinned) = file_digest(measured.path), ref.measured[kind]
     if pinned not in (None, found):
         raise RequestError(

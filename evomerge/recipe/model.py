@@ -109,6 +109,17 @@ class Merge:
         """The models it reads, each once: its base, if it has one, and its sources."""
         return tuple(dict.fromkeys((*((self.base,) if self.base else ()), *self.sources)))
 
+    @property
+    def filters(self) -> tuple[Filtered, ...]:
+        """The filters in its parameters, those of its groups included."""
+        tables = [self.params, *(group.params for group in self.groups)]
+        settings = [value for params in tables for value in params.values()]
+        layered = [
+            value for each in settings for value in (each.values() if isinstance(each, Mapping) else [each])
+        ]
+        entries = (entry for value in layered if isinstance(value, tuple) for entry in value)
+        return tuple(entry for entry in entries if isinstance(entry, Filtered))
+
     def settings(self, tensor: str, layer: int | None, module: str, layers: int) -> dict[str, Settled]:
         """Return the parameters in force at `tensor` of `module` in `layer` of a model of so many `layers`.
 
@@ -155,6 +166,8 @@ class Recipe:
         for merge in self.merges.values():
             if not merge.sources:
                 raise RecipeError("a merge needs at least one source, found none")
+            if len(set(merge.sources)) < len(merge.sources):
+                raise RecipeError(f"a merge names each source once, found {', '.join(merge.sources)}")
         if self.template == self.usual_template:
             object.__setattr__(self, "template", "")  # said or not, it is the same recipe
         for name in [self.form_from, *(name for merge in self.merges.values() for name in merge.models)]:

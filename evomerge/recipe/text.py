@@ -14,7 +14,13 @@ from evomerge.recipe.model import Group, Merge, ModelRef, Recipe, Setting
 from evomerge.recipe.path import NO_ENDS, Ends, Slot, WeightFactors
 from evomerge.types import Value
 
-_OTHERS = {"merge_method": "a recipe of mergekit", "objectives": "a space to search"}
+_OTHERS = {
+    "merge_method": (
+        "a recipe of mergekit",
+        "write its models under `models` and what to do with them under `merges`",
+    ),
+    "objectives": ("a space to search", "give it to `evomerge search`"),
+}
 
 
 def to_yaml(recipe: Recipe) -> str:
@@ -47,9 +53,9 @@ def from_yaml(text: str) -> Recipe:
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
         raise RecipeError(f"the recipe is not YAML: {reason}") from error
-    for key, kind in _OTHERS.items():
+    for key, (kind, advice) in _OTHERS.items():
         if isinstance(content, dict) and key in content:
-            raise RecipeError(f"this is {kind}, not a recipe of evomerge (it has `{key}`)")
+            raise RecipeError(f"this is {kind}, not a recipe of evomerge (it has `{key}`); {advice}")
     optional = {"merges", "path", "ends", "dtype", "seed", "tokenizer", "untie", "template"}
     top = _keys(content, "recipe", {"models"}, optional)
     models = {str(name): _read_model(name, ref) for name, ref in _table(top["models"], "models")}

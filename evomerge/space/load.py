@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from evomerge import plugins
 from evomerge.errors import PluginError, SpaceError, unknown
 from evomerge.merge.method import taken
-from evomerge.parameters import Choice, Gene, declared
+from evomerge.parameters import Choice, Gene, declared, said
 from evomerge.space.document import Document, KeyPath, read_document
 from evomerge.space.mistakes import mistakes
 from evomerge.space.schema import GeneRange, Range, Space
@@ -182,25 +182,20 @@ def _misfit(spec: Gene | Choice, value: GeneRange) -> str | None:
     if value == []:
         return "must not be empty: list what to choose from"
     if len(set(listed)) < len(listed):
-        return f"must list each option once, found {_said(listed)}"
+        return f"must list each option once, found {said(listed)}"
     if isinstance(spec, Choice):
-        known = _said(spec.options)
+        known = said(spec.options)
         if isinstance(value, Range):
             return f"has no range: list some of {known}, or give one"
         options = {(type(each), each) for each in spec.options}  # 1 is not `true`
         bad = [each for each in listed if (type(each), each) not in options]
-        return f"must be among {known}, found {_said(bad)}" if bad else None
+        return f"must be among {known}, found {said(bad)}" if bad else None
     if any(isinstance(each, bool | str) or not math.isfinite(each) for each in listed):
-        return f"must be a number, a list of numbers or {{low, high}}, found {_said(listed)}"
+        return f"must be a number, a list of numbers or {{low, high}}, found {said(listed)}"
     ends = (value.low, value.high) if isinstance(value, Range) else tuple(map(float, listed))
     if min(ends) < spec.least:
         return f"must be at least {spec.least:g}, found {min(ends):g}"
     return f"must be at most {spec.most:g}, found {max(ends):g}" if max(ends) > spec.most else None
-
-
-def _said(values: Iterable[Any]) -> str:
-    """Return values as YAML says them."""
-    return ", ".join(str(each).lower() if isinstance(each, bool) else str(each) for each in values)
 
 
 def _measure_mistakes(space: Space) -> Iterator[tuple[KeyPath, str]]:

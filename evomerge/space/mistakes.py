@@ -47,7 +47,7 @@ def mistakes(content: Any, error: ValidationError, table: type[BaseModel]) -> It
     for path, entries in found.items():
         deeper = any(len(other) > len(path) and other[: len(path)] == path for other in found)
         if path in extra:
-            yield path, _unknown_key(path, extra[path])
+            yield path, _unknown_key(path, extra[path], table)
         elif not deeper and not (entries[0]["type"] == "missing" and path in meant):
             yield path, _explained(entries)
 
@@ -71,10 +71,21 @@ def _is_extra(entries: Sequence[Complaint]) -> bool:
     return bool(entries[0]["type"] == "extra_forbidden")
 
 
-def _unknown_key(path: KeyPath, known: Sequence[str]) -> str:
-    close = _closest(path, known)
-    hint = f"; did you mean `{close}`?" if close else ""
+def _unknown_key(path: KeyPath, known: Sequence[str], table: type[BaseModel]) -> str:
+    close, home = _closest(path, known), _home(path, table)
+    meant = [f"`{close}`"] if close else []
+    meant += [f"`{path[-1]}` {home}"] if home else []
+    hint = f"; did you mean {' or '.join(meant)}?" if meant else ""
     return f"is not a key here{hint} (known: {', '.join(known)})"
+
+
+def _home(path: KeyPath, table: type[BaseModel]) -> str | None:
+    """Return where in the file the last key of `path` would be one, in words; None if nowhere."""
+    key = str(path[-1])
+    if len(path) > 1:
+        return "at the top of the file" if key in table.model_fields else None
+    merge = _table_in(table.model_fields["merge"].annotation) if "merge" in table.model_fields else None
+    return "under `merge`" if merge is not None and key in merge.model_fields else None
 
 
 def _closest(path: KeyPath, known: Sequence[str]) -> str:

@@ -54,8 +54,9 @@ def test_float32_widens_without_rounding(library: Library) -> None:
 
 @pytest.mark.parametrize("name", ["nan", "inf"])
 def test_values_that_are_not_finite_are_refused_each_time(name: str, library: Library) -> None:
+    message = f"`{name}` of model `math` holds NaN or infinite values; fetch or train the model again"
     for _ in range(2):
-        with pytest.raises(MergeError, match=f"`{name}` of model `math` holds NaN or infinite values"):
+        with pytest.raises(MergeError, match=message):
             library.float32("math", name)
 
 

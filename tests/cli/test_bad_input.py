@@ -75,6 +75,8 @@ def test_a_missing_space_file(complaint: Complaint) -> None:
     ("text", "message"),
     [
         (SPACE + "seed: [1\n", "space.yaml:9: not YAML: expected ',' or ']', but got '<stream end>'"),
+        (SPACE + "base: base\n", "space.yaml:8: `base` is not a key here; did you mean `baselines` or `base` under `merge`? (known: …)"),
+        (edited("layers: 1", "tokenizer: union"), "space.yaml:2: `merge.tokenizer` is not a key here; did you mean `tokenizer` at the top of the file? (known: …)"),
         (SPACE + "budgett: 3\n", "space.yaml:8: `budgett` is not a key here; did you mean `budget`? (known: …)"),
         (edited("models/math", "./models/none"), "space.yaml:1: `sources.math`: no model folder `./models/none` (looked at …)"),
         (edited("models/math", "models/none"), "space.yaml:1: `sources.math`: `models/none` is neither a folder here nor in the hub's cache, …"),
@@ -92,8 +94,8 @@ def test_a_missing_space_file(complaint: Complaint) -> None:
         (edited("layers: 1", "layers: 3"), "space.yaml:2: `merge.layers`: 3 runs of layers are asked for, but there are 2 layers"),
         (edited("layers: 1", "genes: {weight: 1}"), "space.yaml:2: `merge`: nothing to search: every parameter is fixed; …"),
         (edited("layers: 1", "layers: 1, method: ties, compat: official"), "space.yaml:2: `merge`: `ties` cannot merge `lm_head.weight` so: `compat: official` has no weights in TIES, found […]; fix `weight` at 1"),
-        (edited("layers: 1", "layers: 1, method: ties, genes: {scope: model}"), "space.yaml:2: `merge`: a method that looks at the whole model needs the same parameters (weights aside) in all groups; fix them at one value each, or use `scope: tensor` where there is one"),
-        (edited("layers: 1", "layers: 1, method: ties, genes: {scope: model, density: [0.2, 0.5]}"), "space.yaml:2: `merge`: a method that looks at the whole model needs the same parameters (weights aside) in all groups; …"),
+        (edited("layers: 1", "layers: 1, method: ties, genes: {scope: model}"), "space.yaml:2: `merge`: `ties` looks at the whole model here, so it needs the same parameters (weights aside) in all groups and layers; fix them at one value each, or use `scope: tensor` where there is one"),
+        (edited("layers: 1", "layers: 1, method: ties, genes: {scope: model, density: [0.2, 0.5]}"), "space.yaml:2: `merge`: `ties` looks at the whole model here, so it needs the same parameters (weights aside) in all groups and layers; …"),
         (edited("tasks: tasks", "tasks: nowhere"), "space.yaml:4: `tasks`: no task folder `nowhere` (looked at …)"),
         (edited("task: tiny", "task: tinny"), "space.yaml:3: `objectives[0].task`: no task named `tinny`. Did you mean `tiny`? Known: tiny (looked in …/tasks)"),
         (edited("task: tiny", "task: tiny, metric: acc_nrm"), "space.yaml:3: `objectives[0].metric`: task `tiny`: no metric named `acc_nrm`. …Known: acc"),
@@ -187,8 +189,8 @@ def test_a_folder_that_is_no_run(
         ("", "recipe.yaml: `recipe` must be a table, found None"),
         ("models: 3\nmerges: {}", "recipe.yaml: `models` …"),
         ("word", "recipe.yaml: …"),
-        ("merge_method: ties", "recipe.yaml: this is a recipe of mergekit, not a recipe of evomerge (it has `merge_method`)"),
-        (SPACE, "recipe.yaml: this is a space to search, not a recipe of evomerge (it has `objectives`)"),
+        ("merge_method: ties", "recipe.yaml: this is a recipe of mergekit, not a recipe of evomerge (it has `merge_method`); write its models under `models` and what to do with them under `merges`"),
+        (SPACE, "recipe.yaml: this is a space to search, not a recipe of evomerge (it has `objectives`); give it to `evomerge search`"),
     ],
 )  # fmt: skip
 def test_a_recipe_that_is_none(

@@ -161,6 +161,11 @@ def test_chances_outside_the_open_unit_interval_are_refused(
         merged(name, delta(2, 3), density=density, epsilon=epsilon)
 
 
+def test_an_epsilon_share_beyond_the_room_is_refused_as_such() -> None:
+    with pytest.raises(MergeError, match="`epsilon_share` must be at most 1, found 2"):
+        merged("della", delta(2, 3), density=0.3, epsilon_share=2.0)
+
+
 def test_an_epsilon_share_of_one_is_refused() -> None:
     with pytest.raises(MergeError, match="`epsilon_share` below 1"):
         merged("della", delta(2, 3), density=0.3, epsilon_share=1.0)
@@ -206,3 +211,9 @@ def test_pruning_is_right_on_average() -> None:
     mean = torch.stack([run.double() for run in runs]).mean(0)
     bound = 5 * values.double().abs() * ((1 - chance) / chance / 400).sqrt()
     assert bool(((mean - values.double()).abs() <= bound).all())
+
+
+@pytest.mark.parametrize(("compat", "epsilon"), [("mergekit", 0.15), ("official", 0.07)])
+def test_an_epsilon_that_is_not_given_is_that_of_the_implementation(compat: str, epsilon: float) -> None:
+    bound = bind(Della, {"density": 0.5}, 1, compat=compat)
+    assert half_widths(bound.density, bound.epsilon, bound.epsilon_share) == (epsilon,)

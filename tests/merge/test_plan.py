@@ -15,6 +15,7 @@ from evomerge.merge.execute import Execution
 from evomerge.merge.plan import Apply, Copy, Operand, Output, Plan
 from evomerge.merge.planning import compile_plan
 from evomerge.recipe import Filtered, Group, Merge, ModelRef, Recipe
+from evomerge.recipe.model import Setting
 
 Write = Callable[[str, Mapping[str, Tensor]], Checkpoint]
 Models = dict[str, Checkpoint]
@@ -151,7 +152,9 @@ def test_a_method_that_needs_a_base_is_refused_without_one(models: Models) -> No
 
 
 def test_a_method_of_one_source_is_refused_two(models: Models) -> None:
-    with pytest.raises(RecipeError, match=r"`slerp` takes exactly 1 source\(s\), found 2"):
+    with pytest.raises(
+        RecipeError, match=r"`slerp` takes exactly 1 source\(s\) besides the base, found 2 \(a, b\)"
+    ):
         compile_plan(recipe(method="slerp"), models)
 
 
@@ -165,7 +168,7 @@ def test_an_unknown_method_is_refused(models: Models) -> None:
     [
         ({"wieght": 1.0}, "no parameter named `wieght`. Did you mean `weight`"),
         ({"weight": "much"}, "`weight` must be a number, found 'much'"),
-        ({"normalize": "no"}, "`normalize` is one of True, False, found 'no'"),
+        ({"normalize": "no"}, "`normalize` is one of true, false, found 'no'"),
     ],
 )
 def test_parameters_the_method_rejects_are_the_recipes_fault(
@@ -178,10 +181,24 @@ def test_parameters_the_method_rejects_are_the_recipes_fault(
 def test_one_density_per_model_is_needed_to_trim_over_the_whole_model(models: Models) -> None:
     groups = (Group(modules=("attn",), params={"density": 0.5}),)
     two: dict[str, Any] = {"method": "ties", "params": {"density": 0.2, "scope": "model"}, "groups": groups}
-    with pytest.raises(RecipeError, match="needs the same parameters"):
+    with pytest.raises(RecipeError, match="`ties` looks at the whole model here, so it needs the same"):
         compile_plan(recipe(**two), models)
     per_tensor = two | {"params": {"density": 0.2, "scope": "tensor"}}
     assert compile_plan(recipe(**per_tensor), models).surveyed == ()
+
+
+@pytest.mark.parametrize("where", ["params", "groups"])
+def test_a_filter_that_no_tensor_fits_is_refused(where: str, models: Models) -> None:
+    def asked(word: str) -> Recipe:
+        params: dict[str, Setting] = {
+            "weight": {"a": (Filtered(filter=word, value=0.5), Filtered(value=1.0)), "b": 1.0}
+        }
+        group = Group(modules=("attn",), layers=(0, 0), params=params)
+        return recipe(params=params) if where == "params" else recipe(groups=(group,))
+
+    assert compile_plan(asked("self_attn"), models).outputs
+    with pytest.raises(RecipeError, match="`filter: slf_attn`: no tensor of the merged model has that"):
+        compile_plan(asked("slf_attn"), models)
 
 
 def test_trimming_over_the_whole_model_looks_at_every_tensor_it_covers(models: Models) -> None:

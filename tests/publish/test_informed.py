@@ -99,9 +99,11 @@ def test_another_file_than_the_recipe_s_is_refused(run: Run, place: Path, tmp_pa
     (tmp_path / "recipe.yaml").write_text(to_yaml(recipe), encoding="utf-8")
     prompts = ["1 + 1 ="]
     other = evomerge.measure("fisher", "zoo:math", prompts, tmp_path / "other")
+    strange = evomerge.measure("fisher", "zoo:base", prompts, tmp_path / "strange")
     for file, message in (
         (other, r"other are not the fisher of `math` in the recipe: their content digest is"),
-        (place / "lang.fisher", r"was measured on another model \(content .*\) than `math`"),
+        (place / "lang.fisher", r"was measured on `lang`, not on `math`; name each source's own file"),
+        (strange, r"was measured on another model \(content .*\) than `math`"),
         (place / "math.gram", r"holds the gram of a model, not its fisher"),
         (tmp_path / "none", r"no statistics file .*; say where it lies with `--source math:fisher=FILE`"),
     ):
@@ -125,7 +127,7 @@ def test_another_file_than_the_recipe_s_is_refused(run: Run, place: Path, tmp_pa
         (
             "fisher: math.fisher",
             "fisher: lang.fisher",
-            r"`sources\.math\.fisher`: the fisher in .* another model",
+            r"`sources\.math\.fisher`: the fisher in .* was measured on `lang`, not on `math`",
         ),
         (
             "fisher: math.fisher, ",

@@ -163,6 +163,12 @@ def test_a_merge_without_sources_is_refused() -> None:
         recipe(replace(MERGE, sources=()))
 
 
+def test_a_source_twice_is_refused() -> None:
+    """Parameters go by a source's name, so two of one name could not be told apart."""
+    with pytest.raises(RecipeError, match="a merge names each source once, found a, b, a"):
+        recipe(replace(MERGE, sources=("a", "b", "a")))
+
+
 @pytest.mark.parametrize("count", [0, 2])
 def test_exactly_one_merge_is_needed(count: int) -> None:
     with pytest.raises(RecipeError, match=f"exactly one merge, found {count}"):

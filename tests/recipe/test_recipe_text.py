@@ -39,7 +39,7 @@ def recipes(draw: st.DrawFn) -> Recipe:
     models = draw(st.dictionaries(words, refs, min_size=1, max_size=4))
     names = st.sampled_from(list(models))
     models = {name: replace(ref, adapts=draw(st.none() | names)) for name, ref in models.items()}
-    sources = tuple(draw(st.lists(names, min_size=1, max_size=3)))
+    sources = tuple(draw(st.lists(names, min_size=1, max_size=3, unique=True)))
     layered = layered_of(st.booleans() | numbers | words)
     by_source = st.fixed_dictionaries(dict.fromkeys(sources, layered_of(numbers)))
     params = st.dictionaries(parameters, layered | by_source, max_size=3)

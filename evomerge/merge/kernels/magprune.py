@@ -34,6 +34,7 @@ EPSILON_SHARE = Gene(
     meaning="how far chances spread around the density, as a share (below 1) of the room there is, "
     "min(density, 1 − density)",
     least=0.0,
+    most=1.0,
 )
 EPSILON = Gene(
     low=0.0,
@@ -44,6 +45,7 @@ EPSILON = Gene(
     searched=False,
     least=_BY_SHARE,
     also={"window_size": lambda width: width / 2},
+    under={"mergekit": 0.15, "official": 0.07},
 )
 RANK_SCOPE = Choice(
     options=("row", "layer", "norank"),

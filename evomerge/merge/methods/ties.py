@@ -83,7 +83,10 @@ class Ties:
             meaning="share of each task vector kept, largest first",
             least=0.0,
             most=1.0,
-            also={"k_percent": lambda percent: percent / 100, "mask_rate": lambda rate: round(1 - rate, 12)},
+            also={
+                "k_percent": lambda percent: percent / 100,
+                **dict.fromkeys(("mask_rate", "param_value_mask_rate"), lambda rate: round(1 - rate, 12)),
+            },
         ),
     ]
     lambda_: Annotated[
@@ -94,6 +97,7 @@ class Ties:
             default=1.0,
             meaning="multiplies the merged vector",
             searched=False,
+            also={"scaling_coefficient": float},
             under={"fusion_bench": 0.3},
         ),
     ]
