@@ -19,8 +19,13 @@ from evomerge.checkpoints.tied import head_name, read_structure
 from evomerge.checkpoints.vocabulary import BASE, Vocabulary, merged_vocabulary
 from evomerge.errors import CheckpointError, MergeError, RecipeError, unknown
 from evomerge.merge.checks import (
-    check_filters, check_fits, check_groups, check_measured, check_sources, check_surveys,
-)  # fmt: skip
+    check_filters,
+    check_fits,
+    check_groups,
+    check_measured,
+    check_sources,
+    check_surveys,
+)
 from evomerge.merge.method import MergeMethod, statistic_of
 from evomerge.merge.plan import Apply, Copy, Operand, Operation, Output, SharedRows
 from evomerge.parameters import bind, declared
