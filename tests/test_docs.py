@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,6 +44,13 @@ def test_the_method_in_contributing_is_a_method(method_folder: Path) -> None:
     (method_folder / "max.py").write_text(code[1])
     assert "max" in plugins.names("methods")
     check_method("max")
+    assert "https://" in code[1]  # as every method's source is asked for
+    asked = [sys.executable, "-m", "ruff", "check", "--quiet", "--stdin-filename"]
+    linted = subprocess.run(
+        [*asked, "evomerge/merge/methods/max.py", "-"],
+        cwd=ROOT, input=code[1], text=True, capture_output=True, check=False,
+    )  # fmt: skip
+    assert linted.returncode == 0, linted.stdout
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "search_spaces").glob("*.yaml")), ids=lambda p: p.stem)
