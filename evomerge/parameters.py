@@ -176,7 +176,7 @@ def _within(name: str, spec: Gene, value: Any) -> float:
 
 def _number(name: str, value: Any) -> float:
     """Return `value` as a float. Raises `MergeError` if it is none, or not a finite one."""
-    if isinstance(value, bool | str) or not isinstance(value, SupportsFloat):
+    if isinstance(value, bool | str) or not isinstance(value, float | int | SupportsFloat):
         raise MergeError(f"`{name}` must be a number, found {value!r}")
     number = float(value)
     if not math.isfinite(number):

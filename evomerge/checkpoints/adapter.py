@@ -154,12 +154,13 @@ class _Reader:
     def _shift(self, module: str, found: Mapping[str, str]) -> Iterator[tuple[str, Shift]]:
         if "lora_A.weight" not in found and "lora_B.bias" not in found:
             return
-        if self.options.lora_bias != ("lora_B.bias" in found):
+        has_bias = "lora_B.bias" in found
+        if self.options.lora_bias not in (None, has_bias):
             has = "has no" if self.options.lora_bias else "has a"
             raise CheckpointError(
                 f"the adapter {has} `{module}.lora_B.bias`, but its `lora_bias` is {self.options.lora_bias}"
             )
-        if self.options.lora_bias:
+        if has_bias:
             bias, key = self._place(f"{module}.bias"), found["lora_B.bias"]
             self._check_shape(key, self.base[bias].shape)
             yield bias, Shift(value=key, scale=self.options.scale_of(module))

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from evomerge.checkpoints.adapter import read_adapter
-from evomerge.checkpoints.architecture import read_architecture
 from evomerge.checkpoints.compatible import has_tokenizer, vocabulary
 from evomerge.checkpoints.digest import digest
 from evomerge.checkpoints.folder import (
@@ -22,6 +21,7 @@ from evomerge.checkpoints.folder import (
     read_json,
 )
 from evomerge.checkpoints.locate import repository
+from evomerge.checkpoints.tied import is_copied, read_structure
 from evomerge.errors import CheckpointError
 
 _WEIGHTS = "adapter_model.safetensors"
@@ -67,9 +67,10 @@ def open_adapter(path: Path, base: Checkpoint, *, allow_pickle: bool = False) ->
     config = _config(path)
     specs, files = read_files(path, [_weights(path, allow_pickle=allow_pickle)])
     adapter = Checkpoint(path=path, config=config, specs=specs, files=files)
-    structure = read_architecture(base.specs, base.config)
+    structure = read_structure(base)
+    whole = {name: spec for name, spec in base.specs.items() if not is_copied(name, structure)}
     try:
-        edits = read_adapter(config, specs, base.specs, tied=structure.embedding if structure.tied else None)
+        edits = read_adapter(config, specs, whole, tied=structure.embedding if structure.tied else None)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
     if has_tokenizer(path) and vocabulary(path) != vocabulary(base.path):
@@ -81,7 +82,8 @@ def open_adapter(path: Path, base: Checkpoint, *, allow_pickle: bool = False) ->
     return replace(
         base,
         path=path,
-        specs={**base.specs, **added},
+        specs={**whole, **added},
+        files={name: file for name, file in base.files.items() if name in whole},
         adaptation=Adaptation(base=base, adapter=adapter, edits=edits),
     )
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from evomerge.checkpoints.architecture import Architecture, is_vocabulary, read_architecture
+from evomerge.checkpoints.architecture import Architecture, is_vocabulary
 from evomerge.checkpoints.folder import Checkpoint
 from evomerge.checkpoints.headers import QUANTISED, TensorSpec
 from evomerge.checkpoints.language import find_tower, language_config
@@ -68,17 +68,17 @@ def check_compatible(models: Mapping[str, Checkpoint], *, by_token: bool = False
     for name, model in models.items():
         _check_not_quantised(name, model)
     first, whole = next(iter(models.items()))
-    found = read_architecture(whole.specs, whole.config)
+    found = whole.structure
     parts = {name: language_part(model) for name, model in models.items()}
     for name, model in parts.items():
         _check_layers(name, model)
     (first, reference), *others = parts.items()
-    structure = read_architecture(reference.specs, reference.config)
+    structure = reference.structure
     words = vocabulary(reference.home)
     for name, model in others:
         seeing = model is not models[name] or reference is not whole
         _check_same_eyes(first, whole, name, models[name])
-        _check_structure(first, structure, name, read_architecture(model.specs, model.config), seeing=seeing)
+        _check_structure(first, structure, name, model.structure, seeing=seeing)
         check_meaning(first, reference.config, name, model.config)
         _note_details(first, reference.config, name, model.config)
         _check_rope(first, reference.config, name, model.config)
@@ -173,7 +173,7 @@ def _check_not_quantised(name: str, model: Checkpoint) -> None:
 
 def _check_layers(name: str, model: Checkpoint) -> None:
     stated = next((model.config[key] for key in LAYER_COUNTS if key in model.config), None)
-    found = read_architecture(model.specs, model.config).layers
+    found = model.structure.layers
     drafting = model.config.get("num_nextn_predict_layers") or 0  # layers behind the last, for speculation
     if stated is not None and found not in (stated, stated + drafting):
         raise CheckpointError(
@@ -314,7 +314,7 @@ def _same_but_for_rows(one: TensorSpec, other: TensorSpec) -> bool:
 
 def _check_nothing_more(first: str, one: Checkpoint, name: str, other: Checkpoint) -> None:
     """Refuse a tensor that the merge would drop in silence; an output head of its own is kept."""
-    head = read_architecture(other.specs, other.config).head
+    head = other.structure.head
     for tensor, spec in other.specs.items():
         if tensor not in one.specs and tensor != head and is_weight(tensor, spec):
             raise CheckpointError(f"`{name}` cannot be merged with `{first}`: it alone has `{tensor}`")

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from evomerge.checkpoints.architecture import is_head
+from evomerge.checkpoints.architecture import Architecture, is_head, read_architecture
 from evomerge.checkpoints.edits import Adapter
 from evomerge.checkpoints.headers import TensorSpec, read_header
 from evomerge.checkpoints.measured import Measured
@@ -51,6 +51,11 @@ class Checkpoint:
     def weight_files(self) -> tuple[Path, ...]:
         """The files of weights, each once, in order."""
         return tuple(dict.fromkeys(self.files.values()))
+
+    @cached_property
+    def structure(self) -> Architecture:
+        """What its names and config say; `tied.read_structure` tells a copied head from one of its own."""
+        return read_architecture(self.specs, self.config)
 
 
 @dataclass(frozen=True, kw_only=True)

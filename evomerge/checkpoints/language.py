@@ -15,7 +15,7 @@ from typing import Any
 from evomerge.errors import CheckpointError
 
 NUMBERED = re.compile(r"^(.*?)\.(\d+)\.(.+)$")
-EMBEDDING = re.compile(r"embed|(^|\.)w[tp]e(\.|$)|(^|_)emb(_|$)")
+EMBEDDING = re.compile(r"embed|(^|\.)w[tp]e(\.|$)|(^|[_.])emb(_|$|\.weight$)")
 OUTPUT = re.compile(r"lm_head|embed_out|output_embed|(^|\.)output(\.|$)")
 
 _VISION = re.compile(r"vision|visual")

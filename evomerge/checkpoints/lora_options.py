@@ -42,7 +42,8 @@ class LoraOptions:
     alphas: Mapping[str, float]
     rslora: bool
     dora: bool
-    lora_bias: bool
+    lora_bias: bool | None
+    """None: the config does not say, so the file's tensors do."""
     fan_in_fan_out: bool
     saved: tuple[str, ...]
     tokens: Mapping[str, tuple[int, ...]]
@@ -91,7 +92,7 @@ def read_options(config: Mapping[str, Any]) -> LoraOptions:
         },
         rslora=bool(config.get("use_rslora")),
         dora=bool(config.get("use_dora")),
-        lora_bias=bool(config.get("lora_bias")),
+        lora_bias=bool(config["lora_bias"]) if "lora_bias" in config else None,
         fan_in_fan_out=bool(config.get("fan_in_fan_out")),
         saved=_words(config.get("modules_to_save") or [], "modules_to_save"),
         tokens=_tokens(config.get("trainable_token_indices")),

@@ -43,6 +43,11 @@ class RowMap:
         whole = rows == self.length == len(own.source)
         return whole and bool((own.source == own.target).all())
 
+    def own(self) -> RowMap:
+        """Return the map of the model's own rows alone; the others are zero."""
+        nothing = self.averaged[:0]
+        return RowMap(length=self.length, picks=self.picks[:1], averaged=nothing, owners=nothing)
+
 
 def row_maps(own: Mapping[str, Index], base: str | None) -> dict[str, RowMap]:
     """Return each model's map, given for each result row the model's row, or -1 where it has none.

@@ -25,7 +25,7 @@ def unshared_rows(template: Checkpoint, others: Iterable[Checkpoint]) -> frozens
     own = {
         value for key, value in template.config.items() if _OWN_WORD.fullmatch(key) and isinstance(value, int)
     }
-    files = [each.path / "tokenizer.json" for each in (template, *others)]
+    files = [each.home / "tokenizer.json" for each in (template, *others)]
     known = [(file, file.stat().st_mtime_ns) for file in files if file.is_file()]
     return frozenset(own).union(*(_differing(known[0], each) for each in known[1:]))
 

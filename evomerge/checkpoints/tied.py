@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from evomerge.checkpoints.architecture import Architecture, read_architecture
+from evomerge.checkpoints.architecture import Architecture
 from evomerge.checkpoints.folder import Checkpoint
 
 _KEY = "tie_word_embeddings"
@@ -20,7 +20,7 @@ _KEY = "tie_word_embeddings"
 
 def read_structure(model: Checkpoint) -> Architecture:
     """Return the model's structure; `tied` also where it only holds a copy of its embedding as head."""
-    structure = read_architecture(model.specs, model.config)
+    structure = model.structure
     if structure.head is None or not _states_tied(model.config):
         return structure
     if structure.head not in model.files:  # an adapter gave it one
@@ -31,6 +31,11 @@ def read_structure(model: Checkpoint) -> Architecture:
     stamp = tuple(file.stat().st_mtime_ns for file in files)
     copied = _equal(files[0], structure.embedding, files[1], structure.head, stamp)
     return replace(structure, tied=copied)
+
+
+def is_copied(tensor: str, structure: Architecture) -> bool:
+    """Return whether the tensor is a tied model's copy of its embedding as head."""
+    return structure.tied and tensor == structure.head
 
 
 def head_name(model_type: str) -> str | None:

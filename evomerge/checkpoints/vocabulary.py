@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from evomerge.checkpoints.architecture import read_architecture
 from evomerge.checkpoints.folder import Checkpoint
 from evomerge.checkpoints.rows import Index, RowMap, row_maps
 from evomerge.checkpoints.tokenizer import TokenizerFiles, token_table, union
@@ -96,7 +95,7 @@ def merged_vocabulary(
 
 
 def _rows(model: Checkpoint) -> int:
-    return model.specs[read_architecture(model.specs, model.config).embedding].shape[0]
+    return model.specs[model.structure.embedding].shape[0]
 
 
 def _stamp(folder: Path) -> tuple[int, ...]:

@@ -17,6 +17,7 @@ from typing import Annotated
 import typer
 from rich.logging import RichHandler
 
+from evomerge import plugins
 from evomerge.cli import dashboard, export, front, measure, methods, search, zoo
 from evomerge.cli.screen import stderr
 from evomerge.errors import EvomergeError, RequestError
@@ -45,7 +46,10 @@ def _options(
     del version
 
 
-app.command("search")(search.command)
+app.command(
+    "search",
+    epilog=f"Merge methods: {', '.join(plugins.names('methods'))}. `evomerge methods NAME` explains one.",
+)(search.command)
 app.command("front")(front.command)
 app.command("export")(export.command)
 app.command("measure")(measure.command)

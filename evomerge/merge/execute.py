@@ -79,20 +79,20 @@ class Execution:
     def _operands(self, operation: Apply) -> tuple[Tensor | None, Tensor]:
         """Return the base `(*s)` and the operands `(n, *s)` that the method works on, in float32."""
         base = self._read(operation.base, operation) if operation.base is not None else None
-        first = self._operand(operation, operation.operands[0], base)
-        operands = first.new_empty((len(operation.operands), *first.shape))
-        operands[0] = first
-        del first  # one at a time beside what they are gathered in
-        for i, operand in enumerate(operation.operands[1:], start=1):
-            operands[i] = self._operand(operation, operand, base)
+        like = self._read(operation.operands[0], operation) if base is None else base
+        operands = like.new_empty((len(operation.operands), *like.shape))
+        for operand, into in zip(operation.operands, operands, strict=True):
+            self._read_into(into, operation, operand, base)  # one at a time, without a copy beside it
         return base, operands
 
-    def _operand(self, operation: Apply, operand: Operand, base: Tensor | None) -> Tensor:
-        """Return the operand, or its task vector where the method works on those."""
+    def _read_into(self, into: Tensor, operation: Apply, operand: Operand, base: Tensor | None) -> None:
+        """Fill `into (*s)` with the operand, or with its task vector where the method works on those."""
         if base is None or operation.method.on == "weights":
-            return self._read(operand, operation)
-        exact = self._adapter_delta(operation, operand)
-        return self._read(operand, operation) - base if exact is None else exact
+            into.copy_(self._read(operand, operation))
+        elif (exact := self._adapter_delta(operation, operand)) is not None:
+            into.copy_(exact)
+        else:
+            torch.sub(self._read(operand, operation), base, out=into)
 
     def _adapter_delta(self, operation: Apply, operand: Operand) -> Tensor | None:
         """Return the task vector of a LoRA adapter of the base as it is stored, None of anything else."""
@@ -122,9 +122,10 @@ class Execution:
         """Return what was measured on `of`; where that is a number per entry, of the shared rows only."""
         if measured is None:
             return None
-        tensor = self._library.float32(measured.model, measured.tensor, self._device)
-        by_entry = tensor.shape == self._library.raw(of.model, of.tensor).shape
-        return tensor[: operation.rows.count] if operation.rows is not None and by_entry else tensor
+        tensor = self._matched(measured)
+        if operation.rows is None or tensor.shape != self._library.raw(of.model, of.tensor).shape:
+            return tensor
+        return tensor[: operation.rows.count]
 
     def _site(self, output: Output, operation: Apply, *, survey: Any = None) -> Site:
         return Site(

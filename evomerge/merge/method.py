@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
 
 from evomerge.seeds import derive
@@ -59,7 +60,10 @@ class Site:
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """One tensor of the merge as a survey sees it; `load` reads the operands `(n, *shape)`."""
+    """One tensor of the merge as a survey sees it.
+
+    `load` reads the operands `(n, *shape)` anew each time; whoever calls it may overwrite them.
+    """
 
     site: Site
     shape: tuple[int, ...]
@@ -124,3 +128,13 @@ class Informed(Protocol):
 def statistic_of(method: type[MergeMethod]) -> Statistic | None:
     """Return what the method needs measured on each source, or None."""
     return method.statistic if isinstance(method, Informed) else None
+
+
+def survey_key_of(method: MergeMethod) -> Hashable | None:
+    """Return what the method's survey depends on, or None if it needs none."""
+    return method.survey_key() if _surveys(type(method)) else None  # type: ignore[attr-defined]
+
+
+@cache  # to ask a protocol takes longer than all else that is planned for a tensor
+def _surveys(kind: Any) -> bool:
+    return issubclass(kind, Surveying)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from evomerge.merge.method import MergeMethod, statistic_of, taken
 from evomerge.merge.plan import Apply, Copy, Operand, Operation, Output, SharedRows, survey_key
 from evomerge.parameters import bind, declared
 from evomerge.recipe import Merge, Recipe
-from evomerge.types import Value
+from evomerge.types import Statistic, Value
 
 _log = logging.getLogger(__name__)
 
@@ -117,6 +118,25 @@ class _Planner:
     own: frozenset[int] | None
     vocabulary: Vocabulary | None
     untie: bool
+    _bound: dict[str, MergeMethod] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """Methods made so far, by their parameters as text; most tensors share them."""
+
+    @cached_property
+    def kind(self) -> type[MergeMethod]:
+        """The merge's method, its parameters open."""
+        kind: type[MergeMethod] = plugins.load("methods", self.merge.method)
+        return kind
+
+    @cached_property
+    def statistic(self) -> Statistic | None:
+        """What the method needs measured on each source, if anything."""
+        return statistic_of(self.kind)
+
+    @cached_property
+    def heads(self) -> tuple[str, ...]:
+        """What a plain LLM calls the output heads that the models have, each once."""
+        found = ((each, each.head) for each in self.structures.values() if each.head)
+        return tuple(dict.fromkeys(each.plain(head) or head for each, head in found))
 
     def names(self) -> tuple[list[str], bool]:
         """Return the tensors of the merged model, and whether its head is its embedding.
@@ -124,14 +144,12 @@ class _Planner:
         It is if that holds for every model, unless it is to be untied; then a head of its own is written.
         """
         form = self.structures[self.template]
-        heads = dict.fromkeys(
-            form.own(each.plain(each.head) or each.head) for each in self.structures.values() if each.head
-        )
+        heads = [form.own(head) for head in self.heads]
         names = list(self.used[self.template].specs)
         if all(each.tied for each in self.structures.values()):
             if not self.untie:
                 return [name for name in names if name not in heads], True
-            heads = heads or {self._new_head(): None}
+            heads = heads or [self._new_head()]
         return [*names, *(head for head in heads if head not in names)], False
 
     def _new_head(self) -> str:
@@ -160,7 +178,7 @@ class _Planner:
         return Output(name=name, spec=target, operation=operation)
 
     def _operation(self, name: str, plain: str, models: Mapping[str, Operand | None]) -> Operation:
-        over = self.merge.base if plugins.load("methods", self.merge.method).base != "unused" else None
+        over = self.merge.base if self.kind.base != "unused" else None
         base = models[over] if over is not None else None
         home = models[self.template]
         assert home is not None  # `output` has looked
@@ -194,10 +212,10 @@ class _Planner:
     ) -> tuple[tuple[Operand | None, ...], bool]:
         """Return what was measured for each operand, and whether the weight is stored inputs first.
 
-        A tied model's output head is its embedding once more, of which nothing is counted twice.
+        A tied model's output head is its embedding once more, of which nothing is counted twice. Where rows
+        are matched by token, a number per entry goes with its row, and of a token that a model lacks it is 0.
         """
-        kind = statistic_of(plugins.load("methods", self.merge.method))
-        if kind is None:
+        if (kind := self.statistic) is None:
             return (), False
         found: list[Operand | None] = []
         turned = set()
@@ -211,7 +229,10 @@ class _Planner:
                 continue
             turned.add(operand.tensor in measured.origin.inputs_first)
             _check_fits(measured, stored, operand, model.specs[operand.tensor].shape)
-            found.append(Operand(model=statistics_name(operand.model, kind), tensor=stored))
+            numbers = Operand(model=statistics_name(operand.model, kind), tensor=stored)
+            if kind == "fisher" and operand.rows is not None:
+                numbers = replace(numbers, rows=operand.rows.own(), donors=(numbers,))
+            found.append(numbers)
         if len(turned) > 1:
             raise RecipeError(f"the {kind} files of the sources disagree on how `{plain}` is stored")
         return tuple(found), turned == {True}
@@ -244,18 +265,20 @@ class _Planner:
 
     def _method(self, name: str) -> MergeMethod:
         """Return the merge's method with the parameters in force at the tensor `name`."""
-        structure, kind = self.structures[self.template], plugins.load("methods", self.merge.method)
+        structure = self.structures[self.template]
         settled = self.merge.settings(name, *structure.place(name), structure.layers)
         settings = {
             key: self._by_source(key, value) if isinstance(value, Mapping) else value
             for key, value in settled.items()
             if value is not None
         }
-        try:
-            bound: MergeMethod = bind(kind, settings, len(self.merge.sources), compat=self.merge.compat)
-        except MergeError as error:
-            raise RecipeError(f"`{self.merge.method}` cannot merge `{name}` so: {error}") from error
-        return bound
+        if (said := repr(settings)) not in self._bound:
+            try:
+                bound = bind(self.kind, settings, len(self.merge.sources), compat=self.merge.compat)
+            except MergeError as error:
+                raise RecipeError(f"`{self.merge.method}` cannot merge `{name}` so: {error}") from error
+            self._bound[said] = bound
+        return self._bound[said]
 
     def _by_source(self, key: str, values: Mapping[str, Value | None]) -> tuple[Value, ...]:
         """Return the values in the order of the sources, each of which is named; None is the default."""
@@ -265,7 +288,7 @@ class _Planner:
         for source in values:
             if source not in self.merge.sources:
                 raise RecipeError(f"`{key}`: {unknown('source', source, self.merge.sources)}")
-        known = declared(plugins.load("methods", self.merge.method))
+        known = declared(self.kind)
         default = known[key].default(self.merge.compat) if key in known else 0.0  # `bind` refuses other keys
         given = (values[source] for source in self.merge.sources)
         return tuple(default if value is None else value for value in given)
@@ -274,9 +297,8 @@ class _Planner:
         """Return where `model` keeps what a plain LLM calls `plain`; a tied model's head is its embedding."""
         structure, form = self.structures[model], self.structures[self.template]
         own = structure.own(plain)
-        heads = {each.plain(each.head) for each in self.structures.values() if each.head}
         beyond = form.own(plain) not in self.used[self.template].specs  # only a head is added to those
-        if structure.tied and (plain in heads or beyond):
+        if structure.tied and (plain in self.heads or beyond):
             return Operand(model=model, tensor=structure.embedding)
         if own in self.used[model].specs:
             return Operand(model=model, tensor=own)
@@ -298,11 +320,16 @@ def _check_sources(merge: Merge) -> None:
 def _check_measured(merge: Merge, used: Mapping[str, Checkpoint]) -> None:
     kind = statistic_of(plugins.load("methods", merge.method))
     for source in merge.sources if kind else ():
-        if kind not in used[source].statistics:
-            raise RecipeError(
-                f"`{merge.method}` merges by the {kind} of each source, and `{source}` has none; make its "
-                f"file with `evomerge measure {kind}` and name it as `{kind}: FILE` where the source stands"
-            )
+        if kind in used[source].statistics:
+            continue
+        advice = (
+            f"make its file with `evomerge measure {kind}` and name it as `{kind}: FILE` where it stands"
+            if used[source].adaptation is None
+            else "nothing is measured on a LoRA adapter, so export it over its base and take that instead"
+        )
+        raise RecipeError(
+            f"`{merge.method}` merges by the {kind} of each source, and `{source}` has none; {advice}"
+        )
 
 
 def _check_fits(measured: Measured, stored: str, operand: Operand, shape: tuple[int, ...]) -> None:

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from evomerge.checkpoints.headers import TensorSpec
 from evomerge.checkpoints.rows import RowMap
 from evomerge.checkpoints.tokenizer import TokenizerFiles
-from evomerge.merge.method import MergeMethod, Surveying
+from evomerge.merge.method import MergeMethod, survey_key_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +137,4 @@ def operands_of(operation: Operation) -> tuple[Operand, ...]:
 
 def survey_key(operation: Operation) -> Hashable | None:
     """Return what the operation's survey depends on, or None if it needs none."""
-    if isinstance(operation, Apply) and isinstance(operation.method, Surveying):
-        return operation.method.survey_key()
-    return None
+    return survey_key_of(operation.method) if isinstance(operation, Apply) else None

@@ -11,7 +11,7 @@ from typing import Any
 
 from evomerge.checkpoints.folder import Checkpoint
 from evomerge.checkpoints.language import TOWERS, is_multimodal
-from evomerge.checkpoints.tied import read_structure
+from evomerge.checkpoints.tied import is_copied, read_structure
 from evomerge.checkpoints.tokenizer import TokenizerFiles
 from evomerge.checkpoints.vocabulary import Vocabulary, with_special
 from evomerge.errors import RecipeError, unknown
@@ -57,7 +57,7 @@ def _alone(name: str, model: Checkpoint) -> Part:
     outputs = tuple(
         Output(name=tensor, spec=spec, operation=Copy(operand=Operand(model=name, tensor=tensor)))
         for tensor, spec in model.specs.items()
-        if not (structure.tied and tensor == structure.head)
+        if not is_copied(tensor, structure)
     )
     return Part(template=name, outputs=outputs, config=model.config, home=model.home, tied=structure.tied)
 

@@ -71,7 +71,7 @@ def _role(recipe: Recipe, name: str) -> str:
         return "base"
     if name in recipe.parts or any(name in merge.sources for merge in recipe.merges.values()):
         return "source"
-    return "template" if name == recipe.template else "adapted"
+    return "template" if name == recipe.form_from else "adapted"
 
 
 def _how(recipe: Recipe) -> str:

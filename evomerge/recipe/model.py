@@ -143,7 +143,8 @@ class Recipe:
     of its own with the parameters of `head`.
 
     `template` is the model that gives the only merge its tensor names, config and tokenizer (empty: the
-    base, or the first source). If it does not see and one of the others does, that one gives them instead.
+    base, or the first source; naming just that leaves it empty, too). If it does not see and one of the
+    others does, that one gives them instead.
     """
 
     models: Mapping[str, ModelRef]
@@ -166,8 +167,9 @@ class Recipe:
                 raise RecipeError("a merge needs at least one source, found none")
             if len(set(merge.sources)) < len(merge.sources):
                 raise RecipeError(f"a merge names each source once, found {', '.join(merge.sources)}")
-        object.__setattr__(self, "template", self.template or self.usual_template)
-        for name in [self.template, *(name for merge in self.merges.values() for name in merge.models)]:
+        if self.template == self.usual_template:
+            object.__setattr__(self, "template", "")  # said or not, it is the same recipe
+        for name in [self.form_from, *(name for merge in self.merges.values() for name in merge.models)]:
             if name not in self.models:
                 raise RecipeError(unknown("model", name, self.models))
         for name, ref in self.models.items():
@@ -239,6 +241,11 @@ class Recipe:
         return tuple(dict.fromkeys([self.embed_from, *layers, self.head_from]))
 
     @property
+    def form_from(self) -> str:
+        """The model that is its template: the one it names, or the usual one."""
+        return self.template or self.usual_template
+
+    @property
     def usual_template(self) -> str:
         """The template of a recipe that names none."""
         part = self.embed_from
@@ -264,7 +271,7 @@ class Recipe:
         if part not in self.merges:
             return (part,)
         own = self.merges[part].models
-        return own if self.path is not None else tuple(dict.fromkeys((self.template, *own)))
+        return own if self.path is not None else tuple(dict.fromkeys((self.form_from, *own)))
 
     @property
     def key(self) -> str:
@@ -275,10 +282,10 @@ class Recipe:
         models = {name: ref.content for name, ref in self.models.items() if name in self.used}
         content = [models, *self._content(), self.dtype, self.seed]
         if self.tokenizer is not None:
-            content.append("base" if self.tokenizer == self.template else self.tokenizer)
+            content.append("base" if self.tokenizer == self.form_from else self.tokenizer)
         if self.untie:
             content.append({"untie": True})
-        if self.template != self.usual_template:
+        if self.template:
             content.append({"template": self.template})
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -38,7 +38,7 @@ def to_yaml(recipe: Recipe) -> str:
         content["tokenizer"] = recipe.tokenizer
     if recipe.untie:
         content["untie"] = True
-    if recipe.template != recipe.usual_template:
+    if recipe.template:
         content["template"] = recipe.template
     if recipe.dtype is not None:
         content["dtype"] = recipe.dtype

@@ -86,7 +86,10 @@ def _soup(genome: Genome, names: Sequence[str]) -> Baseline:
     sources = tuple(names)
     recipe = genome.recipe("linear", params={"weight": 1.0, "normalize": True}, sources=sources)
     weights = {name: float(name in sources) / len(sources) for name in genome.space.merged}
-    return Baseline(label=f"{_SOUP}{_AND.join(names)}", recipe=recipe, params=additive_point(genome, weights))
+    label = f"{_SOUP}{_AND.join(names)}"
+    if genome.space.tokenizer is not None:  # tokens that no ingredient has are other ones in the space
+        return Baseline(label=label, recipe=recipe, params=None)
+    return Baseline(label=label, recipe=recipe, params=additive_point(genome, weights))
 
 
 def _baselines(genome: Genome) -> Iterator[Baseline]:
@@ -146,11 +149,12 @@ def _wanted(
 
 def _fixed_fits(genome: Genome, method: str, settings: Mapping[str, Value]) -> bool:
     """Return whether the parameters the space fixes have the neutral settings."""
-    own = declared(plugins.load("methods", method))
+    kind = plugins.load("methods", method)
+    own, compat = declared(kind), genome.compat(kind)
     searched = {gene.name.partition("/")[0] for gene in genome.genes}
     fixed = genome.space.merge.genes
     return all(
-        name in searched or fixed.get(name, own[name].spec.default) == value
+        name in searched or fixed.get(name, own[name].default(compat)) == value
         for name, value in settings.items()
     )
 

@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from evomerge import plugins
 from evomerge.errors import SpaceError
-from evomerge.merge.method import statistic_of
+from evomerge.merge.method import MergeMethod, statistic_of
 from evomerge.parameters import Choice, Gene, Parameter, declared
 from evomerge.recipe import Group, Merge, ModelRef, Recipe
 from evomerge.recipe.layered import Layered
@@ -69,21 +69,27 @@ class Genome:
         for parameter in self._parameters.values():
             asked = self._range(parameter)
             if isinstance(asked, Range | list):
-                found += [_gene(name, parameter, asked) for name in self._places(parameter)]
+                start = parameter.default(self.space.merge.compat)
+                found += [_gene(name, start, asked) for name in self._places(parameter)]
         return tuple(found)
 
     def decode(self, params: Params) -> Recipe:
         """Return the recipe that `params` (one value per gene) stand for."""
         method = str(params.get(METHOD, self.space.merge.methods[0]))
         own = declared(plugins.load("methods", method))
+        whole = {name for name in own if self._parameters[name].spec.whole}
         shared: dict[str, Setting] = {}
         for name, parameter in own.items():
             asked = self._range(parameter)
             if not isinstance(asked, Range | list) and name in self.space.merge.genes:
                 shared[name] = asked
-            elif parameter.spec.whole and isinstance(asked, Range | list):
+            elif name in whole and isinstance(asked, Range | list):
                 shared[name] = self._setting(parameter, None, params)
-        searched = [p for p in own.values() if isinstance(self._range(p), Range | list) and not p.spec.whole]
+        searched = [
+            parameter
+            for name, parameter in own.items()
+            if isinstance(self._range(parameter), Range | list) and name not in whole
+        ]
         groups = tuple(self._group(cell, searched, params) for cell in self._cells) if searched else ()
         return self.recipe(method, params=shared, groups=groups)
 
@@ -97,21 +103,25 @@ class Genome:
     ) -> Recipe:
         """Return a recipe over this space's models, with its dtype and mask seed.
 
-        Where tokens are matched, the base gives them to every method. A recipe of other `sources` than the
-        space's has their own tokenizer.
+        Where tokens are matched, the base gives them to every method; a source alone keeps its own. The
+        model whose tokenizer it is gives the form, too, where it is not among `sources`.
         """
         kind = plugins.load("methods", method)
-        own, tokenizer = self.space.merge, self.space.tokenizer if sources is None else None
+        own, named = self.space.merge, sources or self.space.merged
+        alone = sources is not None and len(sources) == 1
+        tokenizer = None if alone else self.space.tokenizer
         merge = Merge(
             method=method,
-            sources=sources or self.space.merged,
+            sources=named,
             base=own.base if kind.base != "unused" or tokenizer is not None else None,
             params=params,
             groups=groups,
-            compat=own.compat if own.compat in kind.compats else "evomerge",
+            compat=self.compat(kind),
         )
-        used = {merge.base, *merge.sources, own.template}
-        used |= {self.models[name].adapts for name in merge.sources if name in self.models}
+        apart = tokenizer in self.models and tokenizer not in merge.models
+        template = tokenizer if apart else own.template
+        used = {*merge.models, template}
+        used |= {ref.adapts for name, ref in self.models.items() if name in used}
         statistic = statistic_of(kind)
         models = {name: ref.informed_by(statistic) for name, ref in self.models.items() if name in used}
         return Recipe(
@@ -121,8 +131,13 @@ class Genome:
             seed=self.space.seed,
             tokenizer=tokenizer,
             untie=self.space.untie,
-            template=own.template or "",
+            template=template or "",
         )
+
+    def compat(self, kind: type[MergeMethod]) -> str:
+        """Return whose semantics a method has: those the space asks for, where it knows them."""
+        asked = self.space.merge.compat
+        return asked if asked in kind.compats else "evomerge"
 
     @cached_property
     def _parameters(self) -> dict[str, Parameter]:
@@ -211,8 +226,7 @@ def _gene_names(parameter: Parameter, source: str | None, cell: _Cell | None) ->
     return ["/".join(filter(None, (parameter.name, source, label))) for label in labels]
 
 
-def _gene(name: str, parameter: Parameter, asked: Range | list[Value]) -> GeneSpec:
-    default = parameter.spec.default
+def _gene(name: str, default: Value, asked: Range | list[Value]) -> GeneSpec:
     if isinstance(asked, list):
         start = default if default in asked else asked[0]
         return GeneSpec(name=name, choices=tuple(asked), start=start)
@@ -230,6 +244,7 @@ def _wider(one: Parameter, other: Parameter) -> Parameter:
         default=one.spec.default,
         meaning=one.spec.meaning,
         searched=one.spec.searched or other.spec.searched,
-        whole=one.spec.whole and other.spec.whole,
+        whole=one.spec.whole or other.spec.whole,
+        under=one.spec.under,
     )
     return Parameter(name=one.name, field=one.field, per_source=one.per_source, spec=spec)

@@ -96,7 +96,7 @@ def test_options_that_cannot_be_carried_out_are_refused(config: dict[str, Any], 
         ({**FC, "fc.lora_magnitude_vector": (5,)}, {}, r"has a `fc\.lora_magnitude_vector`, but its `use_dora` is False"),
         ({**FC, "fc.lora_magnitude_vector": (3,)}, {"use_dora": True}, r"is \[3\], and its base needs \[5\]"),
         (FC, {"lora_bias": True}, r"has no `fc\.lora_B\.bias`, but its `lora_bias` is True"),
-        ({**FC, "fc.lora_B.bias": (5,)}, {}, r"has a `fc\.lora_B\.bias`, but its `lora_bias` is False"),
+        ({**FC, "fc.lora_B.bias": (5,)}, {"lora_bias": False}, r"has a `fc\.lora_B\.bias`, but its `lora_bias` is False"),
         ({"emb.lora_A.weight": (2, 3), "emb.lora_B.weight": (7, 2), "emb.lora_B.bias": (7,)}, {"lora_bias": True}, r"changes `emb\.bias`, which its base does not"),
         ({"emb.weight": (8, 3)}, {}, r"is \[8, 3\], and its base needs \[7, 3\].* vocabulary that was resized"),
         ({"emb.token_adapter.trainable_tokens_delta": (1, 3)}, {}, "its config does not say which"),
@@ -208,6 +208,7 @@ def test_an_adapter_that_cannot_be_read_is_refused(place: Path) -> None:
         open_adapter(folder, base)
 
 
-def test_a_bias_of_b_is_scaled_as_its_product() -> None:
-    adapter = read({**FC, "fc.lora_B.bias": (5,)}, lora_bias=True, use_rslora=True)
+@pytest.mark.parametrize("said", [{"lora_bias": True}, {}], ids=["said", "not said"])
+def test_a_bias_of_b_is_scaled_as_its_product(said: dict[str, Any]) -> None:
+    adapter = read({**FC, "fc.lora_B.bias": (5,)}, **said, use_rslora=True)
     assert adapter.edits["fc.bias"] == (Shift(value="base_model.model.fc.lora_B.bias", scale=4 / 2**0.5),)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from evomerge.checkpoints.architecture import Architecture, read_architecture
+from evomerge.checkpoints.architecture import Architecture, is_embedding, read_architecture
 from evomerge.errors import CheckpointError
 
 LAYERS = 3
@@ -139,6 +139,13 @@ def test_names_may_lack_the_leading_module() -> None:
     )
     assert (structure.prefix, structure.layers, structure.embedding) == ("h", 1, "wte.weight")
     assert structure.place("h.0.mlp.c_fc.weight") == (0, "mlp")
+
+
+@pytest.mark.parametrize("name", ["emb.weight", "model.emb.weight", "tok_emb.weight", "wte.weight"])
+def test_embeddings_are_known_by_their_names(name: str) -> None:
+    assert is_embedding(name)
+    assert not is_embedding("model.rotary_emb.inv_freq")
+    assert not is_embedding("ember.weight")
 
 
 def test_ten_and_more_layers_are_counted_as_numbers() -> None:

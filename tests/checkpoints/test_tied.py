@@ -1,5 +1,6 @@
 """What counts as tied: no head on disk, or a copy of the embedding where the config ties the two."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from evomerge.checkpoints.folder import open_checkpoint
+from evomerge.checkpoints.adapters import open_adapter
+from evomerge.checkpoints.folder import Checkpoint, open_checkpoint
 from evomerge.checkpoints.tied import head_name, read_structure
 from tests.checkpoints.making import edit_config, save_model, word_level
 
@@ -67,3 +69,24 @@ def test_a_head_that_is_written_again_is_read_again(tmp_path: Path) -> None:
 )
 def test_the_head_of_a_tied_model_has_a_name(family: str, name: str | None) -> None:
     assert head_name(family) == name
+
+
+def test_a_head_that_an_adapter_saves_is_kept_where_the_base_holds_a_copy(tmp_path: Path) -> None:
+    save(tmp_path / "base", tied=True, head="copy")
+    base = open_checkpoint(tmp_path / "base")
+    assert not read_structure(with_adapter(base, tmp_path / "head", HEAD)).tied
+    inside = with_adapter(base, tmp_path / "inside", "model.norm.weight")
+    assert read_structure(inside).tied
+    assert HEAD not in inside.specs
+
+
+def with_adapter(base: Checkpoint, folder: Path, name: str) -> Checkpoint:
+    """Return `base` with an adapter that saves the tensor `name` whole."""
+    folder.mkdir()
+    config = {
+        "peft_type": "LORA", "r": 1, "lora_alpha": 1, "modules_to_save": [name.removesuffix(".weight")]
+    }  # fmt: skip
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    value = torch.ones(base.specs[name].shape)
+    save_file({f"base_model.model.{name}": value}, folder / "adapter_model.safetensors")
+    return open_adapter(folder, base)

@@ -1,6 +1,7 @@
 """A folder of cases: what was merged, with which parameters, and the numbers that must come out."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -14,8 +15,9 @@ from torch import Tensor
 Tensors: TypeAlias = dict[str, Tensor]
 
 ONLY = "w"  # the name of a case's single tensor
-_NO_PARAMETERS = ("must_raise", "n_seeds", "gram")
-_INFORMATION = ("mergekit_", "official_", "peft_", "mergelm_")
+_INFORMATION = re.compile(r"(mergekit|mk|official|peft|mergelm|fusion_bench|fb|reference)(_|$)")
+_MERGED = ("value", "spec_value", "result")
+"""Other names of a merge among named outputs."""
 
 
 @dataclass(frozen=True)
@@ -47,17 +49,8 @@ class Case:
         return "evomerge" if self.entry["compat"] == "any" else str(self.entry["compat"])
 
     @property
-    def all_params(self) -> Mapping[str, Any]:
-        return dict(self.entry["params"])
-
-    @property
     def params(self) -> dict[str, Any]:
-        """The parameters that say something about the merge."""
-        return {
-            name: value
-            for name, value in self.entry["params"].items()
-            if name not in _NO_PARAMETERS and not (value is None or value in ("none", "uniform"))
-        }
+        return dict(self.entry["params"] or {})
 
     @property
     def tol(self) -> tuple[float, float]:
@@ -78,13 +71,17 @@ class Case:
     @property
     def expected(self) -> dict[str, Any]:
         """The named outputs; a lone one is called `merged`. What is there for information only is not."""
-        parts = self.entry["expected"]
+        parts = {} if self.entry["expected"] is None else self.entry["expected"]
         if not isinstance(parts, dict):
             return {"merged": self.read(parts)}
         template = self.entry["base"] or (self.entry["models"] or [None])[0]
         if isinstance(template, dict) and set(parts) == set(template):
             return {"merged": self.read(parts)}
-        return {name: self.read(part) for name, part in parts.items() if not name.startswith(_INFORMATION)}
+        return {
+            "merged" if name in _MERGED else name: self.read(part)
+            for name, part in parts.items()
+            if not _INFORMATION.match(name)
+        }
 
     def named(self, part: Any) -> Tensors:
         """Return a part as tensors by name: a single array is called `ONLY`."""

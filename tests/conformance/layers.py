@@ -26,9 +26,9 @@ Configs = Mapping[str, Mapping[str, Any]]
 
 def fixture_of(case: Case) -> tuple[dict[str, Tensors], Configs]:
     """Return the models a case is about, by name, and their configs: its own, or those of another case."""
-    home = case.other(case.all_params.get("shared_weights_with", case.id))
+    home = case.other(case.params.get("shared_weights_with", case.id))
     weights = {f"m{i}": model for i, model in enumerate(home.models)}
-    return weights, dict(zip(weights, home.all_params["configs"], strict=True))
+    return weights, dict(zip(weights, home.params["configs"], strict=True))
 
 
 def loads(case: Case) -> None:
@@ -42,10 +42,10 @@ def loads(case: Case) -> None:
 def stack(case: Case, name: str) -> Any:
     """The model that a recipe with a path, or a swap of layers, makes."""
     weights, configs = fixture_of(case)
-    recipe = RECIPES[case.method](case.all_params, list(weights), configs)
+    recipe = RECIPES[case.method](case.params, list(weights), configs)
     state, config = build_tensors(recipe, weights, configs)
-    if "origin" in case.all_params:
-        moved = {key: weights[f"m{i}"][source] for key, (i, source) in case.all_params["origin"].items()}
+    if "origin" in case.params:
+        moved = {key: weights[f"m{i}"][source] for key, (i, source) in case.params["origin"].items()}
         assert state.keys() == moved.keys()
         assert all(torch.equal(state[key], value) for key, value in moved.items())
     if name == "merged":
@@ -74,7 +74,7 @@ def influence(case: Case, name: str) -> Tensor:
     """How much each layer of a model changes what passes through it."""
     assert name == "bi"
     weights, configs = fixture_of(case)
-    own = f"m{case.all_params['model']}"
+    own = f"m{case.params['model']}"
     return torch.as_tensor(
         block_influence(live(weights[own], configs[own]), case.tensor(case.aux["input_ids"]))
     )
@@ -83,7 +83,7 @@ def influence(case: Case, name: str) -> Tensor:
 def clusters(case: Case, name: str) -> Tensor:
     """The layer in the middle of each cluster of similar neighbours."""
     assert name == "centers"
-    params = case.all_params
+    params = case.params
     found = layer_cluster(case.read(case.aux["hidden"]), params["num_clusters"])
     if "clusters" in params:
         assert [list(each) for each in found] == params["clusters"]
@@ -127,14 +127,17 @@ def _layer_swap(params: Params, names: list[str], configs: Configs) -> Recipe:
     task, language = names[params["task_model"]], names[params["language_model"]]
     swap = layer_swap(
         task, language, layers=configs[task]["num_hidden_layers"], bottom=params["bottom"], top=params["top"],
-        transition=params["transition"], ends_from=params["ends_from"],
+        transition=params.get("transition", 0), ends_from=params.get("ends_from", "language"),
     )  # fmt: skip
     return Recipe(models=_refs(names), merges={"swap": swap})
 
 
 def _block_share(params: Params, names: list[str], configs: Configs) -> Recipe:
     path = shared_layers(
-        names[0], params["groups"], lender=params["parent"], own_norms=params["keep_own_norms"]
+        names[0],
+        params["groups"],
+        lender=params.get("parent", "first"),
+        own_norms=params.get("keep_own_norms", True),
     )
     return Recipe(models=_refs(names), path=path)
 

@@ -20,7 +20,10 @@ def soup(case: Case, name: str) -> Tensor | Tensors:
             float((value - target[key]).double().square().sum()) for key, value in state.items()
         )
 
-    merged, found = greedy_soup({str(i): model for i, model in enumerate(case.models)}, score)
+    candidates = list(enumerate(case.models))
+    if case.compat == "official":  # of models that score the same, the authors try the later one first
+        candidates.reverse()
+    merged, found = greedy_soup({str(i): model for i, model in candidates}, score)
     if name == "merged":
         return merged
     return {
@@ -47,5 +50,8 @@ def gradient(case: Case, name: str) -> Tensor:
     assert name == "per_layer"
     layers = int(case.params["num_layers"])
     depths = [relative_depth(layer, 0, layers - 1) for layer in range(layers)]
-    values = [float(interpolated(case.params["anchors"], depth)) for depth in depths]
+    anchors = case.params["anchors"]
+    values = [
+        float(interpolated(anchors if isinstance(anchors, list) else [anchors], depth)) for depth in depths
+    ]
     return torch.tensor(values, dtype=torch.float64)

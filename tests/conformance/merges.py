@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,14 +11,20 @@ from torch import Tensor
 
 from evomerge import merge_tensors, plugins
 from evomerge.checkpoints.architecture import is_embedding
-from evomerge.merge.kernels.magprune import keep_chance
-from evomerge.merge.kernels.tall_masks import consensus_mask, task_masks
+from evomerge.merge.kernels.magprune import half_widths, keep_chance
+from evomerge.merge.kernels.tall_masks import consensus_mask
 from evomerge.merge.method import Informed, Site, View
-from evomerge.parameters import bind
+from evomerge.parameters import Choice, Parameter, bind, declared
 from tests.conformance.cases import ONLY, Case, Tensors
 
 _ONE_VECTOR = {"della_magprune": "della_linear", "breadcrumbs_mask": "breadcrumbs"}
 """Cases of one task vector on the way to a merge, and a method whose merge of one source is that vector."""
+_TABLE = "model.embed_tokens.weight"
+"""The name of a case's single tensor, if that is an embedding."""
+_NO_PARAMETERS = ("must_raise", "n_seeds", "int8_mask")
+"""The last is how mergekit stores a mask."""
+_UNSAID = ("none", "uniform")
+"""Words for a default, where they are not themselves an option."""
 
 
 def is_merge(method: str) -> bool:
@@ -35,31 +42,31 @@ def output(case: Case, name: str) -> Any:
 
 def keep_prob(case: Case) -> Tensor | list[Tensor]:
     """Return the chance of each entry to stay under MagPrune: of the only source, or of each."""
-    params, deltas = params_of(case), deltas_of(case)
-    scope = str(params.get("rank_scope", "row"))
-    density, epsilon = (listed(params[name], len(deltas)) for name in ("density", "epsilon"))
+    method, deltas = method_of(case), deltas_of(case)
+    widths = half_widths(method.density, method.epsilon, method.epsilon_share)
     chances = [
-        keep_chance(delta, share, half, rank_scope=scope)
-        for delta, share, half in zip(deltas, density, epsilon, strict=True)
+        keep_chance(delta, share, half, rank_scope=method.rank_scope)
+        for delta, share, half in zip(deltas, method.density, widths, strict=True)
     ]
-    return chances if isinstance(params["density"], list) else chances[0]
-
-
-def listed(value: Any, count: int) -> list[float]:
-    return list(map(float, value if isinstance(value, list) else [value] * count))
+    return chances if len(chances) > 1 or isinstance(case.expected["keep_prob"], list) else chances[0]
 
 
 def consensus_of(case: Case) -> tuple[Tensor, Tensor]:
     """Return the mask of each task `(n, *s)`, and where enough tasks agree `(*s)`."""
-    params, deltas = params_of(case), torch.stack(deltas_of(case))
-    masks = task_masks(deltas, deltas.sum(0), tuple(listed(params["tall_lambda"], len(deltas))))
-    return masks, consensus_mask(masks, params["k"])
+    method = method_of(case)
+    (view,) = views_of(case)
+    survey = method.survey(lambda: views_of(case)) if method.survey_key() else None
+    _, masks = method.used(view.load(), replace(view.site, survey=survey))
+    return masks, consensus_mask(masks, method.k)
+
+
+def kind_of(case: Case) -> Any:
+    return plugins.load("methods", _ONE_VECTOR.get(case.method, case.method))
 
 
 def method_of(case: Case) -> Any:
     """Return the method of a case with its parameters."""
-    kind = plugins.load("methods", case.method)
-    return bind(kind, params_of(case), len(case.models), compat=case.compat)
+    return bind(kind_of(case), params_of(case), len(case.models), compat=case.compat)
 
 
 def views_of(case: Case) -> Iterator[View]:
@@ -133,21 +140,73 @@ def _merge(
     *,
     seed: int,
 ) -> Tensors:
-    method = _ONE_VECTOR.get(case.method, case.method)
-    if base is None and plugins.load("methods", method).base == "needed":  # models are task vectors
+    kind = kind_of(case)
+    if base is None and kind.base == "needed" and case.kind != "error":  # models are task vectors
         base = {name: torch.zeros_like(value) for name, value in models[0].items()}
-    known = statistics_of(case) if isinstance(plugins.load("methods", method), Informed) else None
-    return merge_tensors(
-        method, base, models, params, seed=seed, compat=case.compat, statistics=known, keep_masks=masks
-    )
+    known = statistics_of(case) if isinstance(kind, Informed) else None
+    if is_table(case):
+        base = base and named_as_table(base)
+        models = [named_as_table(model) for model in models]
+        masks = masks and [named_as_table(mask) for mask in masks]
+        known = known and [named_as_table(each) for each in known]
+    found = merge_tensors(
+        _ONE_VECTOR.get(case.method, case.method), base, models, params,
+        seed=seed, compat=case.compat, statistics=known, keep_masks=masks,
+    )  # fmt: skip
+    return {ONLY if name == _TABLE and is_table(case) else name: value for name, value in found.items()}
+
+
+def is_table(case: Case) -> bool:
+    """Return whether the single tensor of a case is an embedding: it says so, or sizes differ in a merge.
+
+    Nothing else may differ in size, and a lone array has no name that would tell.
+    """
+    if case.entry["scope"] != "tensor":
+        return False
+    shapes = {tuple(model[ONLY].shape) for model in (*case.models, *filter(None, [case.base]))}
+    said = any(value is True for name, value in case.params.items() if "embed" in name)
+    return said or (case.kind != "error" and len(shapes) > 1)
+
+
+def named_as_table(tensors: Tensors) -> Tensors:
+    return {_TABLE: tensors[ONLY]}
 
 
 def params_of(case: Case) -> dict[str, Any]:
-    """Return the parameters as the method takes them: an order of merging as each source's place in it."""
-    params = case.params
+    """Return the parameters as the method takes them.
+
+    What the method does not declare and is text, or says that the tensor is an embedding, describes the
+    case. `null` and `none` are an option where a parameter has one of that name, and its default otherwise.
+    An order of merging becomes each source's place in it.
+    """
+    params: dict[str, Any] = {}
+    specs = words_of(kind_of(case))
+    for name, value in case.params.items():
+        if name in _NO_PARAMETERS or (name not in specs and (isinstance(value, str) or "embed" in name)):
+            continue
+        if value is None or (isinstance(value, str) and value in _UNSAID):
+            word = "none" if value is None else value
+            if name not in specs or word not in options_of(specs[name]):
+                continue
+            value = word
+        params[name] = value
     if "order" in params:
         params["order"] = [params["order"].index(source) for source in range(len(params["order"]))]
     return params
+
+
+def words_of(kind: Any) -> dict[str, Parameter]:
+    """Return the parameters of a method by their names and other words."""
+    found: dict[str, Parameter] = {}
+    for name, parameter in declared(kind).items():
+        spec = parameter.spec
+        found |= dict.fromkeys((name, *(spec.words if isinstance(spec, Choice) else spec.also)), parameter)
+    return found
+
+
+def options_of(parameter: Parameter) -> tuple[Any, ...]:
+    spec = parameter.spec
+    return (*spec.options, *spec.also) if isinstance(spec, Choice) else ()
 
 
 def masks_of(case: Case) -> list[Tensors] | None:
@@ -172,18 +231,16 @@ def unwrapped(tensors: Tensors, case: Case) -> Any:
 
 def chance_to_stay(case: Case) -> Tensor | float:
     """Return the chance of each entry of a random method's only task vector."""
-    params = params_of(case)
-    if "drop_rate" in params:
-        return 1.0 - float(params["drop_rate"])
-    if "epsilon" in params:
-        (delta,) = deltas_of(case)
-        return keep_chance(delta, float(params["density"]), float(params["epsilon"]))
-    return float(params["density"])
+    method = method_of(case)
+    if not hasattr(method, "epsilon"):
+        return float(method.density[0])
+    (delta,), (width,) = deltas_of(case), half_widths(method.density, method.epsilon, method.epsilon_share)
+    return keep_chance(delta, method.density[0], width, rank_scope=method.rank_scope)
 
 
 def drops_at_the_stated_rate(case: Case) -> None:
     """The cases' notes: share kept and exact rescaling per seed, unbiased over seeds, masks all different."""
-    chance, seeds = chance_to_stay(case), int(case.all_params["n_seeds"])
+    chance, seeds = chance_to_stay(case), int(case.params["n_seeds"])
     (model,) = case.models
     delta = model[ONLY] if case.base is None else model[ONLY] - case.base[ONLY]
     rate = torch.as_tensor(chance, dtype=torch.float64).expand(delta.shape)

@@ -45,7 +45,7 @@ def gives_the_expected_numbers(case: Case) -> None:
 
 
 def is_refused(case: Case) -> None:
-    assert case.all_params["must_raise"] is True
+    assert case.params.get("must_raise", True) is True
     with pytest.raises(EvomergeError):
         output(case, "merged")
 

@@ -31,6 +31,12 @@ def dropped(
     return merge_tensors("dare_linear", ZERO, [tensors(1)], params, seed=seed, compat=compat)
 
 
+@pytest.mark.parametrize("word", ["drop_rate", "weight_mask_rate"])
+def test_a_rate_of_dropping_is_one_less_the_density(word: str) -> None:
+    found = merge_tensors("dare_linear", ZERO, [tensors(1)], {word: 0.75, "rescale": "none"})
+    assert torch.equal(found["a"], dropped(0.25)["a"])
+
+
 def test_masks_nest_across_densities() -> None:
     kept = [dropped(density)["a"] != 0 for density in (0.1, 0.3, 0.31, 0.8, 1.0)]
     for smaller, larger in itertools.pairwise(kept):

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from evomerge import merge_tensors
-from evomerge.checkpoints.folder import Checkpoint
+from evomerge.checkpoints.edits import Adapter
+from evomerge.checkpoints.folder import Adaptation, Checkpoint
 from evomerge.checkpoints.headers import TensorSpec
 from evomerge.checkpoints.measured import Measured, Origin, open_measured
 from evomerge.checkpoints.models import open_models, places_of
@@ -193,3 +194,10 @@ def test_files_that_hold_something_else_are_refused(tmp_path: Path, models: dict
         write_file(tmp_path / "bad.st", {}, lambda _: torch.ones(1), {"evomerge.statistics": content})
         with pytest.raises(CheckpointError, match=message):
             open_measured(tmp_path / "bad.st", "gram")
+
+
+def test_an_adapter_without_statistics_is_not_sent_to_be_measured(models: dict[str, Checkpoint]) -> None:
+    nothing = Adaptation(base=models["a"], adapter=models["a"], edits=Adapter(edits={}, added={}))
+    adapter = replace(models["a"], adaptation=nothing)
+    with pytest.raises(RecipeError, match="`a` has none; nothing is measured on a LoRA adapter"):
+        compile_plan(recipe("fisher"), {**models, "a": adapter})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
-from evomerge.checkpoints.folder import Checkpoint, open_checkpoint
+from evomerge.checkpoints.edits import Adapter
+from evomerge.checkpoints.folder import Adaptation, Checkpoint, open_checkpoint
 from evomerge.checkpoints.language import language_names
 from evomerge.checkpoints.tensors import open_library
 from evomerge.merge.disk import write_weights
@@ -165,12 +167,16 @@ def test_rows_that_are_not_shared_are_those_of_the_model_that_sees(rows: int, tm
         torch.testing.assert_close(found[own][:shared], expected)
 
 
-def test_a_row_that_is_another_word_elsewhere_is_kept(tmp_path: Path) -> None:
+@pytest.mark.parametrize("adapter", [None, "maths"])
+def test_a_row_that_is_another_word_elsewhere_is_kept(adapter: str | None, tmp_path: Path) -> None:
     models = models_of("llava", tmp_path)
     words = {f"w{row}": row for row in range(ROWS)}
     renamed = {("<row>" if row == 5 else f"w{row}"): row for row in range(ROWS - 2)}
     for name, table in (("base", words), ("seeing", renamed), ("maths", words)):
         (models[name].path / "tokenizer.json").write_text(json.dumps({"model": {"vocab": table}}))
+    if adapter is not None:  # it has no tokenizer of its own
+        nothing = Adaptation(base=models[adapter], adapter=models[adapter], edits=Adapter(edits={}, added={}))
+        models[adapter] = replace(models[adapter], path=tmp_path / "adapter", adaptation=nothing)
     before, found = tensors(models["seeing"])[TABLE], merged(LINEAR, models, tmp_path / "out")[TABLE]
     kept = [row for row in range(ROWS) if torch.equal(before[row], found[row])]
     assert kept == [5, ROWS - 2, ROWS - 1]

@@ -42,6 +42,23 @@ def test_counting_votes_each_source_once() -> None:
     assert ties(*deltas, sign_method="count").item() == -1.0
 
 
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ({"consensus_method": "count"}, {"sign_method": "count"}),
+        ({"consensus_method": "sum"}, {"sign_method": "total"}),
+        ({"majority_sign_method": "frequency"}, {"sign_method": "count"}),
+        ({"param_value_mask_rate": 0.5}, {"density": 0.5}),
+        ({"scaling_coefficient": 0.5}, {"lambda": 0.5}),
+    ],
+)
+def test_mergekits_pefts_and_mergelms_words_mean_the_same(
+    theirs: dict[str, Any], ours: dict[str, Any]
+) -> None:
+    deltas = torch.tensor([3.0, 1.0]), torch.tensor([-1.0, 2.0]), torch.tensor([-1.0, 2.0])
+    assert torch.equal(ties(*deltas, **theirs), ties(*deltas, **ours))
+
+
 @pytest.mark.parametrize(("merge", "value"), [("mean", 1.5), ("sum", 3.0), ("max", 2.0)])
 def test_what_becomes_of_those_agreeing(merge: str, value: float) -> None:
     found = ties(torch.tensor([2.0]), torch.tensor([1.0]), torch.tensor([-1.0]), merge=merge)

@@ -103,6 +103,18 @@ def test_of_equal_columns_the_first_ranks_lower() -> None:
     close(found, 1 + 0.25 * torch.tensor([1.0, 1.0, 0.5, 0.5]).expand(2, 4))
 
 
+@pytest.mark.parametrize("t", [1.0, 0.8, 1.2])
+def test_a_column_at_the_bar_is_not_above_it_wherever_it_stands(t: float) -> None:
+    columns = 7 if t == 1 else 6  # rank 3 is the average of seven; rank 2 or 3 is t times that of six
+    base, models = example(5, columns, count=2)
+    want = merge(base, models, {"t": t, "s": 5.0})
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(30):
+        order = torch.randperm(columns, generator=generator)
+        found = merge(base[:, order], [model[:, order] for model in models], {"t": t, "s": 5.0})
+        torch.testing.assert_close(found, want[:, order], rtol=1e-6, atol=1e-6)
+
+
 def test_columns_of_zeros_have_no_direction() -> None:
     base, models = example(5, 8)
     base[:, 2] = 0.0

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -21,6 +22,7 @@ from evomerge.merge.plan import Plan
 from evomerge.merge.planning import compile_plan
 from evomerge.recipe import Group, Merge, ModelRef, Recipe
 from tests.checkpoints.making import save_model, word_level
+from tests.merge.test_informed import write_statistics
 
 EMBED, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 WORDS = {"base": ["a", "b"], "math": ["b", "x", "a"], "lang": ["y", "b", "x"]}
@@ -300,3 +302,28 @@ def test_mergekits_linear_and_slerp_cut_embeddings_and_nothing_else(caplog: pyte
     plain = [{"model.layers.0.attention.output.weight": model[EMBED]} for model in SIZES]
     with pytest.raises(MergeError, match="of model1 is"):
         merge_tensors("linear", None, plain, {"weight": 1.0}, compat="mergekit")
+
+
+@pytest.mark.parametrize("tokenizer", ["base", "union"])
+@pytest.mark.parametrize("tensor", [EMBED, HEAD])
+def test_what_was_measured_on_a_token_goes_with_it(tensor: str, tokenizer: str, models: Models) -> None:
+    names = ("math", "lang")
+    known = {name: {each: t.square() for each, t in stored(models[name]).items()} for name in names}
+    measured = {
+        name: replace(
+            models[name],
+            statistics={"fisher": write_statistics(models[name].path / "f.st", "fisher", known[name])},
+        )
+        for name in names
+    }
+    merge = Merge(method="fisher", sources=names, params={"normalize": "none", "floor": 0.0})
+    asked = Recipe(
+        models={name: ModelRef(source=name) for name in names}, merges={"m": merge}, tokenizer=tokenizer
+    )
+    found = made(compile_plan(asked, measured), measured)[tensor]
+    ours, theirs = (row(models, name, "x", tensor) for name in names)
+    expected = (ours**3 + theirs**3) / (ours**2 + theirs**2)
+    torch.testing.assert_close(found[3 + WORDS["math"].index("x")], expected)
+    torch.testing.assert_close(found[3 + WORDS["math"].index("a")], row(models, "math", "a", tensor))
+    if tokenizer == "union":
+        torch.testing.assert_close(found[6], row(models, "lang", "y", tensor))

@@ -36,7 +36,7 @@ def test_every_candidate_sees_parents_included(seeing_run: Run) -> None:
     trials = seeing_run.trials()
     assert set(PARENTS) <= set(trials["baseline"])
     assert set(trials["state"]) == {"scored"}
-    assert {seeing_run.recipe(number).template for number in trials["trial"]} == {"eyes"}
+    assert {seeing_run.recipe(number).form_from for number in trials["trial"]} == {"eyes"}
 
 
 @pytest.mark.parametrize("parent", PARENTS)

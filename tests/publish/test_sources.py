@@ -12,7 +12,7 @@ import pytest
 import transformers
 
 from evomerge.archive.run import Run
-from evomerge.checkpoints.digest import digest
+from evomerge.checkpoints.digest import digest, digests
 from evomerge.checkpoints.folder import Checkpoint, open_checkpoint
 from evomerge.errors import RequestError
 from evomerge.publish import sources
@@ -50,11 +50,11 @@ def test_models_the_merge_does_not_use_need_not_be_there(models: Path) -> None:
 def test_other_content_is_refused_and_read_once(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
 
-    def counted(checkpoint: Checkpoint) -> str:
-        read.append(checkpoint.path.name)
-        return digest(checkpoint)
+    def counted(checkpoints: Mapping[str, Checkpoint]) -> dict[str, str]:
+        read.extend(checkpoint.path.name for checkpoint in checkpoints.values())
+        return digests(checkpoints)
 
-    monkeypatch.setattr(sources, "digest", counted)
+    monkeypatch.setattr(sources, "digests", counted)
     wrong = ModelRef(source=str(models / "lang"), digest=digest(open_checkpoint(models / "math")))
     with pytest.raises(RequestError, match=r"^the model in .*/lang is not the `math` of the recipe: its"):
         export(linear("math", math=wrong), models.parent / "out")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from evomerge.errors import RecipeError
-from evomerge.recipe import Group, Merge, ModelRef, Recipe
+from evomerge.recipe import Group, Merge, ModelRef, Recipe, Slot
 
 GROUP = Group(modules=("attn",), layers=(0, 1), params={"weight": {"a": 0.5, "b": 0.25}})
 MERGE = Merge(
@@ -127,15 +127,15 @@ def test_layers_say_nothing_of_tensors_outside_the_layers() -> None:
 
 
 def test_the_template_is_the_base_or_the_first_source() -> None:
-    assert recipe().template == "base"
-    assert recipe(replace(MERGE, base=None)).template == "a"
+    assert recipe().form_from == "base"
+    assert recipe(replace(MERGE, base=None)).form_from == "a"
     assert recipe(template="base").key == recipe().key
 
 
 def test_another_template_is_used_like_the_models_that_are_merged() -> None:
     models = {**MODELS, "eyes": ModelRef(source="org/eyes")}
     asked = recipe(models=models, template="eyes")
-    assert (asked.template, asked.used) == ("eyes", ("eyes", "base", "a", "b"))
+    assert (asked.form_from, asked.used) == ("eyes", ("eyes", "base", "a", "b"))
     assert asked.key != recipe(models={**models, "eyes": ModelRef(source="x")}, template="eyes").key
     with pytest.raises(RecipeError, match=r"no model named `eye`\. Did you mean `eyes`"):
         recipe(models=models, template="eye")
@@ -193,3 +193,11 @@ def test_statistics_are_part_of_the_key_only_where_there_are_some() -> None:
     both = replace(ref, fisher="x", gram="y", gram_digest="blake2b:11")
     assert both.informed_by("gram") == replace(ref, gram="y", gram_digest="blake2b:11")
     assert both.informed_by(None) == ref
+
+
+def test_a_recipe_changed_in_part_has_the_form_it_then_has() -> None:
+    other = replace(recipe(), merges={"merged": replace(MERGE, base=None)})
+    assert other == recipe(replace(MERGE, base=None))
+    assert recipe() == replace(recipe(), template="base")
+    stacked = replace(recipe(), merges={}, path=(Slot(model="a", layer=0),))
+    assert stacked.form_from == "a"

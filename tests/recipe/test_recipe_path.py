@@ -61,10 +61,10 @@ def test_a_recipe_of_layers_alone_has_no_merges() -> None:
 def test_the_parts_of_a_path_are_known_by_name() -> None:
     found = recipe()
     assert (found.embed_from, found.head_from, found.parts) == ("ab", "b", ("ab", "b"))
-    assert (found.template, found.used, found.methods) == ("base", ("base", "a", "b"), ("ties",))
+    assert (found.form_from, found.used, found.methods) == ("base", ("base", "a", "b"), ("ties",))
     turned = recipe(*PATH[::-1], ends=Ends(embed="a"))
     assert (turned.embed_from, turned.head_from, turned.parts) == ("a", "ab", ("a", "b", "ab"))
-    assert (turned.template, turned.used) == ("a", ("a", "b", "base"))
+    assert (turned.form_from, turned.used) == ("a", ("a", "b", "base"))
 
 
 def test_what_an_adapter_changes_is_needed_too() -> None:

@@ -46,7 +46,7 @@ def test_base_parents_average_and_task_arithmetic_come_in_this_order() -> None:
 
 def test_all_have_the_form_of_the_template_that_is_asked_for() -> None:
     for label, each in by_label("{base: base, template: lang}").items():
-        assert each.recipe.template == "lang", label
+        assert each.recipe.form_from == "lang", label
         assert "lang" in each.recipe.models
 
 
@@ -182,7 +182,18 @@ def test_parents_keep_their_own_words_where_tokens_are_matched(tokenizer: str) -
     found = {each.label: each for each in baselines(genome("{base: base}", f"tokenizer: {tokenizer}\n"))}
     alone, merged = LABELS[:3], LABELS[3:]
     assert {(found[label].recipe.tokenizer, found[label].params) for label in alone} == {(None, None)}
-    assert {(found[label].recipe.tokenizer, found[label].recipe.template) for label in merged} == {
+    assert {(found[label].recipe.tokenizer, found[label].recipe.form_from) for label in merged} == {
         (tokenizer, "base")
     }
     assert all(found[label].params for label in merged)
+
+
+@pytest.mark.parametrize(("tokenizer", "form"), [("union", "base"), ("lang", "base"), ("other", "other")])
+def test_a_soup_is_made_in_the_words_of_the_space(tokenizer: str, form: str) -> None:
+    text = (
+        "sources: {base: b, math: m, lang: l, other: o}\nmerge: {base: base}\nobjectives: [{task: t}]\n"
+        f"tokenizer: {tokenizer}\nbaselines: [greedy_soup]\n"
+    )
+    models = {name: ModelRef(source=name) for name in ("base", "math", "lang", "other")}
+    found = baseline(Genome(space=parse_space(text), layers=4, models=models), "soup of math, lang")
+    assert (found.recipe.tokenizer, found.recipe.form_from, found.params) == (tokenizer, form, None)

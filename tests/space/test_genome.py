@@ -7,7 +7,7 @@ import pytest
 
 from evomerge import plugins
 from evomerge.errors import SpaceError
-from evomerge.parameters import declared
+from evomerge.parameters import Parameter, declared
 from evomerge.recipe import MODULES, ModelRef
 from evomerge.recipe.model import IN_LAYERS
 from evomerge.space import GeneSpec, Genome, parse_space
@@ -232,3 +232,38 @@ def test_a_shared_parameter_has_anchors_too() -> None:
     assert [gene.name for gene in found.genes] == ["t/A0", "t/A1", "t/embed", "t/head"]
     merge = found.decode({"t/A0": 0.0, "t/A1": 1.0, "t/embed": 0.25, "t/head": 0.75}).merge
     assert [merge.settings("w", layer, "mlp", LAYERS)["t"] for layer in (0, 5)] == [0.0, 1.0]
+
+
+def test_a_recipe_has_the_model_under_a_base_or_template_that_is_an_adapter() -> None:
+    text = (
+        "sources: {whole: w, base: {source: b, adapts: whole}, math: m}\n"
+        "merge: {base: base, sources: [math]}\nobjectives: [{task: t}]\n"
+    )
+    adapter = ModelRef(source="b", adapts="whole")
+    models = {"whole": ModelRef(source="w"), "base": adapter, "math": ModelRef(source="m")}
+    found = Genome(space=parse_space(text), layers=LAYERS, models=models)
+    assert found.decode(middle(found)).used == ("base", "math", "whole")
+
+
+def test_a_parameter_is_of_the_whole_model_if_one_of_the_methods_has_it_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def other(method: type[object]) -> Mapping[str, Parameter]:
+        if method is not plugins.load("methods", "ties"):
+            return declared(method)
+        return {
+            name: replace(each, spec=replace(each.spec, whole=name == "density"))
+            for name, each in declared(method).items()
+        }
+
+    monkeypatch.setattr("evomerge.space.genome.declared", other)
+    found = genome("{base: base, method: [ties, della], layers: 1, genes: {weight: 1.0}}")
+    params = middle(found)
+    for method in ("ties", "della"):
+        settings = found.decode({**params, "method": method}).merge.params["density"]
+        assert settings == {"math": params["density/math"], "lang": params["density/lang"]}
+
+
+def test_a_search_starts_from_the_defaults_of_the_semantics_it_has() -> None:
+    space = "{base: base, method: breadcrumbs, layers: 1, compat: official}"
+    assert by_name(genome(space))["density/math/head"].start == 0.15

@@ -16,7 +16,8 @@ SIGN_METHOD = Choice(
     options=("total", "count"),
     default="total",
     meaning="who votes: magnitudes or sources",
-    also={"frequency": "count", "mass": "total"},
+    also={"frequency": "count", "mass": "total", "sum": "total"},
+    words=("consensus_method", "majority_sign_method"),
 )
 
 

@@ -18,7 +18,7 @@ CHANCE_TO_STAY = Gene(
     meaning="chance of each entry to stay",
     least=0.0,
     most=1.0,
-    also={"drop_rate": lambda rate: 1 - rate},
+    also=dict.fromkeys(("drop_rate", "weight_mask_rate"), lambda rate: 1 - rate),
 )
 RESCALE = Choice(
     options=("auto", "inverse_density", "l1", "none"),

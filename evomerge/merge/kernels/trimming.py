@@ -47,10 +47,11 @@ def trim_at(delta: Tensor, threshold: float, spare: int | None) -> Tensor:
 def global_cuts(rows: Rows, counts: Sequence[int]) -> list[Ranked]:
     """Return for each of n vectors its `counts[i]`-th largest magnitude, holding one tensor at a time.
 
-    Nothing exceeds the cut of a vector of which nothing is to be kept.
+    The tensors that `rows` gives are overwritten. Nothing exceeds the cut of a vector of which nothing is
+    to be kept.
     """
     found = order_statistics(
-        lambda: (tensor.abs() for tensor in rows()), [[-count] if count > 0 else [] for count in counts]
+        lambda: (tensor.abs_() for tensor in rows()), [[-count] if count > 0 else [] for count in counts]
     )
     return [row[0] if row else Ranked(value=math.inf, above=0) for row in found]
 

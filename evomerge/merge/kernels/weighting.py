@@ -20,7 +20,14 @@ TASK_WEIGHT = Gene(
     meaning="how much of each task vector; negative unlearns it",
     also={"weights": float},
 )
-LAMBDA = Gene(low=0.1, high=2.0, default=1.0, meaning="multiplies the sum", searched=False)
+LAMBDA = Gene(
+    low=0.1,
+    high=2.0,
+    default=1.0,
+    meaning="multiplies the sum",
+    searched=False,
+    also={"scaling_coefficient": float},
+)
 NORMALIZE = Choice(options=(True, False), default=False, meaning="divide by the sum of weights")
 
 

@@ -106,7 +106,7 @@ class Compeft:
         """Return v̂ `(n, *s)` for the task vectors `deltas (n, *s)`."""
         codes = site.survey
         if self.scope == "tensor":
-            here = View(site=site, shape=tuple(deltas.shape[1:]), load=lambda: deltas)
+            here = View(site=site, shape=tuple(deltas.shape[1:]), load=deltas.clone)
             codes = self.survey(lambda: iter([here]))
         kept = self._kept(deltas, site, codes)
         if self.mode == "prune":

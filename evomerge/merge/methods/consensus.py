@@ -70,10 +70,14 @@ class Consensus:
     def merge(self, base: Tensor | None, operands: Tensor, site: Site) -> Tensor:
         """Return θ₀ + λ·τ·[Σᵢ mᵢ ≥ k]: `base (*s)` and `operands (n, *s)` to `(*s)`."""
         assert base is not None  # `base` is declared "needed"
-        by_ties = self.multi_task_vector == "ties"
-        tau = self._ties.merge_vectors(operands, site) if by_ties else operands.sum(0)  # (*s)
-        masks = task_masks(operands, tau, self.tall_lambda)  # (n, *s)
+        tau, masks = self.used(operands, site)
         return base.add(tau * consensus_mask(masks, self.k), alpha=self.lambda_)
+
+    def used(self, operands: Tensor, site: Site) -> tuple[Tensor, Tensor]:
+        """Return the merged vector τ `(*s)` and which of its entries each task uses `(n, *s)`."""
+        by_ties = self.multi_task_vector == "ties"
+        tau = self._ties.merge_vectors(operands, site) if by_ties else operands.sum(0)
+        return tau, task_masks(operands, tau, self.tall_lambda)
 
     def survey_key(self) -> Hashable | None:
         return self._ties.survey_key() if self.multi_task_vector == "ties" else None

@@ -83,7 +83,10 @@ class Ties:
             meaning="share of each task vector kept, largest first",
             least=0.0,
             most=1.0,
-            also={"k_percent": lambda percent: percent / 100, "mask_rate": lambda rate: round(1 - rate, 12)},
+            also={
+                "k_percent": lambda percent: percent / 100,
+                **dict.fromkeys(("mask_rate", "param_value_mask_rate"), lambda rate: round(1 - rate, 12)),
+            },
         ),
     ]
     lambda_: Annotated[
@@ -94,6 +97,7 @@ class Ties:
             default=1.0,
             meaning="multiplies the merged vector",
             searched=False,
+            also={"scaling_coefficient": float},
             under={"fusion_bench": 0.3},
         ),
     ]
@@ -133,16 +137,18 @@ class Ties:
     def merge(self, base: Tensor | None, operands: Tensor, site: Site) -> Tensor:
         """Merge `base (*s)` and `operands (n, *s)` to `(*s)`."""
         assert base is not None  # `base` is declared "needed"
-        return base.add(self.merge_vectors(operands, site), alpha=self.lambda_)
+        return self.merge_vectors(operands, site).mul_(self.lambda_).add_(base)
 
     def merge_vectors(self, deltas: Tensor, site: Site) -> Tensor:
         """Trim, elect and merge `deltas (n, *s)` to one task vector `(*s)`, before λ."""
-        trimmed = self._trim(deltas, site)
+        whole = self._whole_model
+        trimmed = deltas if whole else self._trim(deltas)
         if _RULES[self.compat].majority and site.survey is None:
             return self.combine(trimmed)  # the majority is that of the whole tensor
-        merged = trimmed.new_empty((1, *trimmed.shape[1:]))
+        spare = self._spare(site) if whole else []
+        merged = deltas.new_empty((1, *deltas.shape[1:]))
         for part, into in zip(blocks(trimmed), blocks(merged), strict=True):
-            into[0] = self.combine(part, site.survey)
+            into[0] = self.combine(self._cut(part, site.survey, spare) if whole else part, site.survey)
         return merged[0]
 
     def combine(self, deltas: Tensor, survey: _Cuts | None = None) -> Tensor:
@@ -191,16 +197,27 @@ class Ties:
         votes = survey.majority if survey else float(sign.double().sum())
         return math.copysign(1.0, votes) if votes else rules.undecided
 
-    def _trim(self, deltas: Tensor, site: Site) -> Tensor:
+    def _trim(self, deltas: Tensor) -> Tensor:
+        """Return `deltas (n, *s)` trimmed, each tensor by itself."""
         kept = deltas.new_empty(deltas.shape)
         for i, delta in enumerate(deltas):
-            if self._whole_model:
-                cuts = site.survey
-                spare = cuts.spare[site.tensor][i] if cuts.spare else None
-                kept[i] = trim_at(delta, cuts.thresholds[i], spare)
-            else:
-                count = self._count(self.density[i], delta.numel())
-                kept[i] = trim(delta, count, every_tie=_RULES[self.compat].whole_model)
+            count = self._count(self.density[i], delta.numel())
+            kept[i] = trim(delta, count, every_tie=_RULES[self.compat].whole_model)
+        return kept
+
+    def _spare(self, site: Site) -> list[int | None]:
+        """Return how many entries that equal the cut a tensor keeps of each source; None: all."""
+        cuts = site.survey
+        return list(cuts.spare[site.tensor]) if cuts.spare else [None] * len(self.density)
+
+    def _cut(self, deltas: Tensor, cuts: _Cuts, spare: list[int | None]) -> Tensor:
+        """Return the next block of `deltas (n, b)` trimmed at the whole model's cuts; takes off `spare`."""
+        kept = deltas.new_empty(deltas.shape)
+        for i, (delta, threshold) in enumerate(zip(deltas, cuts.thresholds, strict=True)):
+            left = spare[i]
+            kept[i] = trim_at(delta, threshold, left)
+            if left is not None:
+                spare[i] = max(0, left - int((delta.abs() == threshold).sum()))
         return kept
 
     def _count(self, density: float, size: int) -> int:
@@ -216,8 +233,9 @@ class Ties:
         """Return the sum of the elected signs over the whole model."""
         total = 0.0
         for view in stream():
-            trimmed = self._trim(view.load(), replace(view.site, survey=cuts))
-            total += float(elect(trimmed, self.sign_method).double().sum())
+            spare = self._spare(replace(view.site, survey=cuts))
+            for part in blocks(view.load()):
+                total += float(elect(self._cut(part, cuts, spare), self.sign_method).double().sum())
         return total
 
 

@@ -58,22 +58,32 @@ class Widen:
         """Return θ₀ + Σ scoreᵢ δᵢ: `base (*s)` and `operands (n, *s)` to `(*s)`."""
         assert base is not None  # `base` is declared "needed"
         if base.ndim < 2:
-            changes = operands.double().abs()
-            scores = self._scores(changes.reshape(len(operands), -1)).reshape(operands.shape)
+            changes = operands.double().abs().reshape(len(operands), -1)
+            scores = self._scores(changes, changes.mean(-1, keepdim=True)).reshape(operands.shape)
         else:
             along = -1 if site.embedding and base.ndim == 2 else -2  # where a column runs
             length, direction = _changes(base, operands, along)
-            scores = (self._scores(_ranks(length)) + self._scores(_ranks(direction))) / 2
+            scores = (self._ranked(length) + self._ranked(direction)) / 2
             scores = scores.unsqueeze(along)
         merged = base.clone()
         for delta, score in zip(operands, scores, strict=True):
             merged.addcmul_(delta, score.to(delta))
         return merged
 
-    def _scores(self, significance: Tensor) -> Tensor:
-        """Return the score of each model's entries of `significance (n, *lead, columns)`."""
-        bar = self.above_average_ratio * significance.mean(-1, keepdim=True)
-        return significance.softmax(0).where(significance <= bar, self.score)
+    def _ranked(self, changes: Tensor) -> Tensor:
+        """Return the score of each model's columns by the ranks of their `changes (n, *lead, columns)`.
+
+        The average rank is written down, not summed up: the column in the middle is not above it, and
+        a sum would let the rounding decide.
+        """
+        columns = changes.shape[-1]
+        order = ranks(rows_of(changes)).reshape(changes.shape).double()
+        return self._scores(order, (columns - 1) / 2, most=columns)
+
+    def _scores(self, significance: Tensor, mean: Tensor | float, *, most: int = 1) -> Tensor:
+        """Return the score of each model's entries of `significance (n, *s)`, whose mean is `mean`."""
+        stands_out = significance > self.above_average_ratio * mean
+        return (significance / most).softmax(0).where(~stands_out, self.score)
 
 
 def _changes(base: Tensor, deltas: Tensor, along: int) -> tuple[Tensor, Tensor]:
@@ -91,11 +101,6 @@ def _changes(base: Tensor, deltas: Tensor, along: int) -> tuple[Tensor, Tensor]:
         turned = delta.double().norm(dim=along) ** 2 - length[i] ** 2
         direction[i] = (turned.clamp(min=0) / scale).where(scale > 0, 0.0)
     return length, direction
-
-
-def _ranks(values: Tensor) -> Tensor:
-    """Return each entry's rank along the last dimension in [0, 1); of equals the first ranks lower."""
-    return ranks(rows_of(values)).reshape(values.shape).double() / values.shape[-1]
 
 
 METHOD: type[MergeMethod] = Widen
