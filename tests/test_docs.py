@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 import typer.main
 
+import evomerge
 import evomerge.merge.methods
 from evomerge import plugins
 from evomerge.cli.main import app
+from evomerge.recipe import from_yaml
 from evomerge.report.methods import reference
 from evomerge.space import load_space
 from evomerge.testing.methods import check_method
@@ -63,6 +65,18 @@ def test_the_space_in_the_readme_is_valid(tmp_path: Path) -> None:
     assert code is not None
     (tmp_path / "space.yaml").write_text(code[1])
     assert load_space(tmp_path / "space.yaml").merge.methods == ("task_arithmetic", "ties")
+
+
+RECIPES = [
+    pytest.param(code, id=f"{document.name}-{i}")
+    for document in DOCUMENTS
+    for i, code in enumerate(re.findall(r"```yaml\n(models:.*?)```", document.read_text(), re.DOTALL))
+]
+
+
+@pytest.mark.parametrize("text", RECIPES)
+def test_recipes_in_the_documents_can_be_exported(text: str, tmp_path: Path) -> None:
+    evomerge.export(from_yaml(text), tmp_path / "merged")
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
