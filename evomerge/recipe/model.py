@@ -112,7 +112,8 @@ class Merge:
     @property
     def filters(self) -> tuple[Filtered, ...]:
         """The filters in its parameters, those of its groups included."""
-        settings = [value for each in (self, *self.groups) for value in each.params.values()]
+        tables = [self.params, *(group.params for group in self.groups)]
+        settings = [value for params in tables for value in params.values()]
         layered = [
             value for each in settings for value in (each.values() if isinstance(each, Mapping) else [each])
         ]

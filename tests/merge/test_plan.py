@@ -189,7 +189,9 @@ def test_one_density_per_model_is_needed_to_trim_over_the_whole_model(models: Mo
 @pytest.mark.parametrize("where", ["params", "groups"])
 def test_a_filter_that_no_tensor_fits_is_refused(where: str, models: Models) -> None:
     def asked(word: str) -> Recipe:
-        params = {"weight": {"a": (Filtered(filter=word, value=0.5), Filtered(value=1.0)), "b": 1.0}}
+        params: dict[str, Any] = {
+            "weight": {"a": (Filtered(filter=word, value=0.5), Filtered(value=1.0)), "b": 1.0}
+        }
         group = Group(modules=("attn",), layers=(0, 0), params=params)
         return recipe(params=params) if where == "params" else recipe(groups=(group,))
 
