@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import typer.main
 
+import evomerge
 import evomerge.merge.methods
 from evomerge import plugins
 from evomerge.cli.main import app
+from evomerge.recipe import from_yaml
 from evomerge.report.methods import reference
 from evomerge.space import load_space
 from evomerge.testing.methods import check_method
@@ -42,6 +46,13 @@ def test_the_method_in_contributing_is_a_method(method_folder: Path) -> None:
     (method_folder / "max.py").write_text(code[1])
     assert "max" in plugins.names("methods")
     check_method("max")
+    assert "https://" in code[1]  # as every method's source is asked for
+    asked = [sys.executable, "-m", "ruff", "check", "--quiet", "--stdin-filename"]
+    linted = subprocess.run(
+        [*asked, "evomerge/merge/methods/max.py", "-"],
+        cwd=ROOT, input=code[1], text=True, capture_output=True, check=False,
+    )  # fmt: skip
+    assert linted.returncode == 0, linted.stdout
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "search_spaces").glob("*.yaml")), ids=lambda p: p.stem)
@@ -54,6 +65,18 @@ def test_the_space_in_the_readme_is_valid(tmp_path: Path) -> None:
     assert code is not None
     (tmp_path / "space.yaml").write_text(code[1])
     assert load_space(tmp_path / "space.yaml").merge.methods == ("task_arithmetic", "ties")
+
+
+RECIPES = [
+    pytest.param(code, id=f"{document.name}-{i}")
+    for document in DOCUMENTS
+    for i, code in enumerate(re.findall(r"```yaml\n(models:.*?)```", document.read_text(), re.DOTALL))
+]
+
+
+@pytest.mark.parametrize("text", RECIPES)
+def test_recipes_in_the_documents_can_be_exported(text: str, tmp_path: Path) -> None:
+    evomerge.export(from_yaml(text), tmp_path / "merged")
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))

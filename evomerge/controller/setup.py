@@ -14,6 +14,7 @@ from evomerge.archive.record import RunRecord, provenance, redacted
 from evomerge.checkpoints.architecture import Architecture
 from evomerge.checkpoints.compatible import check_compatible
 from evomerge.checkpoints.digest import digests, file_digest
+from evomerge.checkpoints.finite import check_finite
 from evomerge.checkpoints.folder import Checkpoint
 from evomerge.checkpoints.language import find_tower
 from evomerge.checkpoints.locate import canonical, locate_tasks
@@ -57,6 +58,8 @@ def resolve(
     checkpoints, adapts = open_sources(space, where, near, known, allow_pickle=allow_pickle)
     structure = _structure(space, checkpoints, where)
     space = _with_template(space, checkpoints)
+    with about(where(("sources",))):
+        check_finite(checkpoints)
     models = _references(space, checkpoints, adapts, where)
     genome = Genome(space=space, layers=structure.layers, models=models)
     with about(where(("merge", "layers"))):

@@ -13,6 +13,7 @@ from typing import Any
 
 from evomerge.archive.files import replace_folder
 from evomerge.checkpoints.digest import PROCESSOR_FILES
+from evomerge.checkpoints.finite import check_finite
 from evomerge.checkpoints.folder import Checkpoint
 from evomerge.checkpoints.tensors import open_library
 from evomerge.checkpoints.tokenizer import CARRIED
@@ -68,6 +69,7 @@ def write_checkpoint(
     recipe = pinned(recipe, sources, paths or {})
     plan = compile_plan(recipe, sources)
     _check_disk(target, plan)
+    check_finite(sources)
     if begun is not None:
         begun()
     with _beside(target) as staging:

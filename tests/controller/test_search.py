@@ -475,7 +475,7 @@ def test_sqlite_serves_as_storage_and_keeps_one_study_per_name(
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert len(evomerge.open_run(tmp_path / "one").trials()) == 6
-    with pytest.raises(RunError, match=r"there is no database at .*elsewhere/study.db"):
+    with pytest.raises(RunError, match=r"there is no database at .*elsewhere/study\.db"):
         search(space_file, run=tmp_path / "one", serial=True, storage=database, budget=7, resume=True)
     assert list((tmp_path / "elsewhere").iterdir()) == []
     monkeypatch.chdir(tmp_path)
