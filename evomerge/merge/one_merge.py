@@ -56,6 +56,11 @@ def plan_merge(recipe: Recipe, name: str, checkpoints: Mapping[str, Checkpoint],
     used = {model: checkpoints[model] for model in recipe.read_by(name)}
     structures = {name: read_structure(model) for name, model in used.items()}
     template = _form(structures)
+    if recipe.template not in ("", template) and recipe.path is None:
+        raise RecipeError(
+            f"`template: {recipe.template}` is a plain language model and `{template}` also sees, so the "
+            "merge has the form of that one; name it instead, or leave `template` out"
+        )
     check_sources(merge)
     check_groups(merge, structures[template].layers)
     check_measured(merge, used)

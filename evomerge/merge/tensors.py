@@ -14,7 +14,7 @@ from evomerge.checkpoints.architecture import is_vocabulary
 from evomerge.checkpoints.embeddings import common_submatrix
 from evomerge.checkpoints.folder import Checkpoint
 from evomerge.checkpoints.tensors import DictSource, Library, TensorSource
-from evomerge.errors import MergeError
+from evomerge.errors import MergeError, RecipeError
 from evomerge.merge.execute import Execution
 from evomerge.merge.method import Informed, taken
 from evomerge.merge.plan import Apply, Copy, Operand, Operation, Output, Plan
@@ -198,6 +198,8 @@ def build_tensors(
     `weights` and `configs` (as in config.json) are by the recipe's model names. Raises `RecipeError` or
     `CheckpointError` for what cannot be built, `MergeError` for tensors that cannot be merged.
     """
+    if recipe.tokenizer is not None:
+        raise RecipeError("plain tensors have no tokenizers to match tokens by; leave out `tokenizer`")
     sources = {name: DictSource(weights[name]) for name in recipe.used}
     checkpoints = {
         name: Checkpoint(path=Path(), config=configs[name], specs=source.specs, files={})

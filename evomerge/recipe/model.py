@@ -144,8 +144,8 @@ class Recipe:
     of its own with the parameters of `head`.
 
     `template` is the model that gives the only merge its tensor names, config and tokenizer (empty: the
-    base, or the first source; naming just that leaves it empty, too). If it does not see and one of the
-    others does, that one gives them instead.
+    base, or the first source; naming just that leaves it empty, too). Where one of the
+    models also sees, it is that one.
     """
 
     models: Mapping[str, ModelRef]

@@ -338,3 +338,10 @@ def test_a_norm_behind_a_branch_is_no_block_to_fold() -> None:
     }
     with pytest.raises(RecipeError, match="blocks of `llama` are not known"):
         build(slot("a", 0, scale=2.0), weights={"a": WEIGHTS["a"] | more})
+
+
+def test_plain_tensors_have_no_tokens_to_match() -> None:
+    merges = {"m": Merge(method="linear", sources=("a", "b"))}
+    recipe = Recipe(models={name: ModelRef(source=name) for name in "ab"}, merges=merges, tokenizer="union")
+    with pytest.raises(RecipeError, match="no tokenizers to match tokens by; leave out `tokenizer`"):
+        build_tensors(recipe, WEIGHTS, dict.fromkeys("ab", CONFIG))

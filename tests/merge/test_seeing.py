@@ -18,6 +18,7 @@ from evomerge.checkpoints.edits import Adapter
 from evomerge.checkpoints.folder import Adaptation, Checkpoint, open_checkpoint
 from evomerge.checkpoints.language import language_names
 from evomerge.checkpoints.tensors import open_library
+from evomerge.errors import RecipeError
 from evomerge.merge.disk import write_weights
 from evomerge.merge.execute import Execution
 from evomerge.merge.memory import ResidentModel
@@ -190,7 +191,7 @@ def test_a_row_that_is_another_word_elsewhere_is_kept(adapter: str | None, tmp_p
         (Merge(method="linear", sources=("maths", "other", "seeing")), "seeing", "seeing"),
         (Merge(method="linear", sources=("maths",)), "", "maths"),
         (Merge(method="linear", sources=("maths",)), "seeing", "seeing"),
-        (Merge(method="ties", base="base", sources=("maths", "seeing")), "maths", "seeing"),
+        (Merge(method="ties", base="base", sources=("maths", "seeing")), "", "seeing"),
         (Merge(method="ties", base="other", sources=("maths", "seeing")), "", "other"),
     ],
 )
@@ -202,6 +203,13 @@ def test_the_form_is_that_of_a_model_that_sees(
     plan = compile_plan(recipe_of(merge, models, template=asked), models)
     assert plan.template == template
     assert [output.name for output in plan.outputs] == list(models[template].specs)
+
+
+def test_a_template_that_does_not_see_is_refused_where_another_does(tmp_path: Path) -> None:
+    models = models_of("llava", tmp_path)
+    merge = Merge(method="linear", sources=("seeing", "maths"))
+    with pytest.raises(RecipeError, match="`template: maths` is a plain language model and `seeing` also"):
+        compile_plan(recipe_of(merge, models, template="maths"), models)
 
 
 def test_a_head_of_its_own_unties_the_model_that_sees(tmp_path: Path) -> None:
