@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from evomerge.checkpoints.folder import Checkpoint
 from evomerge.checkpoints.tensors import DictSource, Library, TensorSource
 from evomerge.errors import MergeError, RecipeError
 from evomerge.merge.execute import Execution
-from evomerge.merge.method import Informed, taken
+from evomerge.merge.method import Informed, MergeMethod, taken
 from evomerge.merge.plan import Apply, Copy, Operand, Operation, Output, Plan
 from evomerge.merge.planning import compile_plan
 from evomerge.merge.soup import Soup, greedy
@@ -60,41 +61,65 @@ def merge_tensors(
     _check(method, kind, base, len(models))
     if compat == "mergekit" and kind.on == "weights":
         base, models = _cut(base, models)
-    sources: dict[str, TensorSource] = {f"model{i}": DictSource(model) for i, model in enumerate(models)}
-    everything = {**({_BASE: DictSource(base)} if base is not None else {}), **sources}
-    measured = _measured(method, statistics, len(models))
-    bound = bind(kind, params, len(models), compat=compat)
-    template = _BASE if base is not None else "model0"
+    merging = _Merging(
+        method=bind(kind, params, len(models), compat=compat),
+        base=DictSource(base) if base is not None else None,
+        models={f"model{i}": DictSource(model) for i, model in enumerate(models)},
+        measured=_measured(method, statistics, len(models)),
+        inputs_first=inputs_first,
+    )
+    outputs = tuple(
+        Output(name=name, spec=spec, operation=merging.operation(name))
+        for name, spec in merging.everything[merging.template].specs.items()
+    )
+    plan = Plan(outputs=outputs, config={}, template=merging.template, seed=seed)
+    masks = _masks(plan, keep_masks, len(models)) if keep_masks is not None else None
+    library = Library({**merging.everything, **merging.measured})
+    execution = Execution(plan, library, keep_masks=masks)
+    return {output.name: execution.produce(output) for output in outputs}
 
-    def operation(name: str) -> Operation:
-        home = Operand(model=template, tensor=name)
+
+@dataclass(frozen=True, kw_only=True)
+class _Merging:
+    """A method bound to plain tensors: a base, models by name, and what was measured on each of these."""
+
+    method: MergeMethod
+    base: TensorSource | None
+    models: Mapping[str, TensorSource]
+    measured: Mapping[str, TensorSource]
+    inputs_first: bool
+
+    @property
+    def template(self) -> str:
+        """What gives names, shapes and dtypes."""
+        return _BASE if self.base is not None else next(iter(self.models))
+
+    @property
+    def everything(self) -> dict[str, TensorSource]:
+        """The base, if there is one, and the models."""
+        return {**({_BASE: self.base} if self.base is not None else {}), **self.models}
+
+    def operation(self, name: str) -> Operation:
+        """Return how the tensor `name` is made. Raises `MergeError` for a shape mismatch."""
+        home = Operand(model=self.template, tensor=name)
+        everything = self.everything
         missing = [model for model, source in everything.items() if name not in source.specs]
         if missing:
-            _log.warning("`%s` is not in %s: copied from %s", name, ", ".join(missing), template)
+            _log.warning("`%s` is not in %s: copied from %s", name, ", ".join(missing), self.template)
             return Copy(operand=home)
-        _check_shapes(name, everything, template)
+        _check_shapes(name, everything, self.template)
         if not all(source.specs[name].is_float for source in everything.values()):
             return Copy(operand=home)
-        operands = tuple(Operand(model=source, tensor=name) for source in sources)
         return Apply(
-            method=bound,
-            base=home if base is not None and kind.base != "unused" else None,
-            operands=operands,
+            method=self.method,
+            base=home if self.base is not None and self.method.base != "unused" else None,
+            operands=tuple(Operand(model=model, tensor=name) for model in self.models),
             statistics=tuple(
                 Operand(model=source, tensor=name) if name in known.specs else None
-                for source, known in measured.items()
+                for source, known in self.measured.items()
             ),
-            inputs_first=inputs_first,
+            inputs_first=self.inputs_first,
         )
-
-    outputs = tuple(
-        Output(name=name, spec=spec, operation=operation(name))
-        for name, spec in everything[template].specs.items()
-    )
-    plan = Plan(outputs=outputs, config={}, template=template, seed=seed)
-    masks = _masks(plan, keep_masks, len(models)) if keep_masks is not None else None
-    execution = Execution(plan, Library({**everything, **measured}), keep_masks=masks)
-    return {output.name: execution.produce(output) for output in outputs}
 
 
 def greedy_soup(

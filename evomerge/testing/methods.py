@@ -22,20 +22,14 @@ import torch
 from torch import Tensor
 
 from evomerge import plugins
-from evomerge.checkpoints.architecture import is_embedding
 from evomerge.errors import MergeError
-from evomerge.merge.method import BaseUse, Cost, Informed
+from evomerge.merge.method import BaseUse, Cost
 from evomerge.merge.tensors import merge_tensors
 from evomerge.parameters import Choice, bind, declared
-from evomerge.seeds import derive
-from evomerge.types import Statistic
+from evomerge.testing.examples import Tensors, cast, example, merge
 
 Check: TypeAlias = Callable[[str], None]
-Tensors: TypeAlias = dict[str, Tensor]
 
-_SHAPES = {
-    "embed_tokens.weight": (8, 4), "layers.0.weight": (6, 5), "layers.1.weight": (4, 3, 2), "norm.bias": (7,),
-}  # fmt: skip
 _ROUNDING = 1e-6
 """What float32 arithmetic on a few numbers may be off by, relative to each."""
 _CAST_ERROR = 2.0**-8
@@ -86,8 +80,8 @@ def binds_its_defaults(name: str) -> None:
 def keeps_shape_and_dtype(name: str) -> None:
     """Check that the result has the template's names, shapes and dtypes, in float32 and in bfloat16."""
     for dtype in (torch.float32, torch.bfloat16):
-        base, models = _example(name, dtype=dtype)
-        merged = _merge(name, base, models)
+        base, models = example(name, dtype=dtype)
+        merged = merge(name, base, models)
         _hold(list(merged) == list(base), f"`{name}` gave the tensors {list(merged)}, not {list(base)}")
         for tensor, value in merged.items():
             _hold(value.shape == base[tensor].shape, f"`{name}` gave the shape {tuple(value.shape)}")
@@ -96,10 +90,10 @@ def keeps_shape_and_dtype(name: str) -> None:
 
 def computes_in_float32(name: str) -> None:
     """Check that models in bfloat16 merge as the same numbers in float32 do, cast once at the end."""
-    base, models = _example(name, dtype=torch.bfloat16)
-    cast = _merge(name, base, models)
-    merged = _merge(name, _cast(base, torch.float32), [_cast(model, torch.float32) for model in models])
-    for tensor, value in cast.items():
+    base, models = example(name, dtype=torch.bfloat16)
+    narrow = merge(name, base, models)
+    merged = merge(name, cast(base, torch.float32), [cast(model, torch.float32) for model in models])
+    for tensor, value in narrow.items():
         error = (value.float() - merged[tensor]).abs()
         within = error <= merged[tensor].abs() * _CAST_ERROR
         _hold(bool(within.all()), f"`{name}` does not compute `{tensor}` in float32")
@@ -110,7 +104,7 @@ def keeps_all_or_nothing_at_the_ends_of_density(name: str) -> None:
     kind = plugins.load("methods", name)
     if kind.base != "needed" or "density" not in declared(kind):
         return
-    base, models = _example(name)
+    base, models = example(name)
     for tensor, value in merge_tensors(name, base, models, {"density": 0.0}).items():
         torch.testing.assert_close(value, base[tensor], rtol=_ROUNDING, atol=0.0)
     once, again = (merge_tensors(name, base, models, {"density": 1.0}, seed=seed) for seed in (1, 2))
@@ -119,19 +113,19 @@ def keeps_all_or_nothing_at_the_ends_of_density(name: str) -> None:
 
 def output_is_finite(name: str) -> None:
     """Check that finite inputs give finite outputs, also where one source is the base itself."""
-    base, models = _example(name)
+    base, models = example(name)
     for sources in (models, [base, *models[1:]]):
-        for tensor, value in _merge(name, base, sources).items():
+        for tensor, value in merge(name, base, sources).items():
             _hold(bool(value.isfinite().all()), f"`{name}` gave non-finite values in `{tensor}`")
 
 
 def leaves_inputs_alone(name: str) -> None:
     """Check that no input is written to, neither while merging nor by writing to the result."""
-    base, models = _example(name)
+    base, models = example(name)
     steps = {"steps": torch.arange(3)}
     everything = [base | steps, *({**model, **steps} for model in models)]
     before = [{tensor: value.clone() for tensor, value in model.items()} for model in everything]
-    for value in _merge(name, everything[0], everything[1:]).values():
+    for value in merge(name, everything[0], everything[1:]).values():
         value.zero_()
     for model, kept in zip(everything, before, strict=True):
         _same(model, kept, f"`{name}` changed its input")
@@ -139,51 +133,51 @@ def leaves_inputs_alone(name: str) -> None:
 
 def returns_the_base_when_all_experts_equal_it(name: str) -> None:
     """Check that sources that are the base merge to the base, up to the rounding of one sum."""
-    base, models = _example(name)
-    merged = _merge(name, base, [dict(base) for _ in models])
+    base, models = example(name)
+    merged = merge(name, base, [dict(base) for _ in models])
     for tensor, value in merged.items():
         torch.testing.assert_close(value, base[tensor], rtol=_ROUNDING, atol=0.0)
 
 
 def zeros_give_zeros(name: str) -> None:
     """Check that tensors of zeros, whose norms and sums are zero, merge to zeros and not to NaN."""
-    base, models = _example(name)
+    base, models = example(name)
     blank = {tensor: torch.zeros_like(value) for tensor, value in base.items()}
-    merged = _merge(name, blank, [dict(blank) for _ in models])
+    merged = merge(name, blank, [dict(blank) for _ in models])
     _same(merged, blank, f"`{name}` did not merge zeros to zeros")
 
 
 def repeats_under_one_seed(name: str) -> None:
     """Check that the same seed gives the same bytes."""
-    base, models = _example(name)
-    once, again = (_merge(name, base, models, seed=3) for _ in range(2))
+    base, models = example(name)
+    once, again = (merge(name, base, models, seed=3) for _ in range(2))
     _same(once, again, f"`{name}` differs between two runs of one seed")
 
 
 def draws_from_its_own_stream(name: str) -> None:
     """Check that the global random state is neither read nor moved."""
-    base, models = _example(name)
+    base, models = example(name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
-        once = _merge(name, base, models)
+        once = merge(name, base, models)
         state = torch.random.get_rng_state()
         torch.manual_seed(1)
         _hold(torch.equal(torch.random.get_rng_state(), state), f"`{name}` moves torch's global generator")
         torch.manual_seed(2)
-        again = _merge(name, base, models)
+        again = merge(name, base, models)
     _same(once, again, f"`{name}` reads torch's global generator")
 
 
 def ignores_order_and_neighbours(name: str) -> None:
     """Check that a tensor's result depends neither on the tensors' order nor (tensor scope) on the rest."""
-    base, models = _example(name)
-    merged = _merge(name, base, models)
-    turned = _merge(name, _turned(base), [_turned(model) for model in models])
+    base, models = example(name)
+    merged = merge(name, base, models)
+    turned = merge(name, _turned(base), [_turned(model) for model in models])
     _same({tensor: turned[tensor] for tensor in merged}, merged, f"`{name}` depends on the tensors' order")
     if _needs_survey(name, len(models)):
         return
     for tensor, value in merged.items():
-        alone = _merge(name, {tensor: base[tensor]}, [{tensor: model[tensor]} for model in models])
+        alone = merge(name, {tensor: base[tensor]}, [{tensor: model[tensor]} for model in models])
         _same(alone, {tensor: value}, f"`{name}` merges `{tensor}` differently without the other tensors")
 
 
@@ -191,8 +185,8 @@ def works_with_the_least_and_more_sources(name: str) -> None:
     """Check that the least number of sources works, and up to three more where they are allowed."""
     least, most = plugins.load("methods", name).sources
     for count in range(least, min(least + 3, most or least + 3) + 1):
-        base, models = _example(name, count=count)
-        for tensor, value in _merge(name, base, models).items():
+        base, models = example(name, count=count)
+        for tensor, value in merge(name, base, models).items():
             _hold(bool(value.isfinite().all()), f"`{name}` of {count} sources is not finite in `{tensor}`")
 
 
@@ -200,14 +194,14 @@ def refuses_too_few_and_too_many_sources(name: str) -> None:
     """Check that a number of sources the method does not take is a `MergeError`."""
     least, most = plugins.load("methods", name).sources
     for count in (least - 1, *(() if most is None else (most + 1,))):
-        base, models = _example(name, count=count)
+        base, models = example(name, count=count)
         _refuses(name, base, models, "found")
 
 
 def handles_scalars_and_empty_tensors(name: str) -> None:
     """Check that a tensor of no dimensions and one of no entries keep their shapes."""
-    base, models = _example(name, shapes={"scale": (), "nothing": (0, 4)})
-    merged = _merge(name, base, models)
+    base, models = example(name, shapes={"scale": (), "nothing": (0, 4)})
+    merged = merge(name, base, models)
     for tensor, value in merged.items():
         _hold(value.shape == base[tensor].shape, f"`{name}` gave `{tensor}` the shape {tuple(value.shape)}")
         _hold(bool(value.isfinite().all()), f"`{name}` gave a non-finite `{tensor}`")
@@ -215,17 +209,17 @@ def handles_scalars_and_empty_tensors(name: str) -> None:
 
 def copies_what_is_not_float(name: str) -> None:
     """Check that integers and booleans come from the template unchanged."""
-    base, models = _example(name)
+    base, models = example(name)
     extra = {"steps": torch.tensor([3, 1]), "mask": torch.tensor([True, False])}
     other = {"steps": torch.tensor([9, 9]), "mask": torch.tensor([False, False])}
-    merged = _merge(name, base | extra, [{**model, **other} for model in models], template_in_models=extra)
+    merged = merge(name, base | extra, [{**model, **other} for model in models], template_in_models=extra)
     _same({tensor: merged[tensor] for tensor in extra}, extra, f"`{name}` changed tensors that are not float")
 
 
 def refuses_values_that_are_not_finite(name: str) -> None:
     """Check that NaN or infinity in a source is a `MergeError` naming the tensor and the model."""
     for value in (float("nan"), float("inf")):
-        base, models = _example(name)
+        base, models = example(name)
         tensor = next(reversed(base))
         models[-1][tensor][0] = value
         message = _refuses(name, base, models, tensor)
@@ -258,70 +252,6 @@ CHECKS: Mapping[str, Check] = {
 """Every check by name, in the order `check_method` runs them."""
 
 
-def _example(
-    name: str,
-    *,
-    count: int | None = None,
-    dtype: torch.dtype = torch.float32,
-    shapes: Mapping[str, tuple[int, ...]] | None = None,
-) -> tuple[Tensors, list[Tensors]]:
-    """Return a base and `count` models near it (two, or what the method takes), always the same."""
-    least, most = plugins.load("methods", name).sources
-    count = min(max(least, 2), most or 2) if count is None else count
-    generator = torch.Generator().manual_seed(20)
-    shapes = shapes or _SHAPES
-    base = {tensor: torch.randn(shape, generator=generator) for tensor, shape in shapes.items()}
-    models = [
-        {
-            tensor: value + 0.1 * torch.randn(value.shape, generator=generator)
-            for tensor, value in base.items()
-        }
-        for _ in range(count)
-    ]
-    return _cast(base, dtype), [_cast(model, dtype) for model in models]
-
-
-def _cast(tensors: Tensors, dtype: torch.dtype) -> Tensors:
-    return {tensor: value.to(dtype) for tensor, value in tensors.items()}
-
-
-def _merge(
-    name: str,
-    base: Tensors,
-    models: Sequence[Tensors],
-    *,
-    seed: int = 0,
-    template_in_models: Tensors | None = None,
-) -> Tensors:
-    """Return the merge under the method's defaults; where they draw, under half the density.
-
-    Without a base the first model is the template, and gets `template_in_models` in its place.
-    """
-    kind = plugins.load("methods", name)
-    params = {"density": 0.5} if "density" in declared(kind) else {}
-    known = None
-    if isinstance(kind, Informed):
-        known = [_statistics(kind.statistic, i, model) for i, model in enumerate(models)]
-    if kind.base != "unused":
-        return merge_tensors(name, base, models, params, seed=seed, statistics=known)
-    first = {**models[0], **(template_in_models or {})} if models else None
-    sources = [first, *models[1:]] if first else []
-    return merge_tensors(name, None, sources, params, seed=seed, statistics=known)
-
-
-def _statistics(kind: Statistic, number: int, model: Tensors) -> Tensors:
-    """Return what could have been measured on the model: positive, by its tensors' names and `number`."""
-    known: Tensors = {}
-    for tensor, value in model.items():
-        generator = torch.Generator().manual_seed(derive(number, tensor))
-        if kind == "fisher":
-            known[tensor] = torch.rand(value.shape, generator=generator)
-        elif value.ndim == 2 and not is_embedding(tensor):
-            inputs = torch.randn(16, value.shape[-1], generator=generator)
-            known[tensor] = inputs.T @ inputs / 16
-    return known
-
-
 def _needs_survey(name: str, sources: int) -> bool:
     bound: Any = bind(plugins.load("methods", name), {}, sources, compat="evomerge")
     return hasattr(bound, "survey_key") and bound.survey_key() is not None
@@ -334,7 +264,7 @@ def _turned(tensors: Tensors) -> Tensors:
 def _refuses(name: str, base: Tensors, models: Sequence[Tensors], word: str) -> str:
     """Return the message of the `MergeError` that the merge must raise, which must contain `word`."""
     try:
-        _merge(name, base, models)
+        merge(name, base, models)
     except MergeError as error:
         _hold(word in str(error), f"the MergeError of `{name}` does not mention {word}: {error}")
         return str(error)
