@@ -1,4 +1,4 @@
-"""Writing files so that a crash leaves the old one or the new one, never half of one."""
+"""Writing files and folders so that a crash leaves the old one or the new one, never half of one."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ import json
 import logging
 import os
 import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from evomerge.errors import ExportError
 from evomerge.interrupts import held
 
 _log = logging.getLogger(__name__)
@@ -27,6 +31,37 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write `content` as JSON, whole or not at all."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def writing(target: Path) -> Iterator[None]:
+    """Turn an `OSError` into an `ExportError` that names what was to be written."""
+    try:
+        yield
+    except OSError as error:
+        raise ExportError(f"writing {target} failed: {error.strerror or error}") from error
+
+
+@contextmanager
+def folder_beside(target: Path) -> Iterator[Path]:
+    """Give an empty folder beside `target`; it is gone afterwards, unless it was renamed."""
+    with writing(target):
+        staging = Path(tempfile.mkdtemp(prefix=_partial(target), dir=target.parent))
+    try:
+        staging.chmod(0o755)
+        yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def clear_beside(target: Path) -> None:
+    """Delete what a process that was killed left of `folder_beside`; only for who writes there alone."""
+    for left in sorted(target.parent.glob(f"{_partial(target)}*")):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _partial(target: Path) -> str:
+    return f".{target.name}.partial-"
 
 
 def replace_folder(fresh: Path, target: Path) -> None:

@@ -9,6 +9,7 @@ runs/NAME/
   report.json     the closing scores on the report items
   log.txt         the log
   lock            held by the controller that writes
+  exports/trial-N a trial as a checkpoint, once a later search starts from it
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ from evomerge.archive.record import RunRecord, from_json
 from evomerge.errors import RunError
 
 _RECORD = "run.json"
+_EXPORTS = "exports"
+MADE_FILE = "made.json"
+"""Beside the model in `exports/trial-N`: its run, its trial, the recipe's key and the content's digest."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,10 @@ class RunFolder:
     @property
     def log(self) -> Path:
         return self.path / "log.txt"
+
+    def checkpoint(self, trial: int) -> Path:
+        """Return where a trial is written for later searches; `trial_at` leads back."""
+        return self.path / _EXPORTS / f"trial-{trial}"
 
     @property
     def begun(self) -> bool:
@@ -131,6 +139,14 @@ class RunFolder:
             file.write(str(os.getpid()))
             file.flush()
             yield
+
+
+def trial_at(checkpoint: Path) -> tuple[RunFolder, int] | None:
+    """Return of which run and trial a path is the checkpoint, by its names alone; None if of none."""
+    number = re.fullmatch(r"trial-(\d+)", checkpoint.name)
+    if number is None or checkpoint.parent.name != _EXPORTS:
+        return None
+    return RunFolder(checkpoint.parent.parent), int(number[1])
 
 
 def next_free(parent: Path, name: str) -> Path:

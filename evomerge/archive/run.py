@@ -161,6 +161,11 @@ class Run:
             )
         return max(self.archive.front, key=lambda m: (m.scores[index], -m.trial)).trial
 
+    def knee(self) -> int:
+        """Return the most balanced trial of the front."""
+        self.best()  # says so if there is no front
+        return self.archive.knee().trial
+
     def _trial(self, number: int) -> FrozenTrial:
         if not 0 <= number < len(self.frozen_trials):
             raise RunError(f"no trial {number}: the run has {len(self.frozen_trials)} trials")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evomerge.errors import CheckpointError, unknown
+from evomerge.errors import CheckpointError, RunError, unknown
 
 ZOO = Path(__file__).parent.parent / "zoo" / "shipped"
 """The built-in models and tasks, shipped with the package."""
@@ -60,6 +60,14 @@ def locate_statistics(path: str, *, near: Path | None = None) -> Path:
     raise CheckpointError(
         f"no statistics file `{path}` (looked at {_folders(path, near)[0]}); `evomerge measure` makes one"
     )
+
+
+def locate_run(run: str, *, near: Path | None = None) -> Path:
+    """Return the run folder that `run` names, looked up as the folder of a model is."""
+    for candidate in _folders(run, near):
+        if candidate.is_dir():
+            return candidate.resolve()
+    raise RunError(f"no run folder `{run}` (looked at {_folders(run, near)[0]})")
 
 
 def repository(path: Path) -> str | None:

@@ -56,6 +56,7 @@ def command(
             storage=storage,
             time_limit=time_limit,
             allow_pickle=allow_pickle,
+            tell=_unsaid if quiet else _told,
         )
         changes = given(budget=budget, sampler=sampler, seed=seed)
         prepared = prepare(space, run=run, resume=resume, changes=changes, options=options)
@@ -68,6 +69,14 @@ def command(
             stderr.print(f"Interrupted. What is finished is kept; continue with:\n  {again}", soft_wrap=True)
         raise typer.Exit(130) from None
     _conclude(prepared, report, quiet=quiet)
+
+
+def _told(said: str) -> None:
+    stderr.print(said, highlight=False, markup=False, soft_wrap=True)
+
+
+def _unsaid(said: str) -> None:
+    del said
 
 
 def _search(prepared: Prepared, options: Options, *, quiet: bool) -> ClosingReport:
@@ -90,7 +99,7 @@ def _announce(prepared: Prepared) -> None:
         *([f"  under {said['constraints']}"] if "constraints" in said else []),
         f"  into {_shown(prepared.folder)}; starting workers …",
     ):
-        stderr.print(text, highlight=False, markup=False, soft_wrap=True)
+        _told(text)
 
 
 def _again(space: Path, prepared: Prepared, options: Options) -> str:

@@ -22,7 +22,7 @@ def prepare(
     """Return a search ready to begin: a new one, or the one to resume.
 
     `changes` replace keys of the space; a resumed run keeps those it was started with. Raises a
-    `RequestError`; nothing is written yet.
+    `RequestError`; nothing is written yet but checkpoints of earlier runs that are sources.
     """
     file = _read(space, changes)
     if resume and run is None and isinstance(space, Path) and RunFolder(space.parent).begun:
@@ -58,7 +58,10 @@ def search(
     this process; `storage` is a database URL instead of the run's journal; `time_limit` in seconds;
     `allow_pickle` reads sources whose weights are pickled (`checkpoints/pickled.py` says what that risks).
 
-    Raises a `RequestError` before anything is written, and `WorkError` if nothing could be scored.
+    A source that is a trial of an earlier run is written as a checkpoint into that run's folder, unless it
+    has been.
+
+    Raises a `RequestError` before the run folder is written, and `WorkError` if nothing could be scored.
     """
     options = Options(
         workers=workers,

@@ -21,6 +21,7 @@ from evomerge.controller.loop import Observer, run_loop
 from evomerge.controller.sampling import SamplerContext, make_sampler
 from evomerge.controller.setup import resolve
 from evomerge.controller.sources import about
+from evomerge.controller.stages import Tell
 from evomerge.dispatch.job import Dispatcher
 from evomerge.dispatch.ray import ray_dispatcher
 from evomerge.dispatch.serial import SerialDispatcher
@@ -34,7 +35,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How to run a search; what to search for is the space's business."""
+    """How to run a search; what to search for is the space's business.
+
+    `tell` hears of what takes a while before the search begins.
+    """
 
     workers: int | None = None
     ray_address: str | None = None
@@ -42,6 +46,7 @@ class Options:
     storage: str | None = None
     time_limit: float | None = None
     allow_pickle: bool = False
+    tell: Tell = _log.info
 
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 1:
@@ -71,7 +76,13 @@ class Prepared:
 def start_search(file: SpaceFile, folder: RunFolder, *, options: Options) -> Prepared:
     """Return a new search, checked: whatever is wrong with the request is a `RequestError` here."""
     folder.check_free()
-    record = resolve(file, study=folder.path.name, storage=options.storage, allow_pickle=options.allow_pickle)
+    record = resolve(
+        file,
+        study=folder.path.name,
+        storage=options.storage,
+        allow_pickle=options.allow_pickle,
+        tell=options.tell,
+    )
     with about(file.document.where(("sampler",))):
         _check_sampler(record)
     if options.storage is not None and study_exists(options.storage, record.study):
@@ -88,6 +99,7 @@ def resume_search(file: SpaceFile, folder: RunFolder, *, options: Options) -> Pr
             storage=options.storage or record.storage,
             known=record,
             allow_pickle=options.allow_pickle or record.allow_pickle,
+            tell=options.tell,
         )
     if changed := differences(record, now):
         raise RunError(

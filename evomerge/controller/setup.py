@@ -5,8 +5,11 @@ Everything that is wrong with a request is found here, before a folder is made o
 
 from __future__ import annotations
 
+import functools
+import logging
 import random
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +25,7 @@ from evomerge.checkpoints.measured import check_measured_on
 from evomerge.checkpoints.models import places_of
 from evomerge.checkpoints.vocabulary import merged_vocabulary
 from evomerge.controller.sources import Where, about, open_sources
+from evomerge.controller.stages import Tell
 from evomerge.errors import RecipeError, SpaceError, TaskError, unknown
 from evomerge.evaluate.items import split_items
 from evomerge.merge.planning import compile_plan
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
     from evomerge.evaluate.harness import TaskFacts
 
 _PROBES = 16
+_log = logging.getLogger(__name__)
 
 
 def resolve(
@@ -45,17 +50,21 @@ def resolve(
     storage: str | None = None,
     known: RunRecord | None = None,
     allow_pickle: bool = False,
+    tell: Tell = _log.info,
 ) -> RunRecord:
     """Return the run record of a search of a space; its relative paths start from its file.
 
     The study is called `study`, else as the space. Sources and tasks that stand in the space as in
     the one of a `known` record are taken from where they lay then. Pickled weights are read only if
-    `allow_pickle`.
+    `allow_pickle`. `tell` hears of a checkpoint that is written as a trial of an earlier run is a source.
 
     Raises a `RequestError` for the first thing that would keep the search from working.
     """
     space, where, near = file.space, file.document.where, file.path.absolute().parent
-    checkpoints, adapts = open_sources(space, where, near, known, allow_pickle=allow_pickle)
+    scoring = functools.cache(functools.partial(_scoring, space, where, near, known))
+    checkpoints, adapts = open_sources(
+        space, where, near, known, allow_pickle=allow_pickle, ready=scoring, tell=tell
+    )
     structure = _structure(space, checkpoints, where)
     space = _with_template(space, checkpoints)
     with about(where(("sources",))):
@@ -70,19 +79,17 @@ def resolve(
         )
     with about(where(("merge",))):
         _check_plans(genome, checkpoints)
-    with about(where(("tasks",))):
-        tasks = _tasks(space, near, known)
-    facts = _facts(space, where, tasks)
+    scored = scoring()
     return RunRecord(
         study=study or space.name,
         space=space,
         layers=structure.layers,
         models=models,
         paths=places_of(checkpoints),
-        tasks=str(tasks) if tasks else None,
-        objectives=_measures(space, "objectives", where, facts),
-        constraints=_measures(space, "constraints", where, facts),
-        items=_items(space, where, facts),
+        tasks=scored.tasks,
+        objectives=scored.objectives,
+        constraints=scored.constraints,
+        items=scored.items,
         storage=redacted(storage) if storage else None,
         changes=file.changes,
         provenance=provenance(),
@@ -150,7 +157,7 @@ def _references(
     content = digests(checkpoints)
     return {
         name: ModelRef(
-            source=canonical(space.sources[name].source, checkpoint.path),
+            source=canonical(space.sources[name].stated, checkpoint.path),
             revision=space.sources[name].revision,
             digest=content[name],
             adapts=adapts.get(name),
@@ -168,6 +175,28 @@ def _pinned(name: str, checkpoint: Checkpoint, content: Mapping[str, str], where
             check_measured_on(measured, name, content)
         pinned |= {kind: str(measured.path), f"{kind}_digest": file_digest(measured.path)}
     return pinned
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Scoring:
+    """What a candidate is scored by, as a run record has it."""
+
+    tasks: str | None
+    objectives: tuple[Measure, ...]
+    constraints: tuple[Measure, ...]
+    items: Mapping[str, Mapping[str, list[str]]]
+
+
+def _scoring(space: Space, where: Where, near: Path, known: RunRecord | None) -> _Scoring:
+    with about(where(("tasks",))):
+        tasks = _tasks(space, near, known)
+    facts = _facts(space, where, tasks)
+    return _Scoring(
+        tasks=str(tasks) if tasks else None,
+        objectives=_measures(space, "objectives", where, facts),
+        constraints=_measures(space, "constraints", where, facts),
+        items=_items(space, where, facts),
+    )
 
 
 def _asked(space: Space) -> Iterator[tuple[str, int, Measured]]:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
 
+from evomerge.archive.folder import trial_at
+from evomerge.publish.origin import Origin, on_hub, sources
 from evomerge.recipe import ModelRef, Recipe, to_yaml
 from evomerge.types import Measure
 
-_HUB_ID = re.compile(r"\w[\w.\-]*/\w[\w.\-]*", re.ASCII)
+_NONE: Mapping[str, Origin] = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,37 +35,53 @@ class Found:
     verified: bool
 
 
-def model_card(recipe: Recipe, found: Found | None = None) -> str:
+def model_card(recipe: Recipe, found: Found | None = None, *, origins: Mapping[str, Origin] = _NONE) -> str:
     """Return a Markdown card with the hub's metadata; `found` adds scores and provenance.
 
-    A source `owner/name` counts as a hub id, so folders must be given by absolute paths.
+    `origins` tell of models that were made of others, which then count as its base models. A source
+    `owner/name` counts as a hub id, so folders must be given by absolute paths.
     """
-    sections = [_front_matter(recipe), "# Merged model\n", _made_of(recipe)]
+    made_of = "\n".join(_made_of(recipe, origins))
+    sections = [_front_matter(recipe, origins), "# Merged model\n", f"Made with evomerge {made_of}\n"]
     if found is not None:
         sections += [_scores(found), _provenance(found)]
-    sections += ["## Recipe\n", f"```yaml\n{to_yaml(published(recipe))}```\n", _again()]
+    sections += ["## Recipe\n", f"```yaml\n{to_yaml(published(recipe))}```\n"]
+    sections += [*_recipes(origins), _again(origins)]
     return "\n".join(sections)
 
 
-def _front_matter(recipe: Recipe) -> str:
-    sources = dict.fromkeys(recipe.models[name].source for name in recipe.used)
-    on_hub = [source for source in sources if _HUB_ID.fullmatch(source)]
+def _front_matter(recipe: Recipe, origins: Mapping[str, Origin]) -> str:
+    of_hub = [source for source in dict.fromkeys(sources(recipe, origins)) if on_hub(source)]
     content: dict[str, Any] = {"library_name": "transformers", "tags": ["merge", "evomerge"]}
-    if on_hub:
-        content["base_model"] = on_hub
+    if of_hub:
+        content["base_model"] = of_hub
         content["base_model_relation"] = "merge"
     return f"---\n{yaml.safe_dump(content, sort_keys=False)}---\n"
 
 
-def _made_of(recipe: Recipe) -> str:
-    lines = [f"Made with evomerge by {_how(recipe)} from:\n"]
+def _made_of(recipe: Recipe, origins: Mapping[str, Origin]) -> Iterator[str]:
+    """Yield how the recipe makes its model, and a line for each model it is made of."""
+    yield f"by {_how(recipe)} from:\n"
     for name, ref in recipe.models.items():
         role = _role(recipe, name)
         if ref.adapts is not None:
             role += f", a LoRA adapter of {ref.adapts}"
         pinned = f", content `{ref.digest}`" if ref.digest else ""
-        lines.append(f"- **{name}** ({role}): `{_shown(ref.source)}`{pinned}")
-    return "\n".join(lines) + "\n"
+        line = f"- **{name}** ({role}): `{_shown(ref.source)}`{pinned}"
+        if name not in origins:
+            yield line
+            continue
+        how, *parts = _made_of(origins[name].recipe, origins[name].origins)
+        yield f"{line}, itself made {how.rstrip()}"
+        yield from (f"  {part}" for part in parts)
+
+
+def _recipes(origins: Mapping[str, Origin], inside: str = "") -> Iterator[str]:
+    """Yield the recipe of every model that was itself made, folded away."""
+    for name, origin in origins.items():
+        yield f"<details>\n<summary>Recipe of {name}{inside}</summary>\n"
+        yield f"```yaml\n{to_yaml(published(origin.recipe))}```\n\n</details>\n"
+        yield from _recipes(origin.origins, f" in the recipe of {name}{inside}")
 
 
 def _role(recipe: Recipe, name: str) -> str:
@@ -125,11 +144,16 @@ def _provenance(found: Found) -> str:
     )
 
 
-def _again() -> str:
+def _again(origins: Mapping[str, Origin]) -> str:
+    before = "".join(
+        f" First make `{name}` by its own recipe, above, and give it as `--source {name}=FOLDER`."
+        for name in origins
+    )
     return (
         "## Make it again\n\n`evomerge export recipe.yaml TARGET` writes the same tensors: the recipe pins "
         "every parameter, the content of every source and the seed of every random mask. Sources that are "
-        "neither on the hub nor in the zoo are given as `--source NAME=FOLDER`.\n"
+        "neither on the hub nor in the zoo are given as `--source NAME=FOLDER`."
+        f"{before}\n"
     )
 
 
@@ -145,5 +169,7 @@ def _published(ref: ModelRef) -> ModelRef:
 
 
 def _shown(source: str) -> str:
-    """Return a source as others may read it: a local folder by its last name only."""
+    """Return a source as others may read it: a local folder by its last name, a trial with its run's."""
+    if source.startswith("/") and trial_at(Path(source)) is not None:
+        return "/".join(Path(source).parts[-3:])
     return source.rstrip("/").rpartition("/")[2] if source.startswith(("/", ".", "~")) else source

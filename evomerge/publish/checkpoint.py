@@ -2,38 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import re
-import shutil
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
-from evomerge.archive.files import replace_folder
-from evomerge.checkpoints.digest import PROCESSOR_FILES
+from evomerge.archive.files import folder_beside, replace_folder, writing
 from evomerge.checkpoints.finite import check_finite
-from evomerge.checkpoints.folder import Checkpoint
-from evomerge.checkpoints.tensors import open_library
-from evomerge.checkpoints.tokenizer import CARRIED
-from evomerge.checkpoints.vocabulary import special_ids, with_special
-from evomerge.errors import ExportError, RequestError
+from evomerge.controller.stages import write_missing
+from evomerge.errors import RequestError
 from evomerge.evaluate.evaluator import device_named
-from evomerge.merge.disk import SHARD_BYTES, write_weights
-from evomerge.merge.execute import Execution
-from evomerge.merge.plan import Plan
+from evomerge.merge.disk import SHARD_BYTES
+from evomerge.merge.model_folder import check_room, is_model_file, write_model
 from evomerge.merge.planning import compile_plan
+from evomerge.merge.sources import Paths, open_sources, pinned
 from evomerge.publish.card import Found, model_card, published
-from evomerge.publish.sources import Paths, open_sources, pinned
+from evomerge.publish.origin import origins_of
 from evomerge.recipe import Recipe, to_yaml
+from evomerge.recipe.text import RECIPE_FILE
 
-_BESIDE = ("LICENSE", "LICENSE.txt", "LICENSE.md", *PROCESSOR_FILES)
-_GENERATION = "generation_config.json"
-_RECIPE = "recipe.yaml"
-_WRITTEN = ("config.json", "README.md", _RECIPE, _GENERATION, *CARRIED, *_BESIDE)
-_WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
-_SPARE_BYTES = 64 << 20
+_CARD = "README.md"
 
 Verify = Callable[[Path], None]
 """Raises `ExportError` if the checkpoint in a folder is not what it should be."""
@@ -63,23 +49,25 @@ def write_checkpoint(
     """
     target = Path(target).absolute()
     _check_target(target, overwrite)
+    write_missing(recipe, paths or {}, allow_pickle=allow_pickle)
     sources = open_sources(recipe, paths or {}, allow_pickle=allow_pickle)
     _check_apart(target, [*(source.path for source in sources.values()), *keep])
     _check_replaceable(target)
     recipe = pinned(recipe, sources, paths or {})
     plan = compile_plan(recipe, sources)
-    _check_disk(target, plan)
+    check_room(target.parent, plan)
     check_finite(sources)
+    origins = origins_of(recipe, {name: source.path for name, source in sources.items()})
     if begun is not None:
         begun()
-    with _beside(target) as staging:
-        with _writing(target):
-            _write(plan, sources, staging, shard_bytes)
-            (staging / _RECIPE).write_text(to_yaml(published(recipe)), encoding="utf-8")
-            (staging / "README.md").write_text(model_card(recipe, found), encoding="utf-8")
+    with folder_beside(target) as staging:
+        with writing(target):
+            write_model(plan, sources, staging, device=device_named("auto"), shard_bytes=shard_bytes)
+            (staging / RECIPE_FILE).write_text(to_yaml(published(recipe)), encoding="utf-8")
+            (staging / _CARD).write_text(model_card(recipe, found, origins=origins), encoding="utf-8")
         if verify is not None:
             verify(staging)
-        with _writing(target):
+        with writing(target):
             replace_folder(staging, target)
     return target
 
@@ -109,75 +97,13 @@ def _check_replaceable(target: Path) -> None:
     """Refuse to replace what evomerge did not write, or what somebody has put beside that since."""
     if not target.exists():
         return
-    for name in (_RECIPE, "config.json"):
+    for name in (RECIPE_FILE, "config.json"):
         if not (target / name).is_file():
             raise RequestError(
                 f"{target} is no checkpoint that evomerge wrote (it has no {name}), so it is not overwritten"
             )
     for entry in sorted(target.iterdir()):
-        if entry.name not in _WRITTEN and not _WEIGHTS.fullmatch(entry.name):
+        if entry.name not in (RECIPE_FILE, _CARD) and not is_model_file(entry.name):
             raise RequestError(
                 f"{target} holds `{entry.name}`, which evomerge did not write; move it away first"
             )
-
-
-def _check_disk(target: Path, plan: Plan) -> None:
-    free, need = shutil.disk_usage(target.parent).free, plan.nbytes + _SPARE_BYTES
-    if free < need:
-        raise RequestError(
-            f"the checkpoint needs {need / 1e9:.1f} GB, and {target.parent} has {free / 1e9:.1f} GB left"
-        )
-
-
-@contextmanager
-def _writing(target: Path) -> Iterator[None]:
-    """Turn an `OSError` into an `ExportError`."""
-    try:
-        yield
-    except OSError as error:
-        raise ExportError(f"writing {target} failed: {error.strerror or error}") from error
-
-
-@contextmanager
-def _beside(target: Path) -> Iterator[Path]:
-    """Give an empty folder beside `target`; it is gone afterwards, unless it was renamed."""
-    with _writing(target):
-        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))
-    try:
-        staging.chmod(0o755)
-        yield staging
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
-def _write(plan: Plan, sources: Mapping[str, Checkpoint], folder: Path, shard_bytes: int) -> None:
-    """Write weights, configs and tokenizer."""
-    library = open_library(sources, plan.models)
-    try:
-        execution = Execution(plan, library, device=device_named("auto"))
-        write_weights(execution, folder, shard_bytes=shard_bytes)
-    finally:
-        library.close()
-    (folder / "config.json").write_text(json.dumps(plan.config, indent=2) + "\n", encoding="utf-8")
-    assert plan.tokenizer is not None  # plans of recipes have one
-    plan.tokenizer.write(folder)
-    template = sources[plan.template].home
-    if plan.special is not None:
-        _write_generation(folder, template, plan.tokenizer.folder, plan.special)
-    for name in _BESIDE if plan.special is not None else (*_BESIDE, _GENERATION):
-        if (template / name).is_file():
-            shutil.copyfile(template / name, folder / name)
-
-
-def _write_generation(folder: Path, template: Path, words: Path, special: Mapping[str, Any]) -> None:
-    """Write the template's generation config with the special tokens of the model whose words it has."""
-    own, theirs = (_table(source / _GENERATION) for source in (template, words))
-    if own or theirs:
-        content = with_special(own, special_ids(theirs) or special)
-        (folder / _GENERATION).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-def _table(file: Path) -> dict[str, Any]:
-    """Return the content of a JSON file, nothing if it is not there."""
-    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    return content

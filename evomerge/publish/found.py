@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from evomerge.archive.run import Run
+from evomerge.merge.sources import Paths, check_known
 from evomerge.publish.card import Found
 from evomerge.publish.checkpoint import write_checkpoint
-from evomerge.publish.sources import Paths, check_known
 from evomerge.publish.verify import scores_like
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from evomerge.archive.run import Run, open_run
 from evomerge.errors import RecipeError, RequestError
+from evomerge.merge.sources import check_known, places_in
 from evomerge.publish.checkpoint import write_checkpoint
 from evomerge.publish.found import export_trial
-from evomerge.publish.sources import check_known, places_in
 from evomerge.recipe import Recipe, from_yaml
 
 
@@ -84,8 +84,7 @@ def chosen(run: Run, *, trial: int | None, best: str | None, knee: bool) -> int:
     if trial is not None:
         return trial
     if knee:
-        run.best()  # says so if there is no front
-        return run.archive.knee().trial
+        return run.knee()
     return run.best(best)
 
 

@@ -14,6 +14,9 @@ from evomerge.recipe.model import Group, Merge, ModelRef, Recipe, Setting
 from evomerge.recipe.path import NO_ENDS, Ends, Slot, WeightFactors
 from evomerge.types import Value
 
+RECIPE_FILE = "recipe.yaml"
+"""The name of the recipe in the folder of the model that it makes."""
+
 _OTHERS = {
     "merge_method": (
         "a recipe of mergekit",

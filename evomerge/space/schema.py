@@ -22,14 +22,43 @@ class _Table(BaseModel):
 class Source(_Table):
     """A model to merge: a folder, a hub id or `zoo:NAME`; `fisher` and `gram` are statistics files of it.
 
+    Instead of `source`, `run` names the folder of an earlier run, and `pick` one of its trials: the `best`
+    (default; in the run's first objective, or in `objective`), the `knee` of its front, or one by number.
+
     Where it is a LoRA adapter, `adapts` names the source it changes; without, that is the merge's base.
     """
 
-    source: str
+    source: str | None = None
+    run: str | None = None
+    pick: Literal["best", "knee"] | Annotated[int, Field(ge=0)] | None = None
+    objective: str | None = None
     revision: str | None = None
     adapts: Name | None = None
     fisher: str | None = None
     gram: str | None = None
+
+    @model_validator(mode="after")
+    def _of_one_kind(self) -> Source:
+        if (self.source is None) == (self.run is None):
+            found = "neither" if self.source is None else "both"
+            raise ValueError(
+                f"needs either `source` (a model) or `run` (the folder of an earlier run), found {found}"
+            )
+        of_run = {"pick": self.pick, "objective": self.objective}
+        of_model = {"revision": self.revision, "adapts": self.adapts}
+        kind, other, foreign = (
+            ("source", "a `run`", of_run) if self.run is None else ("run", "a `source`", of_model)
+        )
+        if named := [f"`{key}`" for key, value in foreign.items() if value is not None]:
+            raise ValueError(f"has a `{kind}`, and {' and '.join(named)} belongs to {other}: leave it out")
+        if self.objective is not None and self.pick not in (None, "best"):
+            raise ValueError("has an `objective`, which says in what `pick: best` is best: leave one out")
+        return self
+
+    @property
+    def stated(self) -> str:
+        """Where it is said to be found: the model, or the run that made it."""
+        return self.source or self.run or ""
 
 
 class Range(_Table):

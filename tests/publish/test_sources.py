@@ -15,9 +15,9 @@ from evomerge.archive.run import Run
 from evomerge.checkpoints.digest import digest, digests
 from evomerge.checkpoints.folder import Checkpoint, open_checkpoint
 from evomerge.errors import RequestError
-from evomerge.publish import sources
+from evomerge.merge import sources
+from evomerge.merge.sources import open_sources, pinned
 from evomerge.publish.public import export
-from evomerge.publish.sources import open_sources, pinned
 from evomerge.recipe import Merge, ModelRef, Recipe, Slot, from_yaml
 from tests.cli.conftest import save_llama
 
