@@ -114,9 +114,13 @@ def write_missing(recipe: Recipe, paths: Paths, *, allow_pickle: bool, tell: Tel
     for name in recipe.used:
         place = Path(paths.get(name, recipe.models[name].source))
         found = None if place.exists() else trial_at(place)
-        if found is not None and found[0].begun:
+        if found is None or not found[0].begun:
+            continue
+        try:
             again = numbered(open_run(found[0].path), found[1])
             write_stage(again, allow_pickle=allow_pickle, tell=tell)
+        except RequestError as error:
+            raise type(error)(f"`{name}` is gone from {place}: {error}") from error
 
 
 def _write(stage: Stage, recipe: Recipe, plan: Plan, sources: Mapping[str, Checkpoint], tell: Tell) -> None:
