@@ -22,6 +22,7 @@ from evomerge.recipe import Recipe, from_yaml
 from tests.checkpoints.peft_adapters import edit, load, merged_by_peft, save_adapter
 from tests.cli.conftest import save_tokenizer
 from tests.controller.conftest import SPACE
+from tests.publish.staging import next_search
 
 BASE = ZOO / "models" / "base"
 LINEAR = {"target_modules": ["q_proj", "down_proj", "embed_tokens"], "task_type": "CAUSAL_LM"}
@@ -147,6 +148,17 @@ def test_a_search_over_adapters_is_recorded_resumed_and_exported(space: Path, tm
     again = search(space, run=tmp_path / "run", serial=True, budget=8, resume=True)
     assert len(again.frozen_trials) == 8
     export(again, tmp_path / "made")  # scores what it wrote, which must be exactly what was recorded
+
+
+def test_a_merge_of_adapters_is_a_source_of_the_next_search_beside_one(
+    space: Path, adapters: Path, tmp_path: Path
+) -> None:
+    run = search(space, run=tmp_path / "run", serial=True, budget=7)
+    text = SPACE.replace("math: zoo:math", "best: RUN").replace("zoo:lang", str(adapters / "lang"))
+    target = next_search(run, 6, text, tmp_path)
+    card = (target / "README.md").read_text()
+    assert "  - **math** (source, a LoRA adapter of base): `math`, content" in card
+    assert str(adapters) not in card
 
 
 def test_changing_an_adapter_or_its_base_ends_a_run(space: Path, adapters: Path, tmp_path: Path) -> None:

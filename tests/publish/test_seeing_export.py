@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForImageTextToText, AutoTokenizer
+from transformers import AutoModelForImageTextToText, AutoTokenizer, LlavaForConditionalGeneration
 
 from evomerge.archive.run import Run
 from evomerge.checkpoints.language import language_names
@@ -16,6 +16,7 @@ from evomerge.controller.public import search
 from evomerge.publish.public import export
 from evomerge.recipe import from_yaml
 from tests.controller.conftest import SPACE
+from tests.publish.staging import next_search
 from tests.seeing import seeing_expert
 
 PARENTS = ("base", "parent eyes", "parent lang")
@@ -54,6 +55,12 @@ def test_an_export_is_the_model_that_was_scored(seeing_run: Run, parent: str, tm
     for file in ("processor_config.json", "preprocessor_config.json", "tokenizer.json"):
         assert (target / file).read_bytes() == (eyes / file).read_bytes()
     assert from_yaml((target / "recipe.yaml").read_text()).key == seeing_run.recipe(number).key
+
+
+def test_a_trial_that_sees_is_a_source_of_the_next_search(seeing_run: Run, tmp_path: Path) -> None:
+    text = SPACE.replace("math: zoo:math", "best: RUN")
+    target = next_search(seeing_run, seeing_run.best(), text, tmp_path)
+    assert isinstance(AutoModelForImageTextToText.from_pretrained(target), LlavaForConditionalGeneration)
 
 
 def test_what_is_exported_looks_at_an_image(seeing_run: Run, tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from tests.checkpoints.making import (
     word_level,
 )
 from tests.cli.conftest import WORDS, save_llama, save_task
+from tests.publish.staging import next_search
 
 SPACE = """\
 sources: {base: models/base, math: models/math, lang: models/lang}
@@ -164,6 +165,15 @@ def test_an_export_scores_what_the_search_recorded(run: Run, tmp_path: Path) -> 
     words = AutoTokenizer.from_pretrained(target)
     assert words.tokenize("the cat sat oui no") == ["the", "cat", "sat", "oui", "no"]
     assert len(words) == len(WORDS) + 2
+
+
+def test_a_trial_with_the_words_of_the_union_is_a_source_of_the_next_search(
+    run: Run, place: Path, tmp_path: Path
+) -> None:
+    text = SPACE.replace("models/", f"{place}/models/").replace("tasks: tasks", f"tasks: {place / 'tasks'}")
+    text = text.replace(f"math: {place}/models/math", "best: RUN")
+    target = next_search(run, max(run.trials().index), text, tmp_path)
+    assert len(AutoTokenizer.from_pretrained(target)) == len(WORDS) + 2
 
 
 @pytest.mark.parametrize(
