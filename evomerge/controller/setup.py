@@ -1,6 +1,6 @@
 """Before anything runs: find the sources, check that they fit, ask lm-eval what the tasks offer.
 
-Everything that is wrong with a request is found here, before a folder is made or a worker started.
+Everything that is wrong with a request is found here, before a run folder is made or a worker started.
 """
 
 from __future__ import annotations

@@ -133,7 +133,7 @@ def _write(stage: Stage, recipe: Recipe, plan: Plan, sources: Mapping[str, Check
         if target.exists():  # another search has just written it
             return
         clear_beside(target)
-        tell(f"Writing trial {stage.trial} of {run.path} as a checkpoint ({plan.nbytes / 1e6:.0f} MB) …")
+        tell(f"Writing trial {stage.trial} of {run.path} as a checkpoint ({_size(plan.nbytes)}) …")
         with folder_beside(target) as staging, writing(target):
             write_model(plan, sources, staging, device=device_named("auto"))
             (staging / RECIPE_FILE).write_text(to_yaml(recipe), encoding="utf-8")
@@ -156,6 +156,10 @@ def _alone_in(folder: Path, stage: Stage) -> Iterator[None]:
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def _size(nbytes: int) -> str:
+    return f"{nbytes / 1e9:.1f} GB" if nbytes >= 1e9 else f"{nbytes / 1e6:.0f} MB"
 
 
 def _by_hand(stage: Stage) -> str:

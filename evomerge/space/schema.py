@@ -50,7 +50,8 @@ class Source(_Table):
             ("source", "a `run`", of_run) if self.run is None else ("run", "a `source`", of_model)
         )
         if named := [f"`{key}`" for key, value in foreign.items() if value is not None]:
-            raise ValueError(f"has a `{kind}`, and {' and '.join(named)} belongs to {other}: leave it out")
+            verb, them = ("belongs", "it") if len(named) == 1 else ("belong", "them")
+            raise ValueError(f"has a `{kind}`, and {' and '.join(named)} {verb} to {other}: leave {them} out")
         if self.objective is not None and self.pick not in (None, "best"):
             raise ValueError("has an `objective`, which says in what `pick: best` is best: leave one out")
         return self

@@ -10,7 +10,17 @@ from typing import Any
 
 import pytest
 
-from evomerge.archive.files import append_line, replace_folder, trim_torn_line, write_json, write_text
+from evomerge.archive.files import (
+    append_line,
+    clear_beside,
+    folder_beside,
+    replace_folder,
+    trim_torn_line,
+    write_json,
+    write_text,
+    writing,
+)
+from evomerge.errors import ExportError
 
 
 def test_text_is_written_whole_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
@@ -147,3 +157,26 @@ def test_an_old_folder_that_cannot_be_deleted_is_told_of(
     replace_folder(fresh, tmp_path / "target")
     assert left(tmp_path) == {"target": "new", ".fresh-old": "old"}
     assert str(tmp_path / ".fresh-old") in caplog.text
+
+
+def test_a_folder_beside_is_gone_unless_it_was_renamed(tmp_path: Path) -> None:
+    with folder_beside(tmp_path / "a") as fresh:
+        (fresh / "file").touch()
+        assert fresh.parent == tmp_path
+    assert list(tmp_path.iterdir()) == []
+    with folder_beside(tmp_path / "a") as fresh:
+        replace_folder(fresh, tmp_path / "a")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_what_a_killed_process_left_beside_one_folder_is_cleared(tmp_path: Path) -> None:
+    for name in (".a-1.partial-x", ".a-1.partial-y-old", ".a-12.partial-x", "a-1"):
+        (tmp_path / name).mkdir()
+    clear_beside(tmp_path / "a-1")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".a-12.partial-x", "a-1"]
+
+
+def test_a_disk_that_cannot_be_written_is_told_in_a_sentence(tmp_path: Path) -> None:
+    said = r"^writing here failed: No such file or directory$"
+    with pytest.raises(ExportError, match=said), writing(Path("here")):
+        (tmp_path / "none" / "file").touch()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from evomerge.archive.folder import RunFolder, latest, next_free
+from evomerge.archive.folder import RunFolder, latest, next_free, trial_at
 from evomerge.archive.record import RunRecord
 from evomerge.errors import RunError
 
@@ -129,3 +129,10 @@ def test_the_latest_is_found_though_an_earlier_one_was_deleted(tmp_path: Path) -
 def test_there_is_no_latest_of_what_never_ran(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=f"^nothing to resume: there is no run folder {tmp_path / 'a'}$"):
         latest(tmp_path, "a")
+
+
+def test_the_checkpoint_of_a_trial_says_of_which_run_it_is(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    assert trial_at(run.checkpoint(12)) == (run, 12)
+    for other in ("exports/trial-", "exports/trial-1b", "exports/trial-1.old", "export/trial-1", "trial-1"):
+        assert trial_at(run.path / other) is None

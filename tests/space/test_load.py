@@ -4,12 +4,13 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from evomerge import plugins
 from evomerge.errors import SpaceError
 from evomerge.space import Space, load_space, parse_space
 from evomerge.space.load import measure_name
-from evomerge.space.schema import Range
+from evomerge.space.schema import Range, Source
 
 GOOD = """\
 sources:
@@ -68,6 +69,43 @@ def test_a_source_and_a_sampler_may_be_tables() -> None:
     assert (space.sampler_choice.name, space.sampler_choice.options) == ("tpe", {"n": 3})
 
 
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("{run: ../one}", Source(run="../one")),
+        ("{run: ../one, pick: best, objective: gsm}", Source(run="../one", pick="best", objective="gsm")),
+        ("{run: ../one, pick: knee}", Source(run="../one", pick="knee")),
+        ("{run: ../one, pick: 17, gram: g}", Source(run="../one", pick=17, gram="g")),
+    ],
+)
+def test_a_source_may_be_a_trial_of_a_run(written: str, read: Source) -> None:
+    space = parse_space(edited("models/math", written))
+    assert space.sources["math"] == read
+    assert parse_space(yaml.safe_dump(space.model_dump(mode="json", exclude_none=True))) == space
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("{revision: b}", "` needs either `source` (a model) or `run` (the folder of an earlier run), found neither"),
+        ("{source: a, run: b}", "` needs either `source` (a model) or `run` (the folder of an earlier run), found both"),
+        ("{source: a, pick: best}", "` has a `source`, and `pick` belongs to a `run`: leave it out"),
+        ("{source: a, objective: gsm}", "` has a `source`, and `objective` belongs to a `run`: leave it out"),
+        ("{source: a, pick: 1, objective: gsm}", "` has a `source`, and `pick` and `objective` belong to a `run`: leave them out"),
+        ("{run: a, revision: b}", "` has a `run`, and `revision` belongs to a `source`: leave it out"),
+        ("{run: a, adapts: base}", "` has a `run`, and `adapts` belongs to a `source`: leave it out"),
+        ("{run: a, pick: knee, objective: b}", "` has an `objective`, which says in what `pick: best` is best: leave one out"),
+        ("{run: a, pick: bset}", ".pick` must be `best` or `knee` or a whole number, found 'bset'"),
+        ("{run: a, pick: '3'}", ".pick` must be `best` or `knee` or a whole number, found '3'"),
+        ("{run: a, pick: -1}", ".pick` must be at least 0, found -1"),
+        ("{run: a, pick: true}", ".pick` must be `best` or `knee` or a whole number, found true"),
+        ("{run: 3}", ".run` must be text, found 3"),
+    ],
+)  # fmt: skip
+def test_a_source_is_a_model_or_a_trial_of_a_run(written: str, message: str) -> None:
+    assert mistakes(edited("models/math", written)) == [f"s.yaml:3: `sources.math{message}"]
+
+
 def test_a_gene_may_be_a_range_a_list_or_a_value() -> None:
     genes = in_merge("genes:", "  weight: {low: 0, high: 2}", "  lambda: [1, 1.5]", "  normalize: true")
     assert parse_space(genes).merge.genes == {
@@ -80,7 +118,7 @@ def test_a_gene_may_be_a_range_a_list_or_a_value() -> None:
     [
         (GOOD + "budgett: 3\n", f"9: `budgett` is not a key here; did you mean `budget`? (known: {TABLE_KEYS})"),
         (GOOD + "zzz: 3\n", f"9: `zzz` is not a key here (known: {TABLE_KEYS})"),
-        (edited("models/base", "{source: a, revison: b}"), "2: `sources.base.revison` is not a key here; did you mean `revision`? (known: source, revision, adapts, fisher, gram)"),
+        (edited("models/base", "{source: a, revison: b}"), "2: `sources.base.revison` is not a key here; did you mean `revision`? (known: source, run, pick, objective, revision, adapts, fisher, gram)"),
         (in_merge("layer: 3"), "7: `merge.layer` is not a key here; did you mean `layers`? (known: base, template, sources, method, layers, modules, genes, compat)"),
         (in_merge("genes:", "  weight: {low: 0, high: 1, lgo: true}"), "8: `merge.genes.weight.lgo` is not a key here; did you mean `low`? (known: low, high, log)"),
         (GOOD + "    metrc: acc\n", "9: `objectives[0].metrc` is not a key here; did you mean `metric`? (known: task, metric, filter, name)"),
@@ -99,7 +137,6 @@ def test_an_unknown_key_is_named_with_the_one_meant(text: str, message: str) -> 
     [
         ("objectives: [{task: gsm}]\n", "1: `sources` is missing"),
         (GOOD.partition("objectives")[0], "1: `objectives` is missing"),
-        (edited("models/base", "{revision: b}"), "2: `sources.base.source` is missing"),
         (in_merge("genes:", "  weight: {low: 0}"), "8: `merge.genes.weight.high` is missing"),
         (GOOD + "  - metric: acc\n", "9: `objectives[1].task` is missing"),
         (GOOD + "sampler: {options: {}}\n", "9: `sampler.name` is missing"),
