@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import optuna
 import pandas as pd
@@ -71,11 +72,11 @@ def test_the_best_of_an_earlier_run_scores_as_it_did_there(place: Path, first: R
     number = int(trials[trials["baseline"] == "parent best"]["trial"].iloc[0])
     assert second.scores(number) == first.scores(first.best())
     columns = ["split", "task", "metric", "item", "score"]
-    items = [
+    there, here = (
         run.items().query(f"trial == {each} and split == 'search'")[columns].reset_index(drop=True)
         for run, each in ((first, first.best()), (second, number))
-    ]
-    pd.testing.assert_frame_equal(*items)
+    )
+    pd.testing.assert_frame_equal(there, here)
     again = export(second, place / "out", trial=5)  # held to its score
     assert (again / "model.safetensors").is_file()
 
@@ -244,7 +245,7 @@ def test_what_is_there_needs_no_disk_that_can_be_written(place: Path) -> None:
 def test_a_disk_that_is_too_small_is_told_before_it_is_full(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**8, 10**8, 10**6))  # type: ignore[attr-defined]
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**6))
     refused(place / "two.yaml", RequestError, r"`sources\.best`: the checkpoint needs .* has 0\.0 GB left")
 
 
