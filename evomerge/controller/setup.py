@@ -27,10 +27,10 @@ from evomerge.evaluate.items import split_items
 from evomerge.merge.planning import compile_plan
 from evomerge.recipe import ModelRef
 from evomerge.space import Genome, Space, SpaceFile
-from evomerge.space.genome import METHOD, GeneSpec
+from evomerge.space.merge_genes import METHOD
 from evomerge.space.load import measure_name
 from evomerge.space.schema import Measured
-from evomerge.types import Measure, Value
+from evomerge.types import Measure
 
 if TYPE_CHECKING:
     from evomerge.evaluate.harness import TaskFacts
@@ -131,17 +131,13 @@ def _check_plans(genome: Genome, checkpoints: Mapping[str, Checkpoint]) -> None:
     for method in genome.space.merge.methods:
         refusals = []
         for _ in range(_PROBES):
-            point = {gene.name: _anywhere(rng, gene) for gene in genome.genes}
+            point = {gene.name: gene.at(rng.random()) for gene in genome.genes}
             try:
                 compile_plan(genome.decode({**point, METHOD: method}), checkpoints)
             except RecipeError as error:
                 refusals.append(error)
         if len(refusals) > _PROBES / 2:
             raise refusals[0]
-
-
-def _anywhere(rng: random.Random, gene: GeneSpec) -> Value:
-    return rng.choice(gene.choices) if gene.choices is not None else rng.uniform(gene.low, gene.high)
 
 
 def _references(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -151,18 +151,20 @@ def _shown(value: Any) -> str:
 
 def _known(entry: Complaint, table: type[BaseModel]) -> list[str]:
     """Return the keys that the table of an unknown key does have."""
-    for part in entry["loc"][:-1]:
-        field = table.model_fields.get(str(part))
+    loc = [str(part) for part in entry["loc"][:-1]]
+    for part, following in zip(loc, [*loc[1:], ""], strict=False):
+        field = table.model_fields.get(part)
         if field is not None:
-            table = _table_in(field.annotation) or table
+            table = _table_in(field.annotation, tag=following) or table
     return list(table.model_fields)
 
 
-def _table_in(annotation: Any) -> type[BaseModel] | None:
-    """Return the first table named anywhere in a type."""
+def _table_in(annotation: Any, tag: str = "") -> type[BaseModel] | None:
+    """Return the first table named anywhere in a type; of tables told apart by their `form`, that of the tag."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for part in getattr(annotation, "__args__", ()):
-        if found := _table_in(part):
+        forms = getattr(annotation.model_fields.get("form"), "annotation", None)
+        return annotation if forms is None or tag in get_args(forms) else None
+    for part in get_args(annotation):
+        if found := _table_in(part, tag):
             return found
     return None
