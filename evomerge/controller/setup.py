@@ -27,8 +27,8 @@ from evomerge.evaluate.items import split_items
 from evomerge.merge.planning import compile_plan
 from evomerge.recipe import ModelRef
 from evomerge.space import Genome, Space, SpaceFile
-from evomerge.space.merge_genes import METHOD
 from evomerge.space.load import measure_name
+from evomerge.space.merge_genes import METHOD
 from evomerge.space.schema import Measured
 from evomerge.types import Measure
 
@@ -62,13 +62,12 @@ def resolve(
         check_finite(checkpoints)
     models = _references(space, checkpoints, adapts, where)
     genome = Genome(space=space, layers=structure.layers, models=models)
-    with about(where(("merge", "layers"))):
+    with about(where(("path",) if space.path else ("merge", "layers"))):
         genes = genome.genes
     if not genes:
-        raise SpaceError(
-            f"{where(('merge',))}: nothing to search: every parameter is fixed; give one in `genes` a range"
-        )
-    with about(where(("merge",))):
+        place = where(("path",) if space.path else ("merge",))
+        raise SpaceError(f"{place}: nothing to search: {_nothing(space)}")
+    with about(where(("path",) if space.path else ("merge",))):
         _check_plans(genome, checkpoints)
     with about(where(("tasks",))):
         tasks = _tasks(space, near, known)
@@ -88,6 +87,13 @@ def resolve(
         provenance=provenance(),
         allow_pickle=allow_pickle,
     )
+
+
+def _nothing(space: Space) -> str:
+    """Return why a space has no genes, and what would give it some."""
+    if space.path is not None:
+        return "everything about the path is fixed; give one of its keys a range"
+    return "every parameter is fixed; give one in `genes` a range"
 
 
 def _structure(space: Space, checkpoints: Mapping[str, Checkpoint], where: Where) -> Architecture:

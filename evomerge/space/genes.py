@@ -20,7 +20,7 @@ class GeneSpec:
     start: Value = 0.5
 
     def at(self, share: float) -> Value:
-        """Return the value at a `share` of the range, 0 to 1; each choice or whole number has as much of it."""
+        """Return the value at a `share` of the range, 0 to 1; choices and whole numbers divide it equally."""
         if self.choices is not None:
             return self.choices[min(int(share * len(self.choices)), len(self.choices) - 1)]
         if self.whole:

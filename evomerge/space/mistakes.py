@@ -160,7 +160,7 @@ def _known(entry: Complaint, table: type[BaseModel]) -> list[str]:
 
 
 def _table_in(annotation: Any, tag: str = "") -> type[BaseModel] | None:
-    """Return the first table named anywhere in a type; of tables told apart by their `form`, that of the tag."""
+    """Return the first table named anywhere in a type; of those told apart by `form`, that of the tag."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         forms = getattr(annotation.model_fields.get("form"), "annotation", None)
         return annotation if forms is None or tag in get_args(forms) else None

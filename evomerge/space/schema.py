@@ -193,7 +193,7 @@ class Space(Table):
 
     @property
     def path_models(self) -> tuple[str, ...]:
-        """The models the path takes layers from, the first one where the search begins; none without a path."""
+        """The models the path takes layers from, where the search begins first; none without a path."""
         if self.path is None:
             return ()
         return tuple(self.path.models) if self.path.models is not None else self.merged
@@ -205,7 +205,7 @@ class Space(Table):
 
     @property
     def used(self) -> tuple[str, ...]:
-        """The sources it needs, each once: template and base first, then those merged and those of the path."""
+        """The sources it needs, each once: template and base, those merged, those of the path."""
         first = [name for name in (self.merge.template, self.merge.base) if name is not None]
         path = [*self.path_models, *(self.path.named if self.path else ())]
         return tuple(dict.fromkeys([*first, *self.merged, *(name for name in path if name != MERGED)]))

@@ -1,8 +1,8 @@
 """A compact data-flow space: how often each run of layers of each model is passed, at its own depth.
 
-The runs follow one another from bottom to top. In each, the models take turns, each as often as its gene says:
-not at all (a skip), once, or several times over (a repeat). This has a few genes where a switch per layer
-has hundreds; what it gives up is going back to layers of another run.
+The runs follow one another from bottom to top. In each, the models take turns, each as often as its gene
+says: not at all (a skip), once, or several times over (a repeat). This has a few genes where a switch per
+layer has hundreds; what it gives up is going back to layers of another run.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ share of the outer model along the layers.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias, get_args
 
 from pydantic import Field, field_validator
 
@@ -27,7 +27,7 @@ _INSIDE = " inside "
 
 
 class LayerSwap(Form):
-    """`bottom` and `top` layers of the language expert, a `transition` next to either, the task expert inside.
+    """`bottom` and `top` layers of the language expert, a `transition` next to them, the task expert inside.
 
     `task` and `language` list who may be which (default: each of the models). `ends` says whose embedding,
     final norm and output head: `language`, `task`, `average`, or a list to choose from. With `curve` each
@@ -40,7 +40,7 @@ class LayerSwap(Form):
     bottom: WholeRange | Number | None = None
     top: WholeRange | Number | None = None
     transition: WholeRange | Number = WholeRange(low=0, high=2)
-    ends: EndsFrom | Annotated[list[EndsFrom], Field(min_length=1)] = ["language", "task", "average"]
+    ends: EndsFrom | Annotated[list[EndsFrom], Field(min_length=1)] = Field(default=[*get_args(EndsFrom)])
     curve: Anchored | Literal["each"] | None = None
 
     @field_validator("task", "language")
@@ -93,7 +93,7 @@ class LayerSwap(Form):
         return {"bottom": bottom, "top": top, "transition": self.transition}
 
     def _from_widths(self, params: Params, parts: Parts) -> Sequence[float]:
-        """Return the language expert's share of each layer; what does not fit gives way, transitions first."""
+        """Return the language expert's share of each layer; transitions give way where there is no room."""
         said = {
             name: int(params.get(f"path/{name}", each.low if isinstance(each, WholeRange) else each))
             for name, each in self._ranges(parts).items()

@@ -24,13 +24,13 @@ Place: TypeAlias = tuple[int, str, int]
 """Which round of the row, which model, which of its layers."""
 
 _CHANGES = 1
-"""So many layers of the first model a candidate drawn at random lacks, and so many others it has, on average."""
+"""So many layers of the first model a random candidate lacks, and so many others it has, on average."""
 _SIGMA = 1 / 6
 """CMA-ES's first standard deviation: it, too, begins with about as many changes."""
 
 
 class Slots(Stack):
-    """A switch per place of the row of all layers, laid out `repeats` times, and a `scale` per place that is on.
+    """A switch per place of the row of all layers, `repeats` times over, and a `scale` per place that is on.
 
     Where more than `most` are on, those that are so by the least stay off.
     """
@@ -62,7 +62,7 @@ class Slots(Stack):
         return [_name("scale", place) for place in self._row(parts) if place not in on]
 
     def _row(self, parts: Parts) -> Iterator[Place]:
-        """Yield every place, bottom to top; the first model's last layer comes at the end where it is pinned."""
+        """Yield every place, bottom to top; a first model's last layer that is pinned is at the end."""
         end = (1, parts.names[0], parts.last)
         for turn in range(1, self.repeats + 1):
             for name in parts.names:
