@@ -31,6 +31,8 @@ _KINDS = {
 _TABLES = {
     "Anchored": "{anchors: N}",
     "Range": "a range {low, high}",
+    "Scales": "a range {low, high}",
+    "WholeRange": "a range {low, high}",
     "Source": "text or a table of keys",
     "SamplerChoice": "text or a table of keys",
 }
@@ -84,8 +86,11 @@ def _home(path: KeyPath, table: type[BaseModel]) -> str | None:
     key = str(path[-1])
     if len(path) > 1:
         return "at the top of the file" if key in table.model_fields else None
-    merge = _table_in(table.model_fields["merge"].annotation) if "merge" in table.model_fields else None
-    return "under `merge`" if merge is not None and key in merge.model_fields else None
+    for name in ("merge", "path"):
+        tables = _tables_in(table.model_fields[name].annotation) if name in table.model_fields else ()
+        if any(key in each.model_fields for each in tables):
+            return f"under `{name}`"
+    return None
 
 
 def _closest(path: KeyPath, known: Sequence[str]) -> str:
@@ -125,6 +130,13 @@ def _kind(entry: Complaint) -> str:
 def _about_value(entry: Complaint) -> str:
     found = _shown(entry["input"])
     match entry["type"]:
+        case "union_tag_invalid":
+            forms = entry["ctx"]["expected_tags"].replace("'", "`")
+            return f"needs a `form` that is one of {forms}, found `{entry['ctx']['tag']}`"
+        case "union_tag_not_found":
+            return "needs a `form` (slots, blocks, layer_swap, prune or repeat)"
+        case "model_attributes_type":
+            return f"must be a table of keys, found {found}"
         case "missing":
             return "is missing"
         case "value_error":
@@ -159,12 +171,18 @@ def _known(entry: Complaint, table: type[BaseModel]) -> list[str]:
     return list(table.model_fields)
 
 
-def _table_in(annotation: Any, tag: str = "") -> type[BaseModel] | None:
+def _table_in(annotation: Any, tag: str) -> type[BaseModel] | None:
     """Return the first table named anywhere in a type; of those told apart by `form`, that of the tag."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        forms = getattr(annotation.model_fields.get("form"), "annotation", None)
-        return annotation if forms is None or tag in get_args(forms) else None
-    for part in get_args(annotation):
-        if found := _table_in(part, tag):
-            return found
+    for table in _tables_in(annotation):
+        form = table.model_fields.get("form")
+        if form is None or tag in get_args(form.annotation):
+            return table
     return None
+
+
+def _tables_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Yield the tables named anywhere in a type."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _tables_in(part)

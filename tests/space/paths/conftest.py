@@ -16,9 +16,7 @@ def genome() -> Callable[..., Genome]:
     """Return the genome of a path's text, beside that of a merge."""
 
     def make(path: str, merge: str = "{}", *, layers: int = LAYERS, **rest: object) -> Genome:
-        text = (
-            f"sources: {{a: x, b: y, c: z}}\nmerge: {merge}\npath: {path}\nobjectives: [{{task: t}}]\n"
-        )
+        text = f"sources: {{a: x, b: y, c: z}}\nmerge: {merge}\npath: {path}\nobjectives: [{{task: t}}]\n"
         models = {name: ModelRef(source=name) for name in "abc"}
         return Genome(space=parse_space(text), layers=layers, models=models, **rest)  # type: ignore[arg-type]
 

@@ -89,7 +89,8 @@ MERGE = "{base: c, method: [task_arithmetic, ties], layers: 1}"
 
 def test_the_merge_has_genes_where_the_path_may_use_it(genome: Make) -> None:
     alone, both = (
-        genome(f"{{form: blocks, models: {models}, layers: 1}}", MERGE) for models in ("[a, b]", "[a, merged]")
+        genome(f"{{form: blocks, models: {models}, layers: 1}}", MERGE)
+        for models in ("[a, b]", "[a, merged]")
     )
     assert {gene.name.partition("/")[0] for gene in alone.genes} == {"path"}
     assert {gene.name.partition("/")[0] for gene in both.genes} == {"method", "weight", "density", "path"}

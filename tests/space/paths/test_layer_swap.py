@@ -80,7 +80,9 @@ def test_the_searched_merge_may_be_one_of_the_two(genome: Make) -> None:
     assert {gene.name.partition("/")[0] for gene in found.genes} == {"weight", "density", "path"}
 
 
-@pytest.mark.parametrize("path", ["{form: layer_swap, task: a, language: a}", "{form: layer_swap, models: [a]}"])
+@pytest.mark.parametrize(
+    "path", ["{form: layer_swap, task: a, language: a}", "{form: layer_swap, models: [a]}"]
+)
 def test_one_model_cannot_be_swapped_with_itself(path: str) -> None:
     text = f"sources: {{a: x, b: y}}\npath: {path}\nobjectives: [{{task: t}}]"
     with pytest.raises(SpaceError, match="`path` needs two models to swap layers of"):
