@@ -16,7 +16,7 @@ def shares(recipe: Recipe, language: str, layers: int) -> list[float]:
     """Return the language expert's share of each layer."""
     (merge,) = recipe.merges.values()
     weights = [merge.settings("", layer, "attn", layers)["weight"] for layer in range(layers)]
-    return [each[language] for each in weights]  # type: ignore[index,misc,call-overload]
+    return [each[language] for each in weights]  # type: ignore[index,misc]
 
 
 def test_widths_roles_and_ends_are_genes(genome: Make) -> None:

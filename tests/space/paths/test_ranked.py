@@ -54,7 +54,7 @@ def test_which_model_is_a_gene_with_its_own_influence_and_ends(genome: Make) -> 
 @pytest.mark.parametrize(("times", "expected"), [(2, "a0 a1 a2 a2 a3 a4 a5"), (3, "a0 a1 a2 a2 a2 a3 a4 a5")])
 def test_a_layer_of_little_influence_is_repeated_in_place(times: int, expected: str, genome: Make) -> None:
     found = genome(f"{{form: repeat, models: [a], times: {times}}}", layers=6, influence=INFLUENCE)
-    assert [gene.name for gene in found.genes][0] == "path/repeated"
+    assert found.genes[0].name == "path/repeated"
     assert stack(found.decode(changed(found, path__repeated=1))) == expected
 
 
@@ -68,8 +68,8 @@ def test_a_merge_has_the_influence_of_its_base(genome: Make) -> None:
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("{form: prune, models: [a], count: 3}", "goes up to 3, and a model of 4 layers has 2 besides its first"),
-        ("{form: prune, models: [a], count: {low: 0, high: 4}, pinned: false}", "4 layers has 3 if one is to be"),
+        ("{form: prune, count: 3}", "up to 3, and a model of 4 layers has 2 besides its first"),
+        ("{form: prune, count: {low: 0, high: 4}, pinned: false}", "4 layers has 3 if one"),
     ],
 )  # fmt: skip
 def test_more_layers_than_there_are_cannot_go(path: str, message: str, genome: Make) -> None:
