@@ -7,7 +7,7 @@ from a space that does not change shape. Recipes that differ in idle genes only 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 
@@ -53,11 +53,15 @@ class _Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class Genome:
-    """The genes of `space` for a model with `layers` layers."""
+    """The genes of `space` for a model with `layers` layers.
+
+    `influence` is the block influence of each layer of the sources on which it was measured.
+    """
 
     space: Space
     layers: int
     models: Mapping[str, ModelRef]
+    influence: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     @cached_property
     def genes(self) -> tuple[GeneSpec, ...]:

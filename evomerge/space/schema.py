@@ -20,9 +20,10 @@ class _Table(BaseModel):
 
 
 class Source(_Table):
-    """A model to merge: a folder, a hub id or `zoo:NAME`; `fisher` and `gram` are statistics files of it.
+    """A model to merge: a folder, a hub id or `zoo:NAME`.
 
-    Where it is a LoRA adapter, `adapts` names the source it changes; without, that is the merge's base.
+    `fisher`, `gram` and `influence` are files of what `evomerge measure` found on it. Where it is a LoRA
+    adapter, `adapts` names the source it changes; without, that is the merge's base.
     """
 
     source: str
@@ -30,6 +31,7 @@ class Source(_Table):
     adapts: Name | None = None
     fisher: str | None = None
     gram: str | None = None
+    influence: str | None = None
 
 
 class Range(_Table):
