@@ -40,7 +40,7 @@ def command(
 
     fisher: the diagonal Fisher information, by which `fisher` merges
     gram: the inputs of linear layers, by which `regmean` merges
-    influence: how much each layer turns the hidden state; few miss a layer of little
+    influence: how much each layer turns the hidden state (block influence)
     """
     from evomerge.checkpoints.influence import read_influence
     from evomerge.checkpoints.measured import open_measured
