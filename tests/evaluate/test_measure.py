@@ -194,7 +194,7 @@ def test_the_command_says_what_it_does_and_prints_the_file(
     assert open_measured(out, "gram").origin.samples == 3
 
 
-def by_hand(folder: Path, texts: list[str], *, skip_first: bool) -> np.ndarray[Any, Any]:
+def by_hand(folder: Path, texts: list[str], *, skip_first: bool) -> list[float]:
     """Return the mean over tokens of 1 − the cosine of each layer's input and output, prompt by prompt."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     model: Any = transformers.AutoModelForCausalLM.from_pretrained(folder)
@@ -208,7 +208,8 @@ def by_hand(folder: Path, texts: list[str], *, skip_first: bool) -> np.ndarray[A
         stream = np.stack([state[0, int(skip_first) :].double().numpy() for state in states])
         unit = stream / np.linalg.norm(stream, axis=-1, keepdims=True)
         found.append(1 - (unit[:-1] * unit[1:]).sum(-1))  # (layers, tokens)
-    return np.concatenate(found, axis=1).mean(1)
+    mean: list[float] = np.concatenate(found, axis=1).mean(1).tolist()
+    return mean
 
 
 @pytest.mark.parametrize("skip_first", [False, True])
