@@ -19,6 +19,7 @@ from evomerge.errors import RunError
 from evomerge.evaluate.brief import Brief
 from evomerge.recipe import ModelRef
 from evomerge.space import Genome, Space
+from evomerge.space.paths.form import MERGED
 from evomerge.types import Measure
 
 FORMAT = 1
@@ -67,13 +68,12 @@ class RunRecord:
 
     def summary(self) -> dict[str, str]:
         """Return what is searched, and for what, in a few phrases for people."""
-        space, merge = self.space, self.space.merge
-        base = f" over {merge.base}" if merge.base else ""
+        space = self.space
         goals = ", ".join(f"{each.name} ({each.metric} {each.arrow})" for each in self.objectives)
         counts = ", ".join(f"{len(split['search'])} items of {task}" for task, split in self.items.items())
         sampler = space.sampler_choice.name
         said = {
-            "models": f"{', '.join(space.merged)}{base} by {', '.join(merge.methods)}",
+            "models": _varied(space),
             "search": f"{len(self.genome.genes)} genes, sampler {sampler}, seed {space.seed}",
             "objectives": f"{goals}; on {counts}",
         }
@@ -122,6 +122,16 @@ class RunRecord:
             "influence": {name: list(found) for name, found in self.influence.items()},
             "provenance": dict(self.provenance),
         }
+
+
+def _varied(space: Space) -> str:
+    """Return what the candidates are made of."""
+    over = f" over {space.merge.base}" if space.merge.base else ""
+    merge = f"{', '.join(space.merged)}{over} by {', '.join(space.merge.methods)}"
+    if space.path is None:
+        return merge
+    layers = f"layers ({space.path.form}) of {', '.join(space.path_models)}"
+    return f"{layers}; {MERGED}: {merge}" if space.merges else layers
 
 
 def from_json(content: Mapping[str, Any]) -> RunRecord:

@@ -27,10 +27,10 @@ from evomerge.evaluate.items import split_items
 from evomerge.merge.planning import compile_plan
 from evomerge.recipe import ModelRef
 from evomerge.space import Genome, Space, SpaceFile
-from evomerge.space.genome import METHOD, GeneSpec
 from evomerge.space.load import measure_name
+from evomerge.space.merge_genes import METHOD
 from evomerge.space.schema import Measured
-from evomerge.types import Measure, Value
+from evomerge.types import Measure
 
 if TYPE_CHECKING:
     from evomerge.evaluate.harness import TaskFacts
@@ -64,13 +64,12 @@ def resolve(
     models = _references(space, checkpoints, adapts, content, where)
     influence = read_influences(space, where, near, known, checkpoints=checkpoints, content=content)
     genome = Genome(space=space, layers=structure.layers, models=models, influence=influence)
-    with about(where(("merge", "layers"))):
+    with about(where(("path",) if space.path else ("merge", "layers"))):
         genes = genome.genes
     if not genes:
-        raise SpaceError(
-            f"{where(('merge',))}: nothing to search: every parameter is fixed; give one in `genes` a range"
-        )
-    with about(where(("merge",))):
+        place = where(("path",) if space.path else ("merge",))
+        raise SpaceError(f"{place}: nothing to search: {_nothing(space)}")
+    with about(where(("path",) if space.path else ("merge",))):
         _check_plans(genome, checkpoints)
     with about(where(("tasks",))):
         tasks = _tasks(space, near, known)
@@ -91,6 +90,13 @@ def resolve(
         allow_pickle=allow_pickle,
         influence=influence,
     )
+
+
+def _nothing(space: Space) -> str:
+    """Return why a space has no genes, and what would give it some."""
+    if space.path is not None:
+        return "everything about the path is fixed; give one of its keys a range"
+    return "every parameter is fixed; give one in `genes` a range"
 
 
 def _structure(space: Space, checkpoints: Mapping[str, Checkpoint], where: Where) -> Architecture:
@@ -134,17 +140,13 @@ def _check_plans(genome: Genome, checkpoints: Mapping[str, Checkpoint]) -> None:
     for method in genome.space.merge.methods:
         refusals = []
         for _ in range(_PROBES):
-            point = {gene.name: _anywhere(rng, gene) for gene in genome.genes}
+            point = {gene.name: gene.at(rng.random()) for gene in genome.genes}
             try:
                 compile_plan(genome.decode({**point, METHOD: method}), checkpoints)
             except RecipeError as error:
                 refusals.append(error)
         if len(refusals) > _PROBES / 2:
             raise refusals[0]
-
-
-def _anywhere(rng: random.Random, gene: GeneSpec) -> Value:
-    return rng.choice(gene.choices) if gene.choices is not None else rng.uniform(gene.low, gene.high)
 
 
 def _references(

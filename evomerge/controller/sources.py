@@ -54,8 +54,7 @@ def open_sources(
                 source.source, revision=source.revision, near=near, allow_pickle=allow_pickle
             )
 
-    alone = [name for name in (space.merge.template, base) if name is not None]
-    for name in dict.fromkeys([*alone, *space.merged]):
+    for name in space.used:
         find(name)
         with about(where(("sources", name))):
             over = adapted_by(name, folders[name], space.sources[name].adapts, base)

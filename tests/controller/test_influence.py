@@ -83,6 +83,17 @@ def test_the_numbers_of_sources_that_are_used_are_pinned_and_the_file_is_not(
     assert both.influence == {name: numbers(measured / f"{name}.influence") for name in ("math", "lang")}
 
 
+def test_layers_are_pruned_by_the_influence_that_was_measured(place: Path) -> None:
+    path = "path: {form: prune, models: [math], count: 1}\n"
+    (place / "space.yaml").write_text(SPACE + path, encoding="utf-8")
+    for least in (2, 3):
+        write(place / "math.influence", [0.5 - 0.3 * (layer == least) for layer in range(6)])
+        genome = resolved(place).genome
+        params = {gene.name: gene.start for gene in genome.genes}
+        kept = [slot.layer for slot in genome.decode(params).path or ()]
+        assert kept == [layer for layer in range(6) if layer != least]
+
+
 def test_a_search_goes_on_after_the_file_has_gone_or_moved(run: Path, place: Path, tmp_path: Path) -> None:
     there = Path(shutil.copytree(run, tmp_path / "run"))
     before = RunFolder(there).read_record().influence

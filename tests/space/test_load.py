@@ -9,7 +9,7 @@ from evomerge import plugins
 from evomerge.errors import SpaceError
 from evomerge.space import Space, load_space, parse_space
 from evomerge.space.load import measure_name
-from evomerge.space.schema import Range
+from evomerge.space.tables import Range
 
 GOOD = """\
 sources:
