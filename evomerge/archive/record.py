@@ -37,7 +37,8 @@ class RunRecord:
 
     `study` names the study in its storage, wherever the folder moves to; `items` gives content hashes by
     task and split; `paths` where the sources lay on the controller; `changes` which keys of the space
-    file were replaced from outside (`--seed 3`); `allow_pickle` whether pickled weights may be read.
+    file were replaced from outside (`--seed 3`); `allow_pickle` whether pickled weights may be read;
+    `influence` the block influence of each layer of the sources on which it was measured.
     """
 
     study: str
@@ -53,11 +54,12 @@ class RunRecord:
     provenance: Mapping[str, Any]
     changes: Mapping[str, Any] = field(default_factory=dict)
     allow_pickle: bool = False
+    influence: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     @property
     def genome(self) -> Genome:
         """The genes the run varies."""
-        return Genome(space=self.space, layers=self.layers, models=self.models)
+        return Genome(space=self.space, layers=self.layers, models=self.models, influence=self.influence)
 
     @property
     def measures(self) -> tuple[Measure, ...]:
@@ -117,6 +119,7 @@ class RunRecord:
             "storage": self.storage,
             "changes": dict(self.changes),
             "allow_pickle": self.allow_pickle,
+            "influence": {name: list(found) for name, found in self.influence.items()},
             "provenance": dict(self.provenance),
         }
 
@@ -161,6 +164,7 @@ def _record(content: Mapping[str, Any]) -> RunRecord:
         changes=content["changes"],
         provenance=content["provenance"],
         allow_pickle=content.get("allow_pickle", False),  # runs from before it could be asked
+        influence={name: tuple(found) for name, found in content.get("influence", {}).items()},  # likewise
     )
 
 
@@ -175,7 +179,7 @@ def differences(old: RunRecord, new: RunRecord) -> list[str]:
             changed.append(f"the content of source `{name}`")
         elif name in new.models and new.models[name].adapts != ref.adapts:
             changed.append(f"what source `{name}` adapts")
-        if name in new.models and _pins(new.models[name]) != _pins(ref):
+        if name in new.models and _pins(new, name) != _pins(old, name):
             changed.append(f"what was measured on source `{name}`")
     for task, splits in old.items.items():
         if task in new.items and dict(new.items[task]) != dict(splits):
@@ -185,8 +189,10 @@ def differences(old: RunRecord, new: RunRecord) -> list[str]:
     return changed
 
 
-def _pins(ref: ModelRef) -> dict[str, str | None]:
-    return {kind: digest for kind, (_, digest) in ref.measured.items()}
+def _pins(record: RunRecord, name: str) -> tuple[object, ...]:
+    """Return what a record has of the measurements on a source, so that they can be compared."""
+    digests = {kind: digest for kind, (_, digest) in record.models[name].measured.items()}
+    return digests, record.influence.get(name)
 
 
 def provenance() -> dict[str, Any]:

@@ -21,7 +21,7 @@ from evomerge.checkpoints.locate import canonical, locate_tasks
 from evomerge.checkpoints.measured import check_measured_on
 from evomerge.checkpoints.models import places_of
 from evomerge.checkpoints.vocabulary import merged_vocabulary
-from evomerge.controller.sources import Where, about, open_sources
+from evomerge.controller.sources import Where, about, open_sources, read_influences
 from evomerge.errors import RecipeError, SpaceError, TaskError, unknown
 from evomerge.evaluate.items import split_items
 from evomerge.merge.planning import compile_plan
@@ -60,8 +60,10 @@ def resolve(
     space = _with_template(space, checkpoints)
     with about(where(("sources",))):
         check_finite(checkpoints)
-    models = _references(space, checkpoints, adapts, where)
-    genome = Genome(space=space, layers=structure.layers, models=models)
+    content = digests(checkpoints)
+    models = _references(space, checkpoints, adapts, content, where)
+    influence = read_influences(space, where, near, known, checkpoints=checkpoints, content=content)
+    genome = Genome(space=space, layers=structure.layers, models=models, influence=influence)
     with about(where(("path",) if space.path else ("merge", "layers"))):
         genes = genome.genes
     if not genes:
@@ -86,6 +88,7 @@ def resolve(
         changes=file.changes,
         provenance=provenance(),
         allow_pickle=allow_pickle,
+        influence=influence,
     )
 
 
@@ -147,9 +150,12 @@ def _check_plans(genome: Genome, checkpoints: Mapping[str, Checkpoint]) -> None:
 
 
 def _references(
-    space: Space, checkpoints: Mapping[str, Checkpoint], adapts: Mapping[str, str], where: Where
+    space: Space,
+    checkpoints: Mapping[str, Checkpoint],
+    adapts: Mapping[str, str],
+    content: Mapping[str, str],
+    where: Where,
 ) -> dict[str, ModelRef]:
-    content = digests(checkpoints)
     return {
         name: ModelRef(
             source=canonical(space.sources[name].source, checkpoint.path),

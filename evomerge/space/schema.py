@@ -19,9 +19,10 @@ from evomerge.types import Value
 
 
 class Source(Table):
-    """A model to merge: a folder, a hub id or `zoo:NAME`; `fisher` and `gram` are statistics files of it.
+    """A model to merge: a folder, a hub id or `zoo:NAME`.
 
-    Where it is a LoRA adapter, `adapts` names the source it changes; without, that is the merge's base.
+    `fisher`, `gram` and `influence` are files of what `evomerge measure` found on it. Where it is a LoRA
+    adapter, `adapts` names the source it changes; without, that is the merge's base.
     """
 
     source: str
@@ -29,6 +30,7 @@ class Source(Table):
     adapts: Name | None = None
     fisher: str | None = None
     gram: str | None = None
+    influence: str | None = None
 
 
 PathSpace: TypeAlias = Annotated[Slots | Blocks | LayerSwap | Prune | Repeat, Field(discriminator="form")]
