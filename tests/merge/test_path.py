@@ -236,7 +236,7 @@ def test_a_list_that_one_model_lacks_is_filled_in_only_where_it_says_one_thing()
 )
 def test_layers_of_kinds_told_by_their_number_cannot_move(rule: dict[str, Any]) -> None:
     configs = {name: {**CONFIG, **rule} for name in "abc"}
-    message = f"the layers of `a` cannot change places: .*\\(`{list(rule)[-1]}`: "
+    message = f"slot 0 .layer 1 of `a`.: the layers of `a` cannot change places, .*\\(`{list(rule)[-1]}`: "
     with pytest.raises(RecipeError, match=message):
         build(slot("a", 1), slot("a", 0), slot("a", 2), configs=configs)
     with pytest.raises(RecipeError, match="cannot change places"):
@@ -267,7 +267,8 @@ def other_kind(seed: int, layer: int) -> Tensors:
 def test_a_layer_of_another_kind_is_refused_unless_a_list_tells_kinds_apart() -> None:
     weights = {"a": other_kind(0, 1), "b": other_kind(1, 1)}
     message = (
-        "layer 1 of `a` does not fit the path: its `mlp.up_proj.weight` is [5, 4], but [4, 4] in layer 0"
+        "slot 1 (layer 1 of `a`) does not fit the path: its `mlp.up_proj.weight` is [5, 4], "
+        "but [4, 4] in layer 0 of `a`"
     )
     with pytest.raises(RecipeError, match=re.escape(message)):
         build(slot("a", 0), slot("a", 1), weights=weights)
@@ -278,17 +279,17 @@ def test_a_layer_of_another_kind_is_refused_unless_a_list_tells_kinds_apart() ->
         "dense",
         "wide",
     ]
-    with pytest.raises(RecipeError, match="cannot have the norms of layer 0, which is of another kind"):
+    with pytest.raises(RecipeError, match=r"slot 0 .* cannot have the norms of layer 0, which is of another"):
         build(slot("a", 1, norms=0), weights=weights, configs=configs)
 
 
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ([slot("a", 3)], "the path asks for layer 3 of `a`, whose last layer is 2"),
-        ([slot("a", 0, norms=9)], "the path asks for layer 9 of `a`, whose last layer is 2"),
+        ([slot("a", 3)], "slot 0 of the path asks for layer 3 of `a`, whose last layer is 2"),
+        ([slot("a", 0, norms=9)], "slot 0 of the path asks for layer 9 of `a`, whose last layer is 2"),
         ([slot("a", 0, weights=(("oproj", 0.5),))], "no tensor of the path has `oproj` in its name"),
-        ([slot("a", 0, scale=1e-20), slot("a", 0, scale=1e-20)], "the scales of the path multiply to 1e-40"),
+        ([slot("a", 0, scale=1e-20), slot("a", 0, scale=1e-20)], "1e-40 at slot 1 (layer 0 of `a`)"),
     ],
 )  # fmt: skip
 def test_a_path_that_cannot_be_is_refused(path: list[Slot], message: str) -> None:
@@ -299,10 +300,10 @@ def test_a_path_that_cannot_be_is_refused(path: list[Slot], message: str) -> Non
 @pytest.mark.parametrize(
     ("weights", "config", "message"),
     [
-        (tensors(1, width=6), {}, "their hidden size differ (6 against 4)"),
-        (tensors(1), {"num_attention_heads": 4}, "its `num_attention_heads` is 4, not 2"),
-        (tensors(1), {"model_type": "qwen2"}, "their architecture differ (qwen2 against llama)"),
-        ({name.replace("layers", "h"): each for name, each in tensors(1).items()}, {}, "layer names differ"),
+        (tensors(1, width=6), {}, "its hidden size is 6, but 4 in `a`"),
+        (tensors(1), {"num_attention_heads": 4}, "its `num_attention_heads` is 4, but 2 in `a`"),
+        (tensors(1), {"model_type": "qwen2"}, "its architecture is qwen2, but llama in `a`"),
+        ({name.replace("layers", "h"): each for name, each in tensors(1).items()}, {}, "is model.h, but"),
         ({k: v for k, v in tensors(1).items() if "q_norm" not in k}, {}, "q_norm.weight` is missing"),
     ],
     ids=["width", "heads", "architecture", "names", "tensors"],
@@ -323,12 +324,14 @@ def test_ends_of_other_vocabularies_are_refused() -> None:
         build(slot("a", 0), ends=Ends(head="b"), weights={"a": WEIGHTS["a"], "b": wider})
 
 
-@pytest.mark.parametrize("gone", ["post_attention_layernorm", "input_layernorm", "mlp.gate_proj"])
+@pytest.mark.parametrize("gone", ["post_attention_layernorm", "input_layernorm", "mlp.up_proj"])
 def test_scales_of_blocks_that_are_not_known_to_allow_it_are_refused(gone: str) -> None:
     weights = {"a": {name: each for name, each in WEIGHTS["a"].items() if gone not in name}}
     build(slot("a", 0), slot("a", 1), weights=weights)
     build(slot("a", 0, scale=2.0), slot("a", 1, scale=0.5), weights=WEIGHTS)
-    with pytest.raises(RecipeError, match="the scale 2 of the stream cannot be folded into layer 1 of `a`"):
+    with pytest.raises(
+        RecipeError, match=r"the scale 2 of the stream cannot be folded into slot 1 \(layer 1 of `a`\)"
+    ):
         build(slot("a", 0), slot("a", 1, scale=2.0), weights=weights)
 
 
