@@ -30,6 +30,10 @@ _MEANING = (
     "num_experts_per_tok",
     "num_local_experts",
     "n_routed_experts",
+    "residual_multiplier",
+    "attention_multiplier",
+    "use_parallel_residual",
+    "apply_residual_connection_post_layernorm",
 )
 """Config keys without which tensors of the same shapes do not mean the same."""
 

@@ -151,7 +151,7 @@ def _check_alike(first: Member, other: Member, where: str) -> None:
         ("prefix of layer names", first.structure.prefix, other.structure.prefix),
         ("hidden size", _width(first), _width(other)),
         *((f"`{key}`", *values) for key, *values in other_meaning(first.config, other.config)),
-        ("rotary positions", rotary(first.config), rotary(other.config)),
+        ("rotary embedding", rotary(first.config), rotary(other.config)),
     ):
         if ours != theirs:
             raise RecipeError(

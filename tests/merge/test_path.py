@@ -231,6 +231,8 @@ def test_a_list_that_one_model_lacks_is_filled_in_only_where_it_says_one_thing()
         {"num_kv_shared_layers": 2},
         {"use_sliding_window": True, "max_window_layers": 1},
         {"decoder_sparse_step": 2},
+        {"scale_attn_by_inverse_layer_idx": True},
+        {"attention_types": [[["global", "local"], 2]]},
     ],
     ids=lambda rule: next(reversed(rule)),
 )
@@ -316,6 +318,50 @@ def test_models_that_do_not_fit_one_stack_are_refused(
         build(slot("a", 0), slot("b", 1), weights={"a": WEIGHTS["a"], "b": weights}, configs=configs)
 
 
+ROPE = {"rope_theta": 10000.0}
+YARN = {"type": "yarn", "factor": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (ROPE, {"rope_theta": 500000.0}),
+        ({}, {"rope_theta": 500000.0}),
+        (ROPE, {"rope_parameters": {"rope_theta": 5.0, "rope_type": "default"}}),
+        (ROPE, {**ROPE, "rope_scaling": YARN}),
+        (ROPE, {**ROPE, "partial_rotary_factor": 0.5}),
+    ],
+    ids=["theta", "default", "parameters", "scaling", "part"],
+)
+def test_layers_of_other_rotary_positions_are_refused(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
+    configs = {"a": {**CONFIG, **ours}, "b": {**CONFIG, **theirs}, "c": CONFIG}
+    message = r"slot 2 \(layer 1 of `b`\) does not fit the path: its rotary embedding is .*, but .* in `a`"
+    with pytest.raises(RecipeError, match=message):
+        build(slot("a", 0), slot("a", 2), slot("b", 1), configs=configs)
+    with pytest.raises(RecipeError, match=r"`b`, an end of the path, does not fit the path: its rotary"):
+        build(slot("a", 0), ends=Ends(head="b"), configs=configs)
+
+
+def test_one_config_has_one_number_of_each() -> None:
+    for key, values in {"num_key_value_heads": (1, 2), "residual_multiplier": (0.5, 1.0)}.items():
+        configs = {name: {**CONFIG, key: value} for name, value in zip("ab", values, strict=True)}
+        weights = {name: WEIGHTS[name] for name in "ab"}
+        message = (
+            f"slot 1 (layer 0 of `b`) does not fit the path: its `{key}` is {values[1]}, but {values[0]} in"
+        )
+        with pytest.raises(RecipeError, match=re.escape(message)):
+            build(slot("a", 0), slot("b", 0), weights=weights, configs=configs)
+
+
+def test_the_same_rotary_positions_may_be_said_in_other_words() -> None:
+    new = {"rope_parameters": {"rope_theta": 10000.0, "rope_type": "default"}}
+    scaled = {"rope_parameters": {"rope_theta": 10000.0, "rope_type": "linear", "factor": 2.0}}
+    for one, other in ((ROPE, new), ({}, new), ({"rope_scaling": {"type": "linear", "factor": 2.0}}, scaled)):
+        configs = {"a": {**CONFIG, **one}, "b": {**CONFIG, **other}, "c": CONFIG}
+        weights = {name: WEIGHTS[name] for name in "ab"}
+        build(slot("a", 0), slot("b", 1), weights=weights, configs=configs)
+
+
 def test_ends_of_other_vocabularies_are_refused() -> None:
     wider = {**tensors(1), HEAD: torch.zeros(9, 4)}
     with pytest.raises(
@@ -333,6 +379,30 @@ def test_scales_of_blocks_that_are_not_known_to_allow_it_are_refused(gone: str) 
         RecipeError, match=r"the scale 2 of the stream cannot be folded into slot 1 \(layer 1 of `a`\)"
     ):
         build(slot("a", 0), slot("a", 1, scale=2.0), weights=weights)
+
+
+def test_a_scale_is_refused_without_a_norm_to_take_it_away() -> None:
+    weights = {"a": {name: each for name, each in WEIGHTS["a"].items() if name != NORM}}
+    build(slot("a", 0), weights=weights)
+    with pytest.raises(RecipeError, match=r"cannot be folded into slot 0 \(layer 0 of `a`\)"):
+        build(slot("a", 0, scale=2.0), weights=weights)
+
+
+def test_norms_that_lack_one_are_divided_with_it() -> None:
+    """Gemma multiplies by one and the weights; https://arxiv.org/abs/2408.00118."""
+    more = ("pre_feedforward_layernorm", "post_feedforward_layernorm")
+    inside = [f"model.layers.{layer}.{name}.weight" for layer in range(DEPTH) for name in more]
+    weights = {"a": WEIGHTS["a"] | {name: torch.full((4, 4), 0.25) for name in inside}}
+    configs = {"a": {**CONFIG, "model_type": "gemma2"}}
+    by = (("post_feedforward_layernorm", 2.0),)
+    made, _ = build(slot("a", 0, scale=2.0), slot("a", 1, weights=by), weights=weights, configs=configs)
+    for number, stored in ((0, 0.25), (1, 0.5)):
+        found, source = layer_of(made, number), layer_of(weights["a"], number)
+        expected = dict(source)
+        expected["post_attention_layernorm.weight"] = (1 + source["post_attention_layernorm.weight"]) / 2 - 1
+        expected["post_feedforward_layernorm.weight"] = torch.full((4, 4), (1 + stored) / 2 - 1)
+        for name in expected:
+            torch.testing.assert_close(found[name], expected[name], rtol=0.0, atol=1e-6)
 
 
 def test_a_norm_behind_a_branch_is_no_block_to_fold() -> None:
