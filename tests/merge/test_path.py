@@ -342,6 +342,12 @@ def test_layers_of_other_rotary_positions_are_refused(ours: dict[str, Any], thei
         build(slot("a", 0), ends=Ends(head="b"), configs=configs)
 
 
+def test_a_model_that_sees_gives_no_layers() -> None:
+    configs = {"a": CONFIG, "b": {**CONFIG, "text_config": CONFIG, "vision_config": {}}, "c": CONFIG}
+    with pytest.raises(RecipeError, match="plain language models, and `b` also sees"):
+        build(slot("a", 0), slot("b", 0), configs=configs)
+
+
 def test_one_config_has_one_number_of_each() -> None:
     for key, values in {"num_key_value_heads": (1, 2), "residual_multiplier": (0.5, 1.0)}.items():
         configs = {name: {**CONFIG, key: value} for name, value in zip("ab", values, strict=True)}
