@@ -15,8 +15,12 @@ Params: TypeAlias = Mapping[str, Value]
 Split: TypeAlias = Literal["search", "report"]
 
 Statistic: TypeAlias = Literal["fisher", "gram"]
-"""What may be measured on a model beforehand: the diagonal of its Fisher information, shaped as each
-tensor, or the Gram matrix `(in, in)` of the inputs of each linear layer."""
+"""What a method may merge by, measured on a model beforehand: the diagonal of its Fisher information,
+shaped as each tensor, or the Gram matrix `(in, in)` of the inputs of each linear layer."""
+
+Measurable: TypeAlias = Literal[Statistic, "influence"]
+"""What a statistics file may hold: a statistic, or the block influence of each layer `(layers,)`, which no
+method reads but a space may begin with."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ from evomerge.errors import RunError
 from evomerge.evaluate.brief import Brief
 from evomerge.recipe import ModelRef
 from evomerge.space import Genome, Space
+from evomerge.space.paths.form import MERGED
 from evomerge.types import Measure
 
 FORMAT = 1
@@ -36,7 +37,8 @@ class RunRecord:
 
     `study` names the study in its storage, wherever the folder moves to; `items` gives content hashes by
     task and split; `paths` where the sources lay on the controller; `changes` which keys of the space
-    file were replaced from outside (`--seed 3`); `allow_pickle` whether pickled weights may be read.
+    file were replaced from outside (`--seed 3`); `allow_pickle` whether pickled weights may be read;
+    `influence` the block influence of each layer of the sources on which it was measured.
     """
 
     study: str
@@ -52,11 +54,12 @@ class RunRecord:
     provenance: Mapping[str, Any]
     changes: Mapping[str, Any] = field(default_factory=dict)
     allow_pickle: bool = False
+    influence: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     @property
     def genome(self) -> Genome:
         """The genes the run varies."""
-        return Genome(space=self.space, layers=self.layers, models=self.models)
+        return Genome(space=self.space, layers=self.layers, models=self.models, influence=self.influence)
 
     @property
     def measures(self) -> tuple[Measure, ...]:
@@ -65,13 +68,12 @@ class RunRecord:
 
     def summary(self) -> dict[str, str]:
         """Return what is searched, and for what, in a few phrases for people."""
-        space, merge = self.space, self.space.merge
-        base = f" over {merge.base}" if merge.base else ""
+        space = self.space
         goals = ", ".join(f"{each.name} ({each.metric} {each.arrow})" for each in self.objectives)
         counts = ", ".join(f"{len(split['search'])} items of {task}" for task, split in self.items.items())
         sampler = space.sampler_choice.name
         said = {
-            "models": f"{', '.join(space.merged)}{base} by {', '.join(merge.methods)}",
+            "models": _varied(space),
             "search": f"{len(self.genome.genes)} genes, sampler {sampler}, seed {space.seed}",
             "objectives": f"{goals}; on {counts}",
         }
@@ -117,8 +119,19 @@ class RunRecord:
             "storage": self.storage,
             "changes": dict(self.changes),
             "allow_pickle": self.allow_pickle,
+            "influence": {name: list(found) for name, found in self.influence.items()},
             "provenance": dict(self.provenance),
         }
+
+
+def _varied(space: Space) -> str:
+    """Return what the candidates are made of."""
+    over = f" over {space.merge.base}" if space.merge.base else ""
+    merge = f"{', '.join(space.merged)}{over} by {', '.join(space.merge.methods)}"
+    if space.path is None:
+        return merge
+    layers = f"layers ({space.path.form}) of {', '.join(space.path_models)}"
+    return f"{layers}; {MERGED}: {merge}" if space.merges else layers
 
 
 def from_json(content: Mapping[str, Any]) -> RunRecord:
@@ -151,6 +164,7 @@ def _record(content: Mapping[str, Any]) -> RunRecord:
         changes=content["changes"],
         provenance=content["provenance"],
         allow_pickle=content.get("allow_pickle", False),  # runs from before it could be asked
+        influence={name: tuple(found) for name, found in content.get("influence", {}).items()},  # likewise
     )
 
 
@@ -165,7 +179,7 @@ def differences(old: RunRecord, new: RunRecord) -> list[str]:
             changed.append(f"the content of source `{name}`")
         elif name in new.models and new.models[name].adapts != ref.adapts:
             changed.append(f"what source `{name}` adapts")
-        if name in new.models and _pins(new.models[name]) != _pins(ref):
+        if name in new.models and _pins(new, name) != _pins(old, name):
             changed.append(f"what was measured on source `{name}`")
     for task, splits in old.items.items():
         if task in new.items and dict(new.items[task]) != dict(splits):
@@ -175,8 +189,10 @@ def differences(old: RunRecord, new: RunRecord) -> list[str]:
     return changed
 
 
-def _pins(ref: ModelRef) -> dict[str, str | None]:
-    return {kind: digest for kind, (_, digest) in ref.measured.items()}
+def _pins(record: RunRecord, name: str) -> tuple[object, ...]:
+    """Return what a record has of the measurements on a source, so that they can be compared."""
+    digests = {kind: digest for kind, (_, digest) in record.models[name].measured.items()}
+    return digests, record.influence.get(name)
 
 
 def provenance() -> dict[str, Any]:

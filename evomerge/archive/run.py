@@ -17,6 +17,7 @@ from evomerge.archive.record import RunRecord
 from evomerge.archive.study import KEY, LABEL, open_storage, storage_url
 from evomerge.errors import RunError
 from evomerge.recipe import Recipe
+from evomerge.space import Genome
 from evomerge.space.baselines import baseline
 
 if TYPE_CHECKING:
@@ -83,7 +84,11 @@ class Run:
         return open_storage(self.storage, existing=True)
 
     def trials(self) -> pd.DataFrame:
-        """Return one row per trial: number, state, baseline, scores, feasibility, times, device, genes."""
+        """Return one row per trial: number, state, baseline, scores, feasibility, times, device, genes.
+
+        A gene on which nothing depends in a trial (the density of another method, the scale of a layer that
+        is not passed) is missing there.
+        """
         import pandas as pd
 
         return pd.DataFrame.from_records([self._row(trial) for trial in self.frozen_trials])
@@ -124,6 +129,10 @@ class Run:
                 found = found.add(self.member(trial))
         return found
 
+    @cached_property
+    def _genome(self) -> Genome:
+        return self.record.genome
+
     def member(self, trial: FrozenTrial) -> Member:
         """Return a scored trial as a candidate for the front."""
         pairs = zip(self.record.objectives, trial.values, strict=True)
@@ -139,7 +148,7 @@ class Run:
 
     def recipe(self, number: int) -> Recipe:
         """Return exactly what trial `number` built. Raises `RunError` if it cannot be rebuilt."""
-        trial, genome = self._trial(number), self.record.genome
+        trial, genome = self._trial(number), self._genome
         label = trial.user_attrs.get(LABEL)
         recipe = baseline(genome, label).recipe if label else genome.decode(trial.params)
         if trial.user_attrs.get(KEY) not in (None, recipe.key):
@@ -173,6 +182,7 @@ class Run:
 
     def _row(self, trial: FrozenTrial) -> dict[str, Any]:
         scores = trial.user_attrs.get("scores", {})
+        idle = self._genome.idle(trial.params) if trial.params else frozenset()
         seconds = [trial.user_attrs.get(f"{part}_seconds") for part in ("merge", "score")]
         return {
             "trial": trial.number,
@@ -185,7 +195,7 @@ class Run:
             "device": trial.user_attrs.get("device"),
             "failure": trial.user_attrs.get("failure"),
             "recipe": trial.user_attrs.get(KEY),
-            **trial.params,
+            **{name: None if name in idle else value for name, value in trial.params.items()},
         }
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
@@ -24,7 +24,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from evomerge.archive.files import trim_torn_line
 from evomerge.archive.optuna_private import live
 from evomerge.errors import RunError
-from evomerge.space.genome import GeneSpec
+from evomerge.space.genes import GeneSpec
 from evomerge.types import Failed, Measure, Params, Scored
 
 LABEL = "baseline"
@@ -43,12 +43,15 @@ class Asked:
 
 def distributions(genes: Sequence[GeneSpec]) -> dict[str, BaseDistribution]:
     """Return Optuna's distribution for each gene."""
-    return {
-        gene.name: CategoricalDistribution(gene.choices)
-        if gene.choices is not None
-        else FloatDistribution(gene.low, gene.high, log=gene.log)
-        for gene in genes
-    }
+    return {gene.name: _distribution(gene) for gene in genes}
+
+
+def _distribution(gene: GeneSpec) -> BaseDistribution:
+    if gene.choices is not None:
+        return CategoricalDistribution(gene.choices)
+    if gene.whole:
+        return IntDistribution(int(gene.low), int(gene.high))
+    return FloatDistribution(gene.low, gene.high, log=gene.log)
 
 
 def storage_url(given: str) -> str:
@@ -212,6 +215,8 @@ def _suggest(trial: Trial, name: str, distribution: BaseDistribution) -> None:
         trial.suggest_categorical(name, distribution.choices)
     elif isinstance(distribution, FloatDistribution):
         trial.suggest_float(name, distribution.low, distribution.high, log=distribution.log)
+    elif isinstance(distribution, IntDistribution):
+        trial.suggest_int(name, distribution.low, distribution.high)
 
 
 def repair_journal(path: Path) -> None:

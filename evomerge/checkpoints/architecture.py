@@ -97,6 +97,11 @@ def read_architecture(names: Iterable[str], config: Mapping[str, Any]) -> Archit
     )
 
 
+def is_norm(name: str) -> bool:
+    """Return whether the tensor `name` belongs to a norm."""
+    return any(_NORM.search(module) for module in name.split("."))
+
+
 def is_head(name: str) -> bool:
     """Return whether the tensor `name` belongs to an output head."""
     return bool(OUTPUT.search(name))

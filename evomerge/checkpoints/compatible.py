@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,10 @@ _MEANING = (
     "num_experts_per_tok",
     "num_local_experts",
     "n_routed_experts",
+    "residual_multiplier",
+    "attention_multiplier",
+    "use_parallel_residual",
+    "apply_residual_connection_post_layernorm",
 )
 """Config keys without which tensors of the same shapes do not mean the same."""
 
@@ -79,7 +83,7 @@ def check_compatible(models: Mapping[str, Checkpoint], *, by_token: bool = False
         seeing = model is not models[name] or reference is not whole
         _check_same_eyes(first, whole, name, models[name])
         _check_structure(first, structure, name, model.structure, seeing=seeing)
-        check_meaning(first, reference.config, name, model.config)
+        _check_meaning(first, reference.config, name, model.config)
         _note_details(first, reference.config, name, model.config)
         _check_rope(first, reference.config, name, model.config)
         if not by_token:
@@ -106,8 +110,8 @@ def language_part(checkpoint: Checkpoint) -> Checkpoint:
 def check_stackable(models: Mapping[str, Checkpoint], *, by_token: bool = False) -> None:
     """Raise `CheckpointError` if layers of `models` cannot stand in one stack.
 
-    Their numbers of layers may differ, and `by_token` their tokens. That the layers' tensors fit is checked
-    as a path is planned.
+    Their numbers of layers may differ, and `by_token` their tokens. That the layers' tensors fit, and mean
+    the same, is checked as a path is planned, where a slot can be named.
     """
     (first, reference), *others = models.items()
     for name, model in models.items():
@@ -115,9 +119,7 @@ def check_stackable(models: Mapping[str, Checkpoint], *, by_token: bool = False)
         _check_layers(name, model)
     words = vocabulary(reference.home)
     for name, model in others:
-        check_meaning(first, reference.config, name, model.config)
         _note_details(first, reference.config, name, model.config, _GLOBAL_DETAILS)
-        _check_rope(first, reference.config, name, model.config)
         if not by_token:
             _check_vocabulary(first, words, name, vocabulary(model.home), seeing=False)
 
@@ -218,13 +220,16 @@ def _kin(one: str, other: str) -> bool:
     return longer.startswith(shorter)
 
 
-def check_meaning(first: str, ours: Mapping[str, Any], name: str, theirs: Mapping[str, Any]) -> None:
-    """Raise `CheckpointError` if tensors of the same shapes mean other things under the two configs."""
+def other_meaning(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Yield the config keys, with both values, by which tensors of the same shapes mean other things."""
     for key in _MEANING:
         if None not in (ours.get(key), theirs.get(key)) and ours[key] != theirs[key]:
-            raise CheckpointError(
-                f"`{name}` cannot be merged with `{first}`: its `{key}` is {theirs[key]}, not {ours[key]}"
-            )
+            yield key, ours[key], theirs[key]
+
+
+def _check_meaning(first: str, ours: Mapping[str, Any], name: str, theirs: Mapping[str, Any]) -> None:
+    for key, mine, other in other_meaning(ours, theirs):
+        raise CheckpointError(f"`{name}` cannot be merged with `{first}`: its `{key}` is {other}, not {mine}")
 
 
 def _note_details(

@@ -14,7 +14,7 @@ from typing import Any
 
 from evomerge.checkpoints.headers import TensorSpec, read_header, read_metadata
 from evomerge.errors import CheckpointError
-from evomerge.types import Statistic
+from evomerge.types import Measurable, Statistic
 
 FORMAT = 1
 """Raised when statistics files change in a way older code cannot read."""
@@ -24,17 +24,19 @@ _KEY = "evomerge.statistics"
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """What a statistics file holds: a statistic of the model with the content digest `model`.
+    """What a statistics file holds: `kind`, measured on the model with the content digest `model`.
 
-    `samples` prompts of `tokens` tokens in all were drawn with `seed`. `inputs_first` lists the weights
-    stored `(in, out)`; `same_as` the weights whose statistic is stored under another weight's name.
+    `samples` prompts of `tokens` tokens in all were drawn with `seed`, and with `skip_first` the first token
+    of each does not count. `inputs_first` lists the weights stored `(in, out)`; `same_as` the weights whose
+    statistic is stored under another weight's name.
     """
 
-    kind: Statistic
+    kind: Measurable
     model: str
     samples: int
     tokens: int
     seed: int
+    skip_first: bool = False
     inputs_first: tuple[str, ...] = ()
     same_as: Mapping[str, str] = field(default_factory=dict)
 
@@ -72,12 +74,15 @@ def statistics_name(model: str, kind: Statistic) -> str:
     return f"{model}:{kind}"
 
 
-def open_measured(path: Path, kind: Statistic) -> Measured:
+def open_measured(path: Path, kind: Measurable) -> Measured:
     """Return the statistics in `path`. Raises `CheckpointError` if it holds none, or none of this kind."""
     if not path.is_file():
         raise CheckpointError(f"no statistics file at {path}")
-    specs = read_header(path)
-    origin = _origin(path, read_metadata(path).get(_KEY))
+    try:
+        specs, said = read_header(path), read_metadata(path)
+    except OSError as error:
+        raise CheckpointError(f"the statistics file {path} cannot be read: {error.strerror}") from error
+    origin = _origin(path, said.get(_KEY), kind)
     if origin.kind != kind:
         raise CheckpointError(f"{path} holds the {origin.kind} of a model, not its {kind}")
     return Measured(path=path, origin=origin, specs=specs)
@@ -100,10 +105,10 @@ def check_measured_on(measured: Measured, name: str, content: Mapping[str, str])
     )
 
 
-def _origin(path: Path, text: str | None) -> Origin:
+def _origin(path: Path, text: str | None, kind: Measurable) -> Origin:
     if text is None:
         raise CheckpointError(
-            f"{path} is no statistics file of evomerge; make one with `evomerge measure fisher` or `gram`"
+            f"{path} is no statistics file of evomerge; make one with `evomerge measure {kind}`"
         )
     try:
         content: dict[str, Any] = json.loads(text)

@@ -1,14 +1,18 @@
-"""`evomerge measure fisher|gram MODEL OUT`: what some methods merge by, measured on a model."""
+"""`evomerge measure fisher|gram|influence MODEL OUT`: what a search may know of a model beforehand."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from evomerge.cli.screen import stderr
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 class Kind(StrEnum):
@@ -16,6 +20,7 @@ class Kind(StrEnum):
 
     fisher = "fisher"
     gram = "gram"
+    influence = "influence"
 
 
 def command(
@@ -27,8 +32,18 @@ def command(
     ],
     samples: Annotated[int, typer.Option(min=1, help="Use at most so many prompts.")] = 256,
     seed: Annotated[int, typer.Option(min=0, help="Draws the prompts, and a Fisher's labels.")] = 0,
+    skip_first: Annotated[
+        bool, typer.Option("--skip-first", help="Leave each prompt's first token out of an influence.")
+    ] = False,
 ) -> None:
-    """Measure the diagonal Fisher information (`fisher`) or the inputs of linear layers (`gram`)."""
+    """Measure a model on prompts, and write what was found to a file that a space can name.
+
+    fisher: the diagonal Fisher information, by which `fisher` merges
+    gram: the inputs of linear layers, by which `regmean` merges
+    influence: how much each layer turns the hidden state (block influence)
+    """
+    from evomerge.checkpoints.influence import read_influence
+    from evomerge.checkpoints.measured import open_measured
     from evomerge.evaluate.evaluator import quiet_transformers
     from evomerge.evaluate.measure import measure
 
@@ -37,4 +52,20 @@ def command(
         stderr.print(told, highlight=False, markup=False, soft_wrap=True)
 
     quiet_transformers()
-    typer.echo(measure(kind.value, model, prompts, out, samples=samples, seed=seed, begun=begun))
+    written = measure(
+        kind.value, model, prompts, out, samples=samples, seed=seed, skip_first=skip_first, begun=begun
+    )
+    if kind is Kind.influence:
+        stderr.print(_influence_table(read_influence(open_measured(written, "influence"))))
+    typer.echo(written)
+
+
+def _influence_table(found: Sequence[float]) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("layer", justify="right")
+    table.add_column("influence", justify="right")
+    for layer, influence in enumerate(found):
+        table.add_row(str(layer), f"{influence:.4f}")
+    return table

@@ -20,7 +20,7 @@ from evomerge import plugins
 from evomerge.archive.optuna_private import only
 from evomerge.errors import RequestError
 from evomerge.seeds import derive
-from evomerge.space.genome import GeneSpec
+from evomerge.space.genes import GeneSpec
 from evomerge.types import Measure, Value
 
 

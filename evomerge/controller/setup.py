@@ -24,17 +24,17 @@ from evomerge.checkpoints.locate import canonical, locate_tasks
 from evomerge.checkpoints.measured import check_measured_on
 from evomerge.checkpoints.models import places_of
 from evomerge.checkpoints.vocabulary import merged_vocabulary
-from evomerge.controller.sources import Where, about, open_sources
+from evomerge.controller.sources import Where, about, open_sources, read_influences
 from evomerge.controller.stages import Tell
 from evomerge.errors import RecipeError, SpaceError, TaskError, unknown
 from evomerge.evaluate.items import split_items
 from evomerge.merge.planning import compile_plan
 from evomerge.recipe import ModelRef
 from evomerge.space import Genome, Space, SpaceFile
-from evomerge.space.genome import METHOD, GeneSpec
 from evomerge.space.load import measure_name
+from evomerge.space.merge_genes import METHOD
 from evomerge.space.schema import Measured
-from evomerge.types import Measure, Value
+from evomerge.types import Measure
 
 if TYPE_CHECKING:
     from evomerge.evaluate.harness import TaskFacts
@@ -69,15 +69,16 @@ def resolve(
     space = _with_template(space, checkpoints)
     with about(where(("sources",))):
         check_finite(checkpoints)
-    models = _references(space, checkpoints, adapts, where)
-    genome = Genome(space=space, layers=structure.layers, models=models)
-    with about(where(("merge", "layers"))):
+    content = digests(checkpoints)
+    models = _references(space, checkpoints, adapts, content, where)
+    influence = read_influences(space, where, near, known, checkpoints=checkpoints, content=content)
+    genome = Genome(space=space, layers=structure.layers, models=models, influence=influence)
+    with about(where(("path",) if space.path else ("merge", "layers"))):
         genes = genome.genes
     if not genes:
-        raise SpaceError(
-            f"{where(('merge',))}: nothing to search: every parameter is fixed; give one in `genes` a range"
-        )
-    with about(where(("merge",))):
+        place = where(("path",) if space.path else ("merge",))
+        raise SpaceError(f"{place}: nothing to search: {_nothing(space)}")
+    with about(where(("path",) if space.path else ("merge",))):
         _check_plans(genome, checkpoints)
     scored = scoring()
     return RunRecord(
@@ -94,7 +95,15 @@ def resolve(
         changes=file.changes,
         provenance=provenance(),
         allow_pickle=allow_pickle,
+        influence=influence,
     )
+
+
+def _nothing(space: Space) -> str:
+    """Return why a space has no genes, and what would give it some."""
+    if space.path is not None:
+        return "everything about the path is fixed; give one of its keys a range"
+    return "every parameter is fixed; give one in `genes` a range"
 
 
 def _structure(space: Space, checkpoints: Mapping[str, Checkpoint], where: Where) -> Architecture:
@@ -138,7 +147,7 @@ def _check_plans(genome: Genome, checkpoints: Mapping[str, Checkpoint]) -> None:
     for method in genome.space.merge.methods:
         refusals = []
         for _ in range(_PROBES):
-            point = {gene.name: _anywhere(rng, gene) for gene in genome.genes}
+            point = {gene.name: gene.at(rng.random()) for gene in genome.genes}
             try:
                 compile_plan(genome.decode({**point, METHOD: method}), checkpoints)
             except RecipeError as error:
@@ -147,14 +156,13 @@ def _check_plans(genome: Genome, checkpoints: Mapping[str, Checkpoint]) -> None:
             raise refusals[0]
 
 
-def _anywhere(rng: random.Random, gene: GeneSpec) -> Value:
-    return rng.choice(gene.choices) if gene.choices is not None else rng.uniform(gene.low, gene.high)
-
-
 def _references(
-    space: Space, checkpoints: Mapping[str, Checkpoint], adapts: Mapping[str, str], where: Where
+    space: Space,
+    checkpoints: Mapping[str, Checkpoint],
+    adapts: Mapping[str, str],
+    content: Mapping[str, str],
+    where: Where,
 ) -> dict[str, ModelRef]:
-    content = digests(checkpoints)
     return {
         name: ModelRef(
             source=canonical(space.sources[name].stated, checkpoint.path),

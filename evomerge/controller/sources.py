@@ -13,11 +13,12 @@ from evomerge.archive.record import RunRecord
 from evomerge.archive.run import open_run
 from evomerge.checkpoints.adapters import adapted_by, check_base, check_whole, open_adapter
 from evomerge.checkpoints.folder import Checkpoint, open_checkpoint
+from evomerge.checkpoints.influence import read_influence
 from evomerge.checkpoints.locate import locate, locate_statistics
-from evomerge.checkpoints.measured import statistics_name
+from evomerge.checkpoints.measured import check_measured_on, open_measured, statistics_name
 from evomerge.checkpoints.models import with_statistics
 from evomerge.controller.stages import Stage, Tell, earlier_run, numbered, picked, write_stage
-from evomerge.errors import RequestError
+from evomerge.errors import CheckpointError, RequestError
 from evomerge.recipe import ModelRef
 from evomerge.space import Space
 from evomerge.space.document import KeyPath
@@ -70,8 +71,7 @@ def open_sources(
                 source.stated, revision=source.revision, near=near, allow_pickle=allow_pickle
             )
 
-    alone = [name for name in (space.merge.template, base) if name is not None]
-    for name in dict.fromkeys([*alone, *space.merged]):
+    for name in space.used:
         find(name)
         with about(where(("sources", name))):
             over = adapted_by(name, folders[name], space.sources[name].adapts, base)
@@ -105,6 +105,50 @@ def _statistics(name: str, source: Source, near: Path, known: RunRecord | None) 
         key = statistics_name(name, kind)
         places[key] = _where_it_lay(name, source, known, key) or locate_statistics(path, near=near)
     return places
+
+
+def read_influences(
+    space: Space,
+    where: Where,
+    near: Path,
+    known: RunRecord | None,
+    *,
+    checkpoints: Mapping[str, Checkpoint],
+    content: Mapping[str, str],
+) -> dict[str, tuple[float, ...]]:
+    """Return the block influence of each layer of the sources that name a file of it.
+
+    A file that is no longer there is not needed: a known record has its numbers. `content` are the models'
+    digests. Raises `CheckpointError` for a file that is missing, broken or of another model.
+    """
+    found = {}
+    for name, checkpoint in checkpoints.items():
+        source = space.sources[name]
+        if source.influence is None:
+            continue
+        with about(where(("sources", name, "influence"))):
+            pinned = known.influence.get(name) if known and known.space.sources.get(name) == source else None
+            try:
+                file = locate_statistics(source.influence, near=near)
+            except CheckpointError:
+                if pinned is None:
+                    raise
+                found[name] = pinned
+            else:
+                found[name] = _influence_in(file, name, checkpoint.structure.layers, content)
+    return found
+
+
+def _influence_in(file: Path, name: str, layers: int, content: Mapping[str, str]) -> tuple[float, ...]:
+    measured = open_measured(file, "influence")
+    check_measured_on(measured, name, content)
+    found = read_influence(measured)
+    if len(found) != layers:
+        raise CheckpointError(
+            f"{file} holds the influence of {len(found)} layers, and `{name}` has {layers}; "
+            "measure it again with `evomerge measure influence`"
+        )
+    return found
 
 
 def _opened(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from evomerge.space.genome import GeneSpec
+from evomerge.space.genes import GeneSpec
 from evomerge.types import Value
 
 
@@ -40,20 +40,14 @@ class UnitCube:
                 params[gene.name] = gene.choices[int(np.argmax(votes))]
                 at += len(gene.choices)
             else:
-                params[gene.name] = _from_unit(gene, float(x[at]))
+                params[gene.name] = gene.at(float(x[at]))
                 at += 1
         return params
 
 
 def _to_unit(gene: GeneSpec, value: float) -> float:
+    if gene.whole:  # the middle of what the number has of the range
+        return (value - gene.low + 0.5) / (gene.high - gene.low + 1)
     if gene.log:
         return math.log(value / gene.low) / math.log(gene.high / gene.low)
     return (value - gene.low) / (gene.high - gene.low)
-
-
-def _from_unit(gene: GeneSpec, share: float) -> float:
-    if gene.log:
-        value = float(gene.low * (gene.high / gene.low) ** share)
-    else:
-        value = gene.low + share * (gene.high - gene.low)
-    return min(max(value, gene.low), gene.high)

@@ -39,6 +39,21 @@ def block_influence(
     return tuple(1.0 - cosines[layer] for layer in sorted(cosines))
 
 
+def measure_influence(model: Any, sequences: Sequence[Tensor], *, skip_first: bool = False) -> Tensor:
+    """Return the block influence `(layers,)`, float32, over all tokens of `sequences` (token ids `(t,)`).
+
+    They run one at a time, so there is no padding. Each token weighs as much as any other, and with
+    `skip_first` the first of each sequence nothing. Raises `EvaluationError` if a sequence has no other.
+    """
+    total, tokens = torch.zeros((), dtype=torch.float64), 0
+    for sequence in sequences:
+        counted = len(sequence) - skip_first
+        found = block_influence(model, sequence[None], skip_first=skip_first)
+        total = total + counted * torch.tensor(found, dtype=torch.float64)
+        tokens += counted
+    return (total / tokens).float()
+
+
 def pooled_outputs(model: Any, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
     """Return each layer's output, averaged over each sequence's tokens: `(layers, batch, d)`, float64."""
     counted = _counted(input_ids, attention_mask, skip_first=False)
@@ -121,9 +136,12 @@ def _watched(layers: Sequence[nn.Module], watch: Watch) -> Iterator[None]:
 
 
 def _layers(model: Any) -> Sequence[nn.Module]:
-    """Return the model's layers: its first list of as many modules as its config counts layers."""
+    """Return the model's layers: its first list of as many modules as its config counts layers.
+
+    Of a model that sees, they are those of its language model: its eyes may have as many.
+    """
     count = model.config.get_text_config().num_hidden_layers
-    for module in model.modules():
+    for module in model.get_decoder().modules():
         if isinstance(module, nn.ModuleList) and len(module) == count:
             return list(module)
     raise EvaluationError(f"no list of {count} layers in a {type(model).__name__}")

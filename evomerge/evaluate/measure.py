@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, get_args
 
 import torch
@@ -18,15 +20,18 @@ from transformers.pytorch_utils import Conv1D
 from evomerge.checkpoints.digest import digest
 from evomerge.checkpoints.folder import Checkpoint, open_checkpoint
 from evomerge.checkpoints.headers import TensorSpec
+from evomerge.checkpoints.influence import INFLUENCE
 from evomerge.checkpoints.locate import locate
 from evomerge.checkpoints.measured import Origin
 from evomerge.errors import CheckpointError, EvaluationError, RequestError, unknown
 from evomerge.evaluate.evaluator import device_named
 from evomerge.evaluate.fisher import measure_fisher
 from evomerge.evaluate.gram import chunks, in_features, linear_layers, measure_grams, shared_inputs
+from evomerge.evaluate.layers import measure_influence
 from evomerge.merge.disk import write_file
+from evomerge.merge.memory import auto_class
 from evomerge.seeds import derive
-from evomerge.types import Statistic
+from evomerge.types import Measurable
 
 SAMPLES = 256
 LONGEST = 2048
@@ -36,47 +41,56 @@ _CHUNK_BYTES = 2 << 30  # of Gram matrices held at a time; more take another pas
 
 
 def measure(
-    statistic: Statistic,
+    statistic: Measurable,
     model: str | Path,
     prompts: str | Path | Sequence[str],
     target: str | Path,
     *,
     samples: int = SAMPLES,
     seed: int = 0,
+    skip_first: bool = False,
     begun: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Measure the `statistic` of a model on prompts, write it to the file `target` and return its path.
 
     `model` is a folder, a hub id or `zoo:NAME`; `prompts` are texts, or a file of them, one a line, or of
     JSON lines with a field `text`. Of more than `samples` prompts so many are drawn with the `seed`, which
-    also draws the labels of a Fisher. `begun` is told how many prompts and tokens it will be.
+    also draws the labels of a Fisher. With `skip_first` an influence leaves out each prompt's first token,
+    whose hidden state dwarfs the others'. `begun` is told how many prompts and tokens it will be.
 
     Raises `RequestError` if a prompt, the model or the target will not do, `EvaluationError` if the
     model gives no finite numbers.
     """
     target = Path(target).absolute()
-    _check_request(statistic, target, samples)
+    _check_request(statistic, target, samples, skip_first=skip_first)
     texts = _drawn(_texts(prompts), samples, seed)
     checkpoint = open_checkpoint(locate(str(model)))
-    subject = _subject(checkpoint, texts)
+    subject = _subject(checkpoint, texts, statistic, skip_first=skip_first)
     tokens = sum(len(each) for each in subject.sequences)
     count = len(subject.sequences)
-    origin = Origin(kind=statistic, model=digest(checkpoint), samples=count, tokens=tokens, seed=seed)
+    origin = Origin(
+        kind=statistic,
+        model=digest(checkpoint),
+        samples=count,
+        tokens=tokens,
+        seed=seed,
+        skip_first=skip_first,
+    )
     if begun is not None:
         begun(count, tokens)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.partial-", dir=target.parent) as beside:
         written = Path(beside) / target.name
-        if statistic == "fisher":
-            _write_fisher(subject, origin, written)
-        else:
-            _write_grams(subject, origin, written)
+        _WRITERS[statistic](subject, origin, written)
         written.replace(target)
     return target
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Subject:
-    """A live model, the token ids of each prompt, and the checkpoint's name of each of its parameters."""
+    """A live model, the token ids of each prompt, and the checkpoint's name of each of its parameters.
+
+    An influence needs no names: mixtures of experts, which have none, can be measured too.
+    """
 
     model: Any
     sequences: tuple[Tensor, ...]
@@ -118,13 +132,30 @@ def _write_grams(subject: _Subject, origin: Origin, path: Path) -> None:
     write_file(path, stored, lambda weight: make(by_weight[weight]), origin.metadata())
 
 
+def _write_influence(subject: _Subject, origin: Origin, path: Path) -> None:
+    found = measure_influence(subject.model, subject.sequences, skip_first=origin.skip_first)
+    for layer, influence in enumerate(found.tolist()):
+        if not math.isfinite(influence):
+            raise EvaluationError(f"the hidden states of layer {layer} are not finite on these prompts")
+    write_file(path, {INFLUENCE: _spec(*found.shape)}, lambda _: found, origin.metadata())
+
+
+_WRITERS: Mapping[Measurable, Callable[[_Subject, Origin, Path], None]] = MappingProxyType(
+    {"fisher": _write_fisher, "gram": _write_grams, "influence": _write_influence}
+)
+
+
 def _spec(*shape: int) -> TensorSpec:
     return TensorSpec(dtype="F32", shape=shape)
 
 
-def _check_request(statistic: str, target: Path, samples: int) -> None:
-    if statistic not in get_args(Statistic):
-        raise RequestError(unknown("statistic", statistic, get_args(Statistic)))
+def _check_request(statistic: str, target: Path, samples: int, *, skip_first: bool) -> None:
+    if statistic not in get_args(Measurable):
+        raise RequestError(unknown("statistic", statistic, get_args(Measurable)))
+    if skip_first and statistic != "influence":
+        raise RequestError(
+            f"only an influence can leave out first tokens: measure the {statistic} without `skip_first`"
+        )
     if samples < 1:
         raise RequestError(f"a statistic needs at least one prompt, found `samples` {samples}")
     if target.exists():
@@ -173,23 +204,40 @@ def _drawn(texts: list[str], samples: int, seed: int) -> list[str]:
     return [texts[i] for i in sorted(chosen)]
 
 
-def _subject(checkpoint: Checkpoint, texts: Sequence[str]) -> _Subject:
+def _subject(
+    checkpoint: Checkpoint, texts: Sequence[str], statistic: Measurable, *, skip_first: bool
+) -> _Subject:
     device = device_named("auto")
     tokenizer = transformers.AutoTokenizer.from_pretrained(
         checkpoint.path, local_files_only=True, trust_remote_code=False
     )
-    model: Any = transformers.AutoModelForCausalLM.from_pretrained(
+    model: Any = auto_class(checkpoint.config).from_pretrained(
         checkpoint.path, dtype="auto", local_files_only=True, trust_remote_code=False
     )
     if model.dtype == torch.float16:
         model.float()  # whose range the squares of small gradients would leave
     model.to(device).eval()
-    longest = min(LONGEST, getattr(model.config, "max_position_embeddings", None) or LONGEST)
+    seen = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    longest = min(LONGEST, seen or LONGEST)
     encoded = tokenizer(list(texts), truncation=True, max_length=longest)["input_ids"]
-    sequences = tuple(torch.tensor(ids, device=device) for ids in encoded if ids)
+    sequences = tuple(torch.tensor(ids, device=device) for ids in encoded if len(ids) > skip_first)
     if not sequences:
-        raise RequestError("the model's tokenizer finds no token in these prompts")
+        rest = " beyond the first, which `skip_first` leaves out" if skip_first else ""
+        raise RequestError(f"the model's tokenizer finds no token in these prompts{rest}")
+    if statistic == "influence":
+        _check_layers(model, checkpoint)
+        return _Subject(model=model, sequences=sequences, names={})
     return _Subject(model=model, sequences=sequences, names=_stored_names(model, checkpoint))
+
+
+def _check_layers(model: Any, checkpoint: Checkpoint) -> None:
+    """Raise `CheckpointError` if transformers runs other layers than a merge will find."""
+    live, stored = model.config.get_text_config().num_hidden_layers, checkpoint.structure.layers
+    if live != stored:
+        raise CheckpointError(
+            f"{checkpoint.path} stores {stored} layers, but by its config.json {live} of them run; "
+            "no influence can be measured on the others"
+        )
 
 
 def _stored_names(model: Any, checkpoint: Checkpoint) -> dict[str, str]:
@@ -204,7 +252,7 @@ def _stored_names(model: Any, checkpoint: Checkpoint) -> dict[str, str]:
         if stored not in checkpoint.specs or checkpoint.specs[stored].shape != parameter.shape:
             raise CheckpointError(
                 f"`{name}` of the live model is not stored so in {checkpoint.path}, as in mixtures of "
-                "experts; nothing can be measured on such models yet"
+                "experts and most models that see; only an `influence` can be measured on such models yet"
             )
         names[name] = stored
     return names

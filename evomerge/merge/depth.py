@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
-from evomerge.checkpoints.compatible import LAYER_COUNTS, check_meaning
+from evomerge.checkpoints.compatible import LAYER_COUNTS, other_meaning
+from evomerge.checkpoints.rotary import rotary
 from evomerge.errors import RecipeError
-from evomerge.merge.path import Member
+from evomerge.merge.path import Member, slot_at
 from evomerge.recipe import Slot
 
 _INDICES = ("mlp_only_layers",)
@@ -30,6 +31,8 @@ _RULES = {
     "decoder_sparse_step": None,
     "num_kv_shared_layers": None,
     "num_nextn_predict_layers": None,
+    "attention_types": None,
+    "scale_attn_by_inverse_layer_idx": None,
 }
 """Rules on the layer's number, each with the list that replaces it where a config has that."""
 
@@ -40,20 +43,21 @@ _IDLE = {"decoder_sparse_step": (1,), "interleave_moe_layer_step": (1,)}
 def check_layers(template: str, path: Sequence[Slot], members: Mapping[str, Member]) -> None:
     """Raise `RecipeError` if a layer of the path is not there, or not of the kind its place asks for."""
     first = members[template]
-    _check_numbers(path, members)
+    for position, slot in enumerate(path):
+        _check_numbers(position, slot, members[slot.model])
     for member in members.values():
-        _check_alike(first, member)
+        _check_alike(first, member, _where(member, path))
     depths = {_depth(member) for member in members.values()}
     if depths == {len(path)} and all(slot.layer == i for i, slot in enumerate(path)):
         for i, slot in enumerate(path):  # in place, so that rules on numbers hold
-            _check_shapes(slot, members, Slot(model=template, layer=i))
+            _check_shapes(i, slot, members, Slot(model=template, layer=i))
         return
     for member in members.values():
-        _check_no_rule(member)
+        _check_no_rule(member, _where(member, path))
     kinds: dict[Hashable, Slot] = {}
-    for slot in path:
+    for position, slot in enumerate(path):
         label = _label(members[slot.model], slot.layer, members)
-        _check_shapes(slot, members, kinds.setdefault(label, slot))
+        _check_shapes(position, slot, members, kinds.setdefault(label, slot))
 
 
 def config_along(template: str, path: Sequence[Slot], members: Mapping[str, Member]) -> dict[str, Any]:
@@ -105,7 +109,13 @@ def _entry(key: str, member: Member, layer: int, members: Mapping[str, Member]) 
     return known[0]
 
 
-def _check_no_rule(member: Member) -> None:
+def _where(member: Member, path: Sequence[Slot]) -> str:
+    """Return where the path first takes something from a member."""
+    named = (slot_at(position, slot) for position, slot in enumerate(path) if slot.model == member.name)
+    return next(named, f"`{member.name}`, an end of the path,")
+
+
+def _check_no_rule(member: Member, where: str) -> None:
     """Refuse a model whose layers are of kinds that only their numbers tell."""
     for key, instead in _RULES.items():
         value = member.config.get(key)
@@ -113,46 +123,48 @@ def _check_no_rule(member: Member) -> None:
             continue
         if value and value not in _IDLE.get(key, ()) and instead not in _lists(member):
             raise RecipeError(
-                f"the layers of `{member.name}` cannot change places: its config says by their numbers what "
-                f"kind they are (`{key}`: {value})"
+                f"{where}: the layers of `{member.name}` cannot change places, for its config says by their "
+                f"numbers what kind they are (`{key}`: {value})"
             )
 
 
-def _check_numbers(path: Sequence[Slot], members: Mapping[str, Member]) -> None:
-    for slot in path:
-        member = members[slot.model]
-        for layer in (slot.layer, slot.norms):
-            if layer is not None and layer >= len(member.layers):
-                raise RecipeError(
-                    f"the path asks for layer {layer} of `{slot.model}`, whose last layer is "
-                    f"{len(member.layers) - 1}"
-                )
-        if slot.norms is not None and member.weights(slot.norms) != member.weights(slot.layer):
+def _check_numbers(position: int, slot: Slot, member: Member) -> None:
+    for layer in (slot.layer, slot.norms):
+        if layer is not None and layer >= len(member.layers):
             raise RecipeError(
-                f"layer {slot.layer} of `{slot.model}` cannot have the norms of layer {slot.norms}, "
-                "which is of another kind"
+                f"slot {position} of the path asks for layer {layer} of `{slot.model}`, whose last layer is "
+                f"{len(member.layers) - 1}"
             )
+    if slot.norms is not None and member.weights(slot.norms) != member.weights(slot.layer):
+        raise RecipeError(
+            f"{slot_at(position, slot)} cannot have the norms of layer {slot.norms}, which is of another kind"
+        )
 
 
-def _check_alike(first: Member, other: Member) -> None:
+def _check_alike(first: Member, other: Member, where: str) -> None:
+    """Refuse a member that one config cannot describe together with the first: a stack has one config.
+
+    Merges are only warned of other rotary positions, for there the weights have met halfway.
+    """
     for what, ours, theirs in (
         ("architecture", first.structure.model_type, other.structure.model_type),
-        ("layer names", first.structure.prefix, other.structure.prefix),
+        ("prefix of layer names", first.structure.prefix, other.structure.prefix),
         ("hidden size", _width(first), _width(other)),
+        *((f"`{key}`", *values) for key, *values in other_meaning(first.config, other.config)),
+        ("rotary embedding", rotary(first.config), rotary(other.config)),
     ):
         if ours != theirs:
             raise RecipeError(
-                f"layers of `{other.name}` cannot stand in one path with `{first.name}`: "
-                f"their {what} differ ({theirs} against {ours})"
+                f"{where} does not fit the path: its {what} is {theirs}, but {ours} in `{first.name}`, whose "
+                "config all layers share"
             )
-    check_meaning(first.name, first.config, other.name, other.config)
 
 
 def _width(member: Member) -> int:
     return member.specs[member.structure.embedding].shape[-1]
 
 
-def _check_shapes(slot: Slot, members: Mapping[str, Member], other: Slot) -> None:
+def _check_shapes(position: int, slot: Slot, members: Mapping[str, Member], other: Slot) -> None:
     """Raise `RecipeError` for the first tensor that two layers of one kind do not share."""
     shapes, expected = (members[each.model].weights(each.layer) for each in (slot, other))
     for inside in dict.fromkeys([*expected, *shapes]):
@@ -161,6 +173,6 @@ def _check_shapes(slot: Slot, members: Mapping[str, Member], other: Slot) -> Non
         )
         if found != wanted:
             raise RecipeError(
-                f"layer {slot.layer} of `{slot.model}` does not fit the path: its `{inside}` is {found}, "
+                f"{slot_at(position, slot)} does not fit the path: its `{inside}` is {found}, "
                 f"but {wanted} in layer {other.layer} of `{other.model}`"
             )

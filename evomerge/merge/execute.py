@@ -54,7 +54,8 @@ class Execution:
         """Return a tensor of the output (None) or of a merge of its path, in float32; do not write to it."""
         operation = output.operation
         if isinstance(operation, Routed):
-            return self._computed(operation.part, operation.merge) * operation.factor
+            scaled = self._computed(operation.part, operation.merge) * operation.factor
+            return scaled + operation.offset if operation.offset else scaled
         if isinstance(operation, Copy):
             return self._matched(operation.operand)
         base, operands = self._operands(operation)

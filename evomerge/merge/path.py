@@ -1,8 +1,8 @@
 """The routes of a path: which tensor of which model becomes which tensor of the output, times what.
 
 A positive scale of the hidden state needs no computing at run time: with C the product of the scales up
-to a layer, a block that reads its input through norms alone gives the same function, up to the norms'
-epsilon, when what it adds to the stream is divided by C, and the final norm takes away the rest
+to a layer, what the layer adds to the stream is divided by C (`folding.py` says where that is right), and
+the final norm takes away the rest
 (data-flow space: Akiba et al. 2024, https://arxiv.org/abs/2403.13187; that scales fold is our addition).
 """
 
@@ -15,22 +15,14 @@ from itertools import accumulate
 from operator import mul
 from typing import Any
 
-from evomerge.checkpoints.architecture import Architecture, read_architecture
+from evomerge.checkpoints.architecture import Architecture, is_norm, read_architecture
 from evomerge.checkpoints.compatible import is_weight
 from evomerge.checkpoints.headers import TensorSpec
 from evomerge.checkpoints.tied import head_name
 from evomerge.errors import RecipeError
+from evomerge.merge.folding import NOTHING, Fold, find_fold
 from evomerge.recipe import Recipe, Slot
 from evomerge.recipe.path import ANY, WeightFactors
-
-_NORMED = {
-    "input_layernorm", "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
-    "post_attention_layernorm", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj",
-}  # fmt: skip
-"""The parts of a block, attention and MLP each behind a norm (Llama, Mistral, Qwen2, Qwen3, Granite, …)."""
-_ALSO = {"self_attn.q_norm", "self_attn.k_norm"}
-_WRITERS = ("self_attn.o_proj", "mlp.down_proj")
-"""The parts of such a block that write to the stream."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +52,11 @@ class Member:
         """Return the tensors outside the layers that belong to `module`."""
         return [name for name in self.specs if self.structure.place(name) == (None, module)]
 
+    @property
+    def ends_in_norm(self) -> bool:
+        """Whether a norm stands between layers and head: none does where each layer ends in one (GPT-1)."""
+        return any(is_norm(name) for name in self.outside("head"))
+
     def weights(self, layer: int) -> Mapping[str, TensorSpec]:
         """Return the weights of a layer by their names inside it; constants and integers aside."""
         named = self.layers[layer].items()
@@ -68,13 +65,19 @@ class Member:
 
 @dataclass(frozen=True, kw_only=True)
 class Route:
-    """One tensor of the output: `tensor` of the member `part`, times `factor`."""
+    """One tensor of the output: `tensor` of the member `part`, times `factor`, plus `offset`."""
 
     name: str
     spec: TensorSpec
     part: str
     tensor: str
     factor: float = 1.0
+    offset: float = 0.0
+
+
+def slot_at(position: int, slot: Slot) -> str:
+    """Return what to call a slot of a path; slots are counted from 0, as layers are."""
+    return f"slot {position} (layer {slot.layer} of `{slot.model}`)"
 
 
 def route(recipe: Recipe, members: Mapping[str, Member]) -> tuple[Route, ...]:
@@ -108,14 +111,14 @@ def _layers(path: tuple[Slot, ...], members: Mapping[str, Member], prefix: str) 
     next(products)
     for position, (slot, product) in enumerate(zip(path, products, strict=True)):
         member = members[slot.model]
-        divided = _writers(slot, member, product)
+        fold = _fold(position, slot, member, product)
         for inside, tensor in _tensors(slot, member).items():
             spec = member.specs[tensor]
             factor = _factor(slot.weights, inside) if spec.is_float else 1.0
-            if inside in divided:
-                factor /= product
             name = f"{prefix}.{position}.{inside}"
-            yield Route(name=name, spec=spec, part=slot.model, tensor=tensor, factor=factor)
+            plain = Route(name=name, spec=spec, part=slot.model, tensor=tensor, factor=factor)
+            folded = inside in fold.tensors
+            yield replace(plain, factor=factor / product, offset=fold.offset(product)) if folded else plain
 
 
 def _tensors(slot: Slot, member: Member) -> Mapping[str, str]:
@@ -130,21 +133,23 @@ def _tensors(slot: Slot, member: Member) -> Mapping[str, str]:
     }
 
 
-def _writers(slot: Slot, member: Member, product: float) -> frozenset[str]:
-    """Return the tensors to divide by `product`, the scale of the stream in this layer."""
+def _fold(position: int, slot: Slot, member: Member, product: float) -> Fold:
+    """Return what of the layer takes the scale `product` that the stream has there."""
     if product == 1:
-        return frozenset()
+        return NOTHING
     if not 1e-30 < product < 1e30:
-        raise RecipeError(f"the scales of the path multiply to {product:g}; keep their product near 1")
-    tensors = member.weights(slot.layer)
-    parts = {inside.rpartition(".")[0] for inside in tensors}
-    if not _NORMED <= parts <= _NORMED | _ALSO:
         raise RecipeError(
-            f"the scale {product:g} of the stream cannot be folded into layer {slot.layer} of "
-            f"`{slot.model}`: blocks of `{member.structure.model_type}` are not known to read their input "
-            "through a norm and add what they make as it is; leave every `scale` at 1"
+            f"the scales of the path multiply to {product:g} at {slot_at(position, slot)}; "
+            "keep their product near 1"
         )
-    return frozenset(inside for inside in tensors if inside.rpartition(".")[0] in _WRITERS)
+    fold = find_fold(member.weights(slot.layer), member.config)
+    if fold is None or not member.ends_in_norm:
+        raise RecipeError(
+            f"the scale {product:g} of the stream cannot be folded into {slot_at(position, slot)}: blocks of "
+            f"`{member.structure.model_type}` are not known to read the stream through norms alone and add "
+            "what they make as it is; leave every `scale` at 1"
+        )
+    return fold
 
 
 def _outside(member: Member, names: list[str], weights: WeightFactors) -> Iterator[Route]:

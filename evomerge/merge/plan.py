@@ -62,14 +62,16 @@ class Apply:
 
 @dataclass(frozen=True, kw_only=True)
 class Routed:
-    """The output is the tensor `part` of a merge or model, itself not part of the output, times `factor`.
+    """The output is the tensor `part` of a merge or model, itself not part of the output, as a path has it.
 
+    That is times `factor`, plus `offset`.
     The part keeps the name it has in its merge: random masks and surveys go by it, wherever it ends up.
     """
 
     merge: str
     part: Output
     factor: float
+    offset: float = 0.0
 
 
 Operation: TypeAlias = Copy | Apply | Routed

@@ -91,9 +91,9 @@ def _stack(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -> Plan:
 
 def _routed(route: Route, part: Output, code: str | None) -> Output:
     spec = replace(route.spec, dtype=code) if code and route.spec.is_float else route.spec
-    if route.factor == 1 and isinstance(part.operation, Copy):
+    if (route.factor, route.offset) == (1, 0) and isinstance(part.operation, Copy):
         return Output(name=route.name, spec=spec, operation=part.operation)
-    operation = Routed(merge=route.part, part=part, factor=route.factor)
+    operation = Routed(merge=route.part, part=part, factor=route.factor, offset=route.offset)
     return Output(name=route.name, spec=spec, operation=operation)
 
 

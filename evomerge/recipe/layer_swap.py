@@ -6,6 +6,7 @@ task expert those between; weights, not activations, are averaged in the transit
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import groupby
 from typing import Literal, TypeAlias
 
@@ -37,10 +38,20 @@ def layer_swap(
     Raises `RecipeError` if the layers do not suffice.
     """
     weights = language_weights(layers, bottom=bottom, top=top, transition=transition)
+    return layer_curve(task, language, weights, ends_from=ends_from)
+
+
+def layer_curve(
+    task: str, language: str, weights: Sequence[float], *, ends_from: EndsFrom = "language"
+) -> Merge:
+    """Return a merge whose layer i is `weights[i]` times that of `language`, and for the rest that of `task`.
+
+    `ends_from` as for `layer_swap`. Raises `RecipeError` if it is none of these.
+    """
     if ends_from not in _LANGUAGE_IN_ENDS:
         raise RecipeError(f"`ends_from` is one of {', '.join(_LANGUAGE_IN_ENDS)}, found {ends_from!r}")
     groups = [_group(task, language, _LANGUAGE_IN_ENDS[ends_from], modules=_OUTSIDE)]
-    for weight, run in groupby(range(layers), key=lambda layer: weights[layer]):
+    for weight, run in groupby(range(len(weights)), key=lambda layer: weights[layer]):
         first, *rest = run
         span = (first, rest[-1] if rest else first)
         groups.append(_group(task, language, weight, modules=IN_LAYERS, layers=span))

@@ -208,13 +208,14 @@ def _read_path(content: Any) -> tuple[Slot, ...]:
 
 def _read_slot(where: str, content: Any) -> Slot:
     table = _keys(content, where, {"model", "layer"}, {"norms", "scale", "weights"})
-    return Slot(
-        model=str(table["model"]),
-        layer=_count(table["layer"], f"{where}.layer"),
-        norms=None if table.get("norms") is None else _count(table["norms"], f"{where}.norms"),
-        scale=_number(table.get("scale", 1.0), f"{where}.scale"),
-        weights=_read_factors(table.get("weights", {}), f"{where}.weights"),
-    )
+    layer = _count(table["layer"], f"{where}.layer")
+    norms = None if table.get("norms") is None else _count(table["norms"], f"{where}.norms")
+    scale = _number(table.get("scale", 1.0), f"{where}.scale")
+    weights = _read_factors(table.get("weights", {}), f"{where}.weights")
+    try:
+        return Slot(model=str(table["model"]), layer=layer, norms=norms, scale=scale, weights=weights)
+    except RecipeError as error:
+        raise RecipeError(f"`{where}`: {error}") from error
 
 
 def _read_ends(content: Any) -> Ends:

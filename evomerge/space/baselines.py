@@ -111,6 +111,8 @@ def _baselines(genome: Genome) -> Iterator[Baseline]:
 
 
 def _alone(genome: Genome, label: str, model: str, weights: Mapping[str, float]) -> Baseline:
+    if genome.starts_with(model):
+        return Baseline(label=label, recipe=genome.decode(genome.start), params=genome.start)
     recipe = genome.recipe("linear", params={"weight": 1.0}, sources=(model,))
     if genome.space.tokenizer is not None:  # alone it has its own tokenizer, and no point of the space that
         return Baseline(label=label, recipe=recipe, params=None)
@@ -119,6 +121,8 @@ def _alone(genome: Genome, label: str, model: str, weights: Mapping[str, float])
 
 def additive_point(genome: Genome, weights: Mapping[str, float]) -> Params | None:
     """Return the genes' values at which the space yields base plus Σ wᵢ δᵢ, or None if none do."""
+    if genome.space.path is not None:
+        return None
     for name in genome.space.merge.methods:
         settings = plugins.load("methods", name).additive
         if settings is None or not _fixed_fits(genome, name, settings):

@@ -20,7 +20,10 @@ from evomerge.merge.method import taken
 from evomerge.parameters import Choice, Gene, declared, said
 from evomerge.space.document import Document, KeyPath, read_document
 from evomerge.space.mistakes import mistakes
-from evomerge.space.schema import GeneRange, Range, Space
+from evomerge.space.paths.form import MERGED, listed
+from evomerge.space.paths.layer_swap import LayerSwap
+from evomerge.space.schema import Space
+from evomerge.space.tables import GeneRange, Range
 
 _NO_CHANGES: Mapping[str, Any] = MappingProxyType({})
 
@@ -125,7 +128,9 @@ def _contradictions(space: Space) -> Iterator[tuple[KeyPath, str]]:
         yield ("tokenizer",), _unknown("tokenizer", str(space.tokenizer), dict.fromkeys(known))
     if not space.merged:
         yield ("sources",), "leaves nothing to merge: name at least one source besides the base"
-    yield from _method_mistakes(space)
+    if space.merges:
+        yield from _method_mistakes(space)
+    yield from _path_mistakes(space)
     yield from _measure_mistakes(space)
 
 
@@ -155,6 +160,33 @@ def _method_mistakes(space: Space) -> Iterator[tuple[KeyPath, str]]:
             yield path, _unknown("parameter", gene, specs)
         elif wrong := next(filter(None, (_misfit(spec, value) for spec in specs[gene])), None):
             yield path, wrong
+
+
+def _path_mistakes(space: Space) -> Iterator[tuple[KeyPath, str]]:
+    """Yield models of the path that are not there, and genes that are searched by nothing."""
+    if space.path is None:
+        return
+    known = [*space.sources, MERGED]
+    if MERGED in space.sources:
+        yield (
+            ("sources", MERGED),
+            "is what a path calls the space's own merge; give the source another name",
+        )
+    for key in ("models", "embed", "head", "task", "language"):
+        names = getattr(space.path, key, None)
+        for i, name in enumerate(listed(names)):
+            if name not in known:
+                yield (
+                    ("path", key) if isinstance(names, str) else ("path", key, i),
+                    _unknown("model", name, known),
+                )
+    if space.merge.genes and not space.merges:
+        yield (
+            ("merge", "genes"),
+            "are searched by nothing: the path takes no layer from `merged`; list it in `path.models`",
+        )
+    if isinstance(space.path, LayerSwap) and not space.path.roles(space.path_models):
+        yield ("path",), "needs two models to swap layers of, one for `task` and another for `language`"
 
 
 def _fit(space: Space, name: str, method: Any) -> Iterator[tuple[KeyPath, str]]:

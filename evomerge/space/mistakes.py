@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -31,6 +31,8 @@ _KINDS = {
 _TABLES = {
     "Anchored": "{anchors: N}",
     "Range": "a range {low, high}",
+    "Scales": "a range {low, high}",
+    "WholeRange": "a range {low, high}",
     "Source": "text or a table of keys",
     "SamplerChoice": "text or a table of keys",
 }
@@ -84,8 +86,11 @@ def _home(path: KeyPath, table: type[BaseModel]) -> str | None:
     key = str(path[-1])
     if len(path) > 1:
         return "at the top of the file" if key in table.model_fields else None
-    merge = _table_in(table.model_fields["merge"].annotation) if "merge" in table.model_fields else None
-    return "under `merge`" if merge is not None and key in merge.model_fields else None
+    for name in ("merge", "path"):
+        tables = _tables_in(table.model_fields[name].annotation) if name in table.model_fields else ()
+        if any(key in each.model_fields for each in tables):
+            return f"under `{name}`"
+    return None
 
 
 def _closest(path: KeyPath, known: Sequence[str]) -> str:
@@ -125,6 +130,13 @@ def _kind(entry: Complaint) -> str:
 def _about_value(entry: Complaint) -> str:
     found = _shown(entry["input"])
     match entry["type"]:
+        case "union_tag_invalid":
+            forms = entry["ctx"]["expected_tags"].replace("'", "`")
+            return f"needs a `form` that is one of {forms}, found `{entry['ctx']['tag']}`"
+        case "union_tag_not_found":
+            return "needs a `form` (slots, blocks, layer_swap, prune or repeat)"
+        case "model_attributes_type":
+            return f"must be a table of keys, found {found}"
         case "missing":
             return "is missing"
         case "value_error":
@@ -151,18 +163,26 @@ def _shown(value: Any) -> str:
 
 def _known(entry: Complaint, table: type[BaseModel]) -> list[str]:
     """Return the keys that the table of an unknown key does have."""
-    for part in entry["loc"][:-1]:
-        field = table.model_fields.get(str(part))
+    loc = [str(part) for part in entry["loc"][:-1]]
+    for part, following in zip(loc, [*loc[1:], ""], strict=False):
+        field = table.model_fields.get(part)
         if field is not None:
-            table = _table_in(field.annotation) or table
+            table = _table_in(field.annotation, tag=following) or table
     return list(table.model_fields)
 
 
-def _table_in(annotation: Any) -> type[BaseModel] | None:
-    """Return the first table named anywhere in a type."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for part in getattr(annotation, "__args__", ()):
-        if found := _table_in(part):
-            return found
+def _table_in(annotation: Any, tag: str) -> type[BaseModel] | None:
+    """Return the first table named anywhere in a type; of those told apart by `form`, that of the tag."""
+    for table in _tables_in(annotation):
+        form = table.model_fields.get("form")
+        if form is None or tag in get_args(form.annotation):
+            return table
     return None
+
+
+def _tables_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Yield the tables named anywhere in a type."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _tables_in(part)

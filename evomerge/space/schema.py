@@ -5,27 +5,27 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, field_validator, model_validator
+from pydantic import Field, FiniteFloat, field_validator, model_validator
 
 from evomerge.recipe import MODULES
 from evomerge.recipe.model import IN_LAYERS
+from evomerge.space.paths.blocks import Blocks
+from evomerge.space.paths.form import MERGED
+from evomerge.space.paths.layer_swap import LayerSwap
+from evomerge.space.paths.ranked import Prune, Repeat
+from evomerge.space.paths.slots import Slots
+from evomerge.space.tables import Anchored, Count, GeneRange, Name, Runs, Table, check_pairs
 from evomerge.types import Value
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.\-]*$")]
-Count = Annotated[int, Field(ge=1)]
 
-
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class Source(_Table):
-    """A model to merge: a folder, a hub id or `zoo:NAME`; `fisher` and `gram` are statistics files of it.
+class Source(Table):
+    """A model to merge: a folder, a hub id or `zoo:NAME`.
 
     Instead of `source`, `run` names the folder of an earlier run, and `pick` one of its trials: the `best`
     (default; in the run's first objective, or in `objective`), the `knee` of its front, or one by number.
 
-    Where it is a LoRA adapter, `adapts` names the source it changes; without, that is the merge's base.
+    `fisher`, `gram` and `influence` are files of what `evomerge measure` found on it. Where it is a LoRA
+    adapter, `adapts` names the source it changes; without, that is the merge's base.
     """
 
     source: str | None = None
@@ -36,6 +36,7 @@ class Source(_Table):
     adapts: Name | None = None
     fisher: str | None = None
     gram: str | None = None
+    influence: str | None = None
 
     @model_validator(mode="after")
     def _of_one_kind(self) -> Source:
@@ -62,36 +63,11 @@ class Source(_Table):
         return self.source or self.run or ""
 
 
-class Range(_Table):
-    """A number between `low` and `high`, both possible; `log` searches its logarithm."""
-
-    low: FiniteFloat
-    high: FiniteFloat
-    log: bool = False
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Range:
-        if not self.low < self.high:
-            raise ValueError(f"must have `low` below `high`, found {self.low:g} and {self.high:g}")
-        if self.log and self.low <= 0:
-            raise ValueError(f"must have `low` above 0 to be logarithmic, found {self.low:g}")
-        return self
+PathSpace: TypeAlias = Annotated[Slots | Blocks | LayerSwap | Prune | Repeat, Field(discriminator="form")]
+"""What may vary in the stack of layers: the forms that it may have."""
 
 
-GeneRange: TypeAlias = Range | list[Value] | Value
-"""A range, a list to choose from, or one fixed value."""
-
-
-class Anchored(_Table):
-    """So many genes at equal distances along the layers; between them values are interpolated."""
-
-    anchors: Annotated[int, Field(ge=2)]
-
-
-Layers: TypeAlias = int | str | list[list[int]] | Anchored | None
-
-
-class MergeSpace(_Table):
+class MergeSpace(Table):
     """What may vary in the merge of `sources` over `base`.
 
     `layers` cuts the layers into that many equal runs (by default four, or each layer where there are
@@ -106,7 +82,7 @@ class MergeSpace(_Table):
     template: Name | None = None
     sources: list[Name] | None = None
     method: Name | list[Name] = "task_arithmetic"
-    layers: Count | Literal["each"] | list[list[int]] | Anchored | None = None
+    layers: Runs | Anchored = None
     modules: list[str | list[str]] = Field(default=[list(IN_LAYERS), "embed", "head"])
     genes: dict[str, GeneRange] = Field(default_factory=dict)
     compat: str = "evomerge"
@@ -139,10 +115,8 @@ class MergeSpace(_Table):
 
     @field_validator("layers")
     @classmethod
-    def _pairs(cls, layers: Layers) -> Layers:
-        for run in layers if isinstance(layers, list) else ():
-            if len(run) != 2 or not 0 <= run[0] <= run[1]:
-                raise ValueError(f"must list runs of layers [first, last] counted from 0, found {run}")
+    def _pairs(cls, layers: Runs | Anchored) -> Runs | Anchored:
+        check_pairs(layers)
         return layers
 
     @field_validator("sources", "method")
@@ -153,7 +127,7 @@ class MergeSpace(_Table):
         return names
 
 
-class Measured(_Table):
+class Measured(Table):
     """A number lm-eval reads off a model: a task, one of its metrics, one of its filters."""
 
     task: str
@@ -193,22 +167,25 @@ class Constraint(Measured):
         return tuple(f"{sign} {bound:g}" for sign, bound in both if bound is not None)
 
 
-class Items(_Table):
+class Items(Table):
     """How many items of each task to search on, and how many others to report on."""
 
     search: Count | None = None
     report: Count | None = None
 
 
-class SamplerChoice(_Table):
+class SamplerChoice(Table):
     """A sampler by name (its file, an entry point, or `optunahub:PACKAGE`) with its own options."""
 
     name: str
     options: dict[str, Value] = Field(default_factory=dict)
 
 
-class Space(_Table):
+class Space(Table):
     """A validated space file.
+
+    With a `path` the candidates are stacks of layers, from the sources and from what `merge` makes of them,
+    whose genes are searched only if the path may take layers from `merged`.
 
     `tokenizer` is `base`, `union` or the name of a merged model, and matches the models' tokens by their
     strings; without it they must share one tokenizer. `untie` gives models whose output head is their
@@ -223,6 +200,7 @@ class Space(_Table):
     name: Name
     sources: dict[Name, Source] = Field(min_length=1)
     merge: MergeSpace = Field(default_factory=MergeSpace)
+    path: PathSpace | None = None
     objectives: list[Objective] = Field(min_length=1)
     constraints: list[Constraint] = Field(default_factory=list)
     tasks: str | None = None
@@ -244,6 +222,25 @@ class Space(_Table):
         if self.merge.sources is not None:
             return tuple(self.merge.sources)
         return tuple(name for name in self.sources if name != self.merge.base)
+
+    @property
+    def path_models(self) -> tuple[str, ...]:
+        """The models the path takes layers from, where the search begins first; none without a path."""
+        if self.path is None:
+            return ()
+        return tuple(self.path.models) if self.path.models is not None else self.merged
+
+    @property
+    def merges(self) -> bool:
+        """Whether candidates are merges of its sources, or may have layers or ends of one."""
+        return self.path is None or MERGED in (*self.path_models, *self.path.named)
+
+    @property
+    def used(self) -> tuple[str, ...]:
+        """The sources it needs, each once: template and base, those merged, those of the path."""
+        first = [name for name in (self.merge.template, self.merge.base) if name is not None]
+        path = [*self.path_models, *(self.path.named if self.path else ())]
+        return tuple(dict.fromkeys([*first, *self.merged, *(name for name in path if name != MERGED)]))
 
     @property
     def sampler_choice(self) -> SamplerChoice:

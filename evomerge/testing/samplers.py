@@ -24,20 +24,22 @@ from optuna.storages import BaseStorage, InMemoryStorage
 from evomerge.archive.study import Asked, StudyRecord
 from evomerge.controller.sampling import SamplerContext, make_sampler
 from evomerge.errors import RequestError
-from evomerge.space.genome import GeneSpec
+from evomerge.space.genes import GeneSpec
 from evomerge.types import Failed, Measure, Params, Scored, Value
 
 _NUMBER = GeneSpec(name="weight/math/L0-3", low=-0.5, high=1.5, start=1.0)
 _LOG = GeneSpec(name="density/math/L0-3", low=0.01, high=1.0, log=True, start=1.0)
 _WORD = GeneSpec(name="method", choices=("ties", "linear", "slerp"), start="ties")
 _BOOL = GeneSpec(name="normalize/L0-3", choices=(True, False), start=False)
+_WHOLE = GeneSpec(name="path/times/math/L0-3", low=0, high=2, whole=True, start=1)
 
 SPACES: Mapping[str, tuple[GeneSpec, ...]] = {
-    "mixed": (_WORD, _NUMBER, _LOG, _BOOL),
+    "mixed": (_WORD, _NUMBER, _LOG, _BOOL, _WHOLE),
     "one number": (_NUMBER,),
     "one number on a logarithm": (_LOG,),
     "one choice": (_WORD,),
     "one choice of one": (GeneSpec(name="method", choices=("ties",), start="ties"),),
+    "one whole number": (_WHOLE,),
     "many numbers": tuple(
         GeneSpec(name=f"weight/math/L{i}", low=0.0, high=1.5, start=1.0) for i in range(20)
     ),
@@ -304,7 +306,7 @@ def _inside(case: Case, genes: Sequence[GeneSpec], params: Params, where: str) -
         if gene.choices is not None:
             fits = any(type(value) is type(choice) and value == choice for choice in gene.choices)
         else:
-            fits = type(value) is float and gene.low <= value <= gene.high
+            fits = type(value) is (int if gene.whole else float) and gene.low <= value <= gene.high
         _hold(fits, f"`{case.name}` gave {gene.name} the value {value!r} in {where}")
 
 

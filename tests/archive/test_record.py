@@ -83,6 +83,28 @@ def test_a_source_of_other_content_is_named(record: RunRecord) -> None:
     assert differences(record, replace(record, models=models)) == ["the content of source `math`"]
 
 
+def test_influence_is_read_as_it_was_written_and_reaches_the_genome(record: RunRecord) -> None:
+    known = replace(record, influence={"math": (0.5, 0.1, 1 / 3, 0.2)})
+    again = from_json(json.loads(json.dumps(known.to_json())))
+    assert again == known
+    assert again.genome.influence == {"math": (0.5, 0.1, 1 / 3, 0.2)}
+
+
+def test_a_record_from_before_influence_has_none(record: RunRecord) -> None:
+    older = record.to_json()
+    del older["influence"]
+    assert from_json(older).influence == {}
+
+
+@pytest.mark.parametrize("now", [{}, {"lang": (0.5,) * 4}, {"math": (0.5, 0.5, 0.5, 0.4)}])
+def test_another_influence_is_named(record: RunRecord, now: dict[str, tuple[float, ...]]) -> None:
+    known = replace(record, influence={"math": (0.5,) * 4})
+    named = ["what was measured on source `math`"]
+    if "lang" in now:
+        named.append("what was measured on source `lang`")
+    assert differences(known, replace(known, influence=now)) == named
+
+
 def test_a_source_that_only_moved_is_the_same(record: RunRecord) -> None:
     models = {**record.models, "math": ModelRef(source="/elsewhere", digest=record.models["math"].digest)}
     assert differences(record, replace(record, models=models, paths={})) == []

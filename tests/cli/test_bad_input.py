@@ -81,6 +81,8 @@ def test_a_missing_space_file(complaint: Complaint) -> None:
         (edited("models/math", "./models/none"), "space.yaml:1: `sources.math`: no model folder `./models/none` (looked at …)"),
         (edited("models/math", "models/none"), "space.yaml:1: `sources.math`: `models/none` is neither a folder here nor in the hub's cache, …"),
         (edited("models/math", "zoo:none"), "space.yaml:1: `sources.math`: no zoo model named `none`. Known: …"),
+        (edited("models/math", "{source: models/math, influence: none}"), "space.yaml:1: `sources.math.influence`: no statistics file `none` (looked at …); `evomerge measure` makes one"),
+        (edited("models/math", "{source: models/math, influence: models/math/model.safetensors}"), "space.yaml:1: `sources.math.influence`: …/model.safetensors is no statistics file of evomerge; make one with `evomerge measure influence`"),
         (edited("models/math", "models/empty"), "space.yaml:1: `sources.math`: …/models/empty is not a checkpoint: it has no config.json"),
         (edited("models/math", "models/torn"), "space.yaml:1: `sources.math`: …/models/torn/model.safetensors is not a whole safetensors file: …"),
         (edited("models/math", "models/gpt2"), "space.yaml:1: `sources.math`: `math` cannot be merged with `base`: its architecture is gpt2, not llama"),
@@ -133,6 +135,13 @@ def test_more_examples_than_the_task_has(workplace: Workplace, complaint: Compla
     workplace.write_space(SPACE + "few_shot: 1000\n")
     said = complaint("search", "space.yaml", "--serial")
     assert said.startswith("space.yaml:3: `objectives[0].task`: task `tiny` (in "), said
+
+
+def test_first_tokens_are_left_out_of_an_influence_only(complaint: Complaint) -> None:
+    command = ("measure", "gram", "models/math", "math.gram", "--prompts", "tasks/tiny.yaml", "--skip-first")
+    assert complaint(*command) == (
+        "only an influence can leave out first tokens: measure the gram without `skip_first`"
+    )
 
 
 def test_a_storage_that_is_no_url(complaint: Complaint) -> None:

@@ -11,6 +11,7 @@ from evomerge.testing.samplers import MIXED
 
 NUMBER = GeneSpec(name="n", low=-0.5, high=1.5, start=1.0)
 LOG = GeneSpec(name="l", low=0.01, high=1.0, log=True, start=0.1)
+WHOLE = GeneSpec(name="i", low=1, high=3, whole=True, start=2)
 WORD = GeneSpec(name="w", choices=("a", "b", "c"), start="b")
 
 
@@ -31,6 +32,17 @@ def test_a_number_is_scaled_to_its_range(x: float, value: float) -> None:
 @pytest.mark.parametrize(("x", "value"), [(0.0, 0.01), (0.5, 0.1), (1.0, 1.0)])
 def test_a_logarithmic_number_is_scaled_by_factors(x: float, value: float) -> None:
     assert decoded(LOG, x) == pytest.approx(value)
+
+
+@pytest.mark.parametrize(("x", "value"), [(0.0, 1), (0.33, 1), (0.34, 2), (0.66, 2), (0.67, 3), (1.0, 3)])
+def test_whole_numbers_share_the_range_equally(x: float, value: int) -> None:
+    found = decoded(WHOLE, x)
+    assert type(found) is int
+    assert found == value
+
+
+def test_a_search_starts_in_the_middle_of_what_a_whole_number_has() -> None:
+    assert UnitCube([WHOLE]).start == [0.5]
 
 
 @pytest.mark.parametrize(
@@ -59,7 +71,7 @@ def test_the_start_decodes_to_the_starting_values(genes: list[GeneSpec]) -> None
     assert {k: pytest.approx(v) for k, v in found.items()} == {gene.name: gene.start for gene in genes}
 
 
-@given(st.lists(st.floats(0, 1), min_size=7, max_size=7))
+@given(st.lists(st.floats(0, 1), min_size=8, max_size=8))
 def test_every_point_of_the_cube_lies_in_the_space(x: list[float]) -> None:
     params = UnitCube(MIXED).decode(np.array(x))
     for gene in MIXED:

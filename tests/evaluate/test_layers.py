@@ -10,6 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from evomerge.errors import EvaluationError
 from evomerge.evaluate.layers import block_influence, layer_cluster, linear_cka, pooled_outputs
+from tests.seeing import SEEING_LAYERS, seeing_model
 
 TOKENS = torch.tensor([[5, 1, 9, 3, 7], [2, 8, 4, 4, 1]])
 LAYERS = 3
@@ -71,6 +72,11 @@ def test_skipping_the_first_token_leaves_the_others(model: Any, states: list[Ten
 def test_a_sequence_without_tokens_is_refused(model: Any) -> None:
     with pytest.raises(EvaluationError, match="no token left to measure"):
         block_influence(model, TOKENS[:, :1], skip_first=True)
+
+
+def test_the_eyes_of_a_model_are_not_its_layers() -> None:
+    seeing = seeing_model("llava", num_hidden_layers=SEEING_LAYERS)  # as many as its eyes have
+    assert len(block_influence(seeing, TOKENS)) == SEEING_LAYERS
 
 
 def test_no_hook_stays_on_the_model(model: Any) -> None:

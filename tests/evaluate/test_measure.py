@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -14,13 +15,17 @@ from safetensors.torch import load_file, save_file
 import evomerge
 from evomerge.checkpoints.digest import digest
 from evomerge.checkpoints.folder import open_checkpoint
-from evomerge.checkpoints.measured import open_measured
-from evomerge.errors import RequestError
+from evomerge.checkpoints.influence import read_influence
+from evomerge.checkpoints.locate import ZOO
+from evomerge.checkpoints.measured import Origin, open_measured
+from evomerge.errors import EvaluationError, RequestError
 from evomerge.evaluate import measure as measuring
 from evomerge.evaluate.evaluator import only_compute
 from evomerge.evaluate.fisher import measure_fisher
 from evomerge.evaluate.gram import measure_grams, shared_inputs
+from evomerge.evaluate.layers import block_influence
 from tests.cli.conftest import edit_config, save_gpt2, save_llama
+from tests.seeing import seeing_expert
 
 PROMPTS = ["the cat sat on the mat ?", "the dog ran", "yes", "no the mat sat on the cat"]
 
@@ -126,7 +131,15 @@ def test_long_prompts_are_cut_to_what_the_model_sees(llama: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"statistic": "hessian"}, r"^no statistic named `hessian`\. Known: fisher, gram$"),
+        ({"statistic": "hessian"}, r"^no statistic named `hessian`\. Known: fisher, gram, influence$"),
+        (
+            {"skip_first": True},
+            r"^only an influence can leave out first tokens: measure the gram without `skip_first`$",
+        ),
+        (
+            {"statistic": "influence", "skip_first": True, "prompts": ["the", "cat"]},
+            r"^the model's tokenizer finds no token in these prompts beyond the first, which `skip_first` ",
+        ),
         ({"prompts": []}, r"^`prompts` holds no prompt; give at least one that is not blank$"),
         ({"prompts": "none.txt"}, r"^no file of prompts at none\.txt$"),
         ({"samples": 0}, r"^a statistic needs at least one prompt, found `samples` 0$"),
@@ -179,3 +192,102 @@ def test_the_command_says_what_it_does_and_prints_the_file(
     )
     assert (done.exit_code, done.stdout.strip()) == (0, str(out))
     assert open_measured(out, "gram").origin.samples == 3
+
+
+def by_hand(folder: Path, texts: list[str], *, skip_first: bool) -> list[float]:
+    """Return the mean over tokens of 1 − the cosine of each layer's input and output, prompt by prompt."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    last: list[torch.Tensor] = []  # the stream behind the last layer: `hidden_states` ends behind a norm
+    model.model.norm.register_forward_pre_hook(lambda _, args: last.append(args[0]))
+    found = []
+    for text in texts:
+        with torch.no_grad():
+            ids = torch.tensor([tokenizer(text)["input_ids"]])
+            states = [*model(ids, output_hidden_states=True).hidden_states[:-1], last.pop()]
+        stream = np.stack([state[0, int(skip_first) :].double().numpy() for state in states])
+        unit = stream / np.linalg.norm(stream, axis=-1, keepdims=True)
+        found.append(1 - (unit[:-1] * unit[1:]).sum(-1))  # (layers, tokens)
+    mean: list[float] = np.concatenate(found, axis=1).mean(1).tolist()
+    return mean
+
+
+@pytest.mark.parametrize("skip_first", [False, True])
+def test_an_influence_counts_every_token_alike(llama: Path, tmp_path: Path, skip_first: bool) -> None:
+    file = evomerge.measure("influence", llama, PROMPTS, tmp_path / "i", skip_first=skip_first)
+    measured = open_measured(file, "influence")
+    expected = by_hand(llama, PROMPTS, skip_first=skip_first)
+    assert read_influence(measured) == pytest.approx(expected, rel=1e-5)
+    assert [list(spec.shape) for spec in measured.specs.values()] == [[2]]
+    lengths = [len(ids) for ids in live(llama)[1] if len(ids) > skip_first]  # "yes" is one token
+    assert len(lengths) == (3 if skip_first else 4)
+    assert measured.origin == Origin(
+        kind="influence",
+        model=digest(open_checkpoint(llama)),
+        samples=len(lengths),
+        tokens=sum(lengths),
+        seed=0,
+        skip_first=skip_first,
+    )
+
+
+@pytest.mark.parametrize("skip_first", [False, True])
+def test_the_influence_of_a_zoo_model_is_that_of_one_padded_batch(tmp_path: Path, skip_first: bool) -> None:
+    texts = ["1 + 1 =", "12 + 30 = 42 , 1 + 2 =", "the dog ran"]
+    file = evomerge.measure("influence", "zoo:math", texts, tmp_path / "i", skip_first=skip_first)
+    folder = ZOO / "models" / "math"
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    ids = [tokenizer(text)["input_ids"] for text in texts]
+    longest = max(map(len, ids))
+    tokens = torch.tensor([each + [0] * (longest - len(each)) for each in ids])
+    mask = torch.tensor([[1] * len(each) + [0] * (longest - len(each)) for each in ids])
+    assert len(set(map(len, ids))) > 1
+    expected = block_influence(model, tokens, mask, skip_first=skip_first)
+    assert read_influence(open_measured(file, "influence")) == pytest.approx(expected, rel=0.02)
+
+
+def test_a_model_that_sees_has_the_influence_of_its_language_model(tmp_path: Path) -> None:
+    texts = ["1 + 1 =", "12 + 30 ="]
+    expert = seeing_expert(tmp_path / "expert")
+    files = [
+        evomerge.measure("influence", model, texts, tmp_path / name)
+        for name, model in (("seeing", expert), ("plain", "zoo:math"))
+    ]
+    seeing, plain = (read_influence(open_measured(file, "influence")) for file in files)
+    assert seeing == pytest.approx(plain, rel=1e-6)
+    with pytest.raises(RequestError, match="only an `influence` can be measured on such models yet"):
+        evomerge.measure("fisher", expert, texts, tmp_path / "f")
+
+
+def test_no_influence_is_measured_where_not_all_layers_run(tmp_path: Path) -> None:
+    save_llama(tmp_path / "short", seed=0, layers=3)
+    edit_config(tmp_path / "short", num_hidden_layers=2)
+    with pytest.raises(RequestError, match=r"short stores 3 layers, but by its config\.json 2 of them run"):
+        evomerge.measure("influence", tmp_path / "short", PROMPTS, tmp_path / "i")
+
+
+def test_an_influence_that_is_not_finite_is_no_result(tmp_path: Path) -> None:
+    save_llama(tmp_path / "broken", seed=0)
+    weights = load_file(tmp_path / "broken" / "model.safetensors")
+    weights["model.layers.1.mlp.down_proj.weight"].fill_(float("nan"))
+    save_file(weights, tmp_path / "broken" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(EvaluationError, match="hidden states of layer 1 are not finite on these prompts"):
+        evomerge.measure("influence", tmp_path / "broken", PROMPTS, tmp_path / "i")
+    assert not (tmp_path / "i").exists()
+
+
+def test_the_command_shows_the_influence_of_each_layer(
+    llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from evomerge.cli.measure import Kind, command
+
+    (tmp_path / "p.txt").write_text("\n".join(PROMPTS))
+    out = tmp_path / "i.safetensors"
+    command(Kind.influence, str(llama), out, prompts=tmp_path / "p.txt", skip_first=True)
+    said = capsys.readouterr()
+    assert said.out.strip() == str(out)
+    measured = open_measured(out, "influence")
+    assert measured.origin.skip_first
+    rows = [line.split() for line in said.err.splitlines()[-2:]]
+    assert rows == [[str(layer), f"{value:.4f}"] for layer, value in enumerate(read_influence(measured))]

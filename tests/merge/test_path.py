@@ -231,12 +231,14 @@ def test_a_list_that_one_model_lacks_is_filled_in_only_where_it_says_one_thing()
         {"num_kv_shared_layers": 2},
         {"use_sliding_window": True, "max_window_layers": 1},
         {"decoder_sparse_step": 2},
+        {"scale_attn_by_inverse_layer_idx": True},
+        {"attention_types": [[["global", "local"], 2]]},
     ],
     ids=lambda rule: next(reversed(rule)),
 )
 def test_layers_of_kinds_told_by_their_number_cannot_move(rule: dict[str, Any]) -> None:
     configs = {name: {**CONFIG, **rule} for name in "abc"}
-    message = f"the layers of `a` cannot change places: .*\\(`{list(rule)[-1]}`: "
+    message = f"slot 0 .layer 1 of `a`.: the layers of `a` cannot change places, .*\\(`{list(rule)[-1]}`: "
     with pytest.raises(RecipeError, match=message):
         build(slot("a", 1), slot("a", 0), slot("a", 2), configs=configs)
     with pytest.raises(RecipeError, match="cannot change places"):
@@ -267,7 +269,8 @@ def other_kind(seed: int, layer: int) -> Tensors:
 def test_a_layer_of_another_kind_is_refused_unless_a_list_tells_kinds_apart() -> None:
     weights = {"a": other_kind(0, 1), "b": other_kind(1, 1)}
     message = (
-        "layer 1 of `a` does not fit the path: its `mlp.up_proj.weight` is [5, 4], but [4, 4] in layer 0"
+        "slot 1 (layer 1 of `a`) does not fit the path: its `mlp.up_proj.weight` is [5, 4], "
+        "but [4, 4] in layer 0 of `a`"
     )
     with pytest.raises(RecipeError, match=re.escape(message)):
         build(slot("a", 0), slot("a", 1), weights=weights)
@@ -278,17 +281,17 @@ def test_a_layer_of_another_kind_is_refused_unless_a_list_tells_kinds_apart() ->
         "dense",
         "wide",
     ]
-    with pytest.raises(RecipeError, match="cannot have the norms of layer 0, which is of another kind"):
+    with pytest.raises(RecipeError, match=r"slot 0 .* cannot have the norms of layer 0, which is of another"):
         build(slot("a", 1, norms=0), weights=weights, configs=configs)
 
 
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ([slot("a", 3)], "the path asks for layer 3 of `a`, whose last layer is 2"),
-        ([slot("a", 0, norms=9)], "the path asks for layer 9 of `a`, whose last layer is 2"),
+        ([slot("a", 3)], "slot 0 of the path asks for layer 3 of `a`, whose last layer is 2"),
+        ([slot("a", 0, norms=9)], "slot 0 of the path asks for layer 9 of `a`, whose last layer is 2"),
         ([slot("a", 0, weights=(("oproj", 0.5),))], "no tensor of the path has `oproj` in its name"),
-        ([slot("a", 0, scale=1e-20), slot("a", 0, scale=1e-20)], "the scales of the path multiply to 1e-40"),
+        ([slot("a", 0, scale=1e-20), slot("a", 0, scale=1e-20)], "1e-40 at slot 1 (layer 0 of `a`)"),
     ],
 )  # fmt: skip
 def test_a_path_that_cannot_be_is_refused(path: list[Slot], message: str) -> None:
@@ -299,10 +302,10 @@ def test_a_path_that_cannot_be_is_refused(path: list[Slot], message: str) -> Non
 @pytest.mark.parametrize(
     ("weights", "config", "message"),
     [
-        (tensors(1, width=6), {}, "their hidden size differ (6 against 4)"),
-        (tensors(1), {"num_attention_heads": 4}, "its `num_attention_heads` is 4, not 2"),
-        (tensors(1), {"model_type": "qwen2"}, "their architecture differ (qwen2 against llama)"),
-        ({name.replace("layers", "h"): each for name, each in tensors(1).items()}, {}, "layer names differ"),
+        (tensors(1, width=6), {}, "its hidden size is 6, but 4 in `a`"),
+        (tensors(1), {"num_attention_heads": 4}, "its `num_attention_heads` is 4, but 2 in `a`"),
+        (tensors(1), {"model_type": "qwen2"}, "its architecture is qwen2, but llama in `a`"),
+        ({name.replace("layers", "h"): each for name, each in tensors(1).items()}, {}, "is model.h, but"),
         ({k: v for k, v in tensors(1).items() if "q_norm" not in k}, {}, "q_norm.weight` is missing"),
     ],
     ids=["width", "heads", "architecture", "names", "tensors"],
@@ -315,6 +318,56 @@ def test_models_that_do_not_fit_one_stack_are_refused(
         build(slot("a", 0), slot("b", 1), weights={"a": WEIGHTS["a"], "b": weights}, configs=configs)
 
 
+ROPE = {"rope_theta": 10000.0}
+YARN = {"type": "yarn", "factor": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (ROPE, {"rope_theta": 500000.0}),
+        ({}, {"rope_theta": 500000.0}),
+        (ROPE, {"rope_parameters": {"rope_theta": 5.0, "rope_type": "default"}}),
+        (ROPE, {**ROPE, "rope_scaling": YARN}),
+        (ROPE, {**ROPE, "partial_rotary_factor": 0.5}),
+    ],
+    ids=["theta", "default", "parameters", "scaling", "part"],
+)
+def test_layers_of_other_rotary_positions_are_refused(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
+    configs = {"a": {**CONFIG, **ours}, "b": {**CONFIG, **theirs}, "c": CONFIG}
+    message = r"slot 2 \(layer 1 of `b`\) does not fit the path: its rotary embedding is .*, but .* in `a`"
+    with pytest.raises(RecipeError, match=message):
+        build(slot("a", 0), slot("a", 2), slot("b", 1), configs=configs)
+    with pytest.raises(RecipeError, match=r"`b`, an end of the path, does not fit the path: its rotary"):
+        build(slot("a", 0), ends=Ends(head="b"), configs=configs)
+
+
+def test_a_model_that_sees_gives_no_layers() -> None:
+    configs = {"a": CONFIG, "b": {**CONFIG, "text_config": CONFIG, "vision_config": {}}, "c": CONFIG}
+    with pytest.raises(RecipeError, match="plain language models, and `b` also sees"):
+        build(slot("a", 0), slot("b", 0), configs=configs)
+
+
+def test_one_config_has_one_number_of_each() -> None:
+    for key, values in {"num_key_value_heads": (1, 2), "residual_multiplier": (0.5, 1.0)}.items():
+        configs = {name: {**CONFIG, key: value} for name, value in zip("ab", values, strict=True)}
+        weights = {name: WEIGHTS[name] for name in "ab"}
+        message = (
+            f"slot 1 (layer 0 of `b`) does not fit the path: its `{key}` is {values[1]}, but {values[0]} in"
+        )
+        with pytest.raises(RecipeError, match=re.escape(message)):
+            build(slot("a", 0), slot("b", 0), weights=weights, configs=configs)
+
+
+def test_the_same_rotary_positions_may_be_said_in_other_words() -> None:
+    new = {"rope_parameters": {"rope_theta": 10000.0, "rope_type": "default"}}
+    scaled = {"rope_parameters": {"rope_theta": 10000.0, "rope_type": "linear", "factor": 2.0}}
+    for one, other in ((ROPE, new), ({}, new), ({"rope_scaling": {"type": "linear", "factor": 2.0}}, scaled)):
+        configs = {"a": {**CONFIG, **one}, "b": {**CONFIG, **other}, "c": CONFIG}
+        weights = {name: WEIGHTS[name] for name in "ab"}
+        build(slot("a", 0), slot("b", 1), weights=weights, configs=configs)
+
+
 def test_ends_of_other_vocabularies_are_refused() -> None:
     wider = {**tensors(1), HEAD: torch.zeros(9, 4)}
     with pytest.raises(
@@ -323,13 +376,39 @@ def test_ends_of_other_vocabularies_are_refused() -> None:
         build(slot("a", 0), ends=Ends(head="b"), weights={"a": WEIGHTS["a"], "b": wider})
 
 
-@pytest.mark.parametrize("gone", ["post_attention_layernorm", "input_layernorm", "mlp.gate_proj"])
+@pytest.mark.parametrize("gone", ["post_attention_layernorm", "input_layernorm", "mlp.up_proj"])
 def test_scales_of_blocks_that_are_not_known_to_allow_it_are_refused(gone: str) -> None:
     weights = {"a": {name: each for name, each in WEIGHTS["a"].items() if gone not in name}}
     build(slot("a", 0), slot("a", 1), weights=weights)
     build(slot("a", 0, scale=2.0), slot("a", 1, scale=0.5), weights=WEIGHTS)
-    with pytest.raises(RecipeError, match="the scale 2 of the stream cannot be folded into layer 1 of `a`"):
+    with pytest.raises(
+        RecipeError, match=r"the scale 2 of the stream cannot be folded into slot 1 \(layer 1 of `a`\)"
+    ):
         build(slot("a", 0), slot("a", 1, scale=2.0), weights=weights)
+
+
+def test_a_scale_is_refused_without_a_norm_to_take_it_away() -> None:
+    weights = {"a": {name: each for name, each in WEIGHTS["a"].items() if name != NORM}}
+    build(slot("a", 0), weights=weights)
+    with pytest.raises(RecipeError, match=r"cannot be folded into slot 0 \(layer 0 of `a`\)"):
+        build(slot("a", 0, scale=2.0), weights=weights)
+
+
+def test_norms_that_lack_one_are_divided_with_it() -> None:
+    """Gemma multiplies by one and the weights; https://arxiv.org/abs/2408.00118."""
+    more = ("pre_feedforward_layernorm", "post_feedforward_layernorm")
+    inside = [f"model.layers.{layer}.{name}.weight" for layer in range(DEPTH) for name in more]
+    weights = {"a": WEIGHTS["a"] | {name: torch.full((4, 4), 0.25) for name in inside}}
+    configs = {"a": {**CONFIG, "model_type": "gemma2"}}
+    by = (("post_feedforward_layernorm", 2.0),)
+    made, _ = build(slot("a", 0, scale=2.0), slot("a", 1, weights=by), weights=weights, configs=configs)
+    for number, stored in ((0, 0.25), (1, 0.5)):
+        found, source = layer_of(made, number), layer_of(weights["a"], number)
+        expected = dict(source)
+        expected["post_attention_layernorm.weight"] = (1 + source["post_attention_layernorm.weight"]) / 2 - 1
+        expected["post_feedforward_layernorm.weight"] = torch.full((4, 4), (1 + stored) / 2 - 1)
+        for name in expected:
+            torch.testing.assert_close(found[name], expected[name], rtol=0.0, atol=1e-6)
 
 
 def test_a_norm_behind_a_branch_is_no_block_to_fold() -> None:

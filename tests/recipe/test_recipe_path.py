@@ -160,7 +160,11 @@ def test_true_is_not_one_in_a_merge() -> None:
             r"no model or merge named `abb`\. Did you mean `ab`",
         ),
         ("{head: a,", "{head: c,", "no model or merge named `c`"),
-        ("scale: 0.93", "scale: 0", r"the scale of layer 1 of `b` must be above 0 and finite, found 0"),
+        (
+            "scale: 0.93",
+            "scale: 0",
+            r"`path\[1\]`: the scale of layer 1 of `b` must be above 0 and finite, found 0",
+        ),
         ("scale: 0.93", "scale: -1", "must be above 0"),
         ("scale: 0.93", "scale: .inf", "must be above 0 and finite"),
         ("scale: 0.93", "scale: .nan", "must be above 0 and finite"),

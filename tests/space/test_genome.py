@@ -198,7 +198,7 @@ def test_a_parameter_of_the_whole_model_is_one_gene_per_source(monkeypatch: pyte
         name: replace(parameter, spec=replace(parameter.spec, whole=True)) if name == "density" else parameter
         for name, parameter in declared(plugins.load("methods", "ties")).items()
     }
-    monkeypatch.setattr("evomerge.space.genome.declared", lambda method: whole)
+    monkeypatch.setattr("evomerge.space.merge_genes.declared", lambda method: whole)
     found = genome("{base: base, method: ties, layers: 2, genes: {weight: 1.0}}")
     assert [gene.name for gene in found.genes] == ["density/math", "density/lang"]
     merge = found.decode({"density/math": 0.25, "density/lang": 0.5}).merge
@@ -256,7 +256,7 @@ def test_a_parameter_is_of_the_whole_model_if_one_of_the_methods_has_it_so(
             for name, each in declared(method).items()
         }
 
-    monkeypatch.setattr("evomerge.space.genome.declared", other)
+    monkeypatch.setattr("evomerge.space.merge_genes.declared", other)
     found = genome("{base: base, method: [ties, della], layers: 1, genes: {weight: 1.0}}")
     params = middle(found)
     for method in ("ties", "della"):

@@ -10,7 +10,8 @@ from evomerge import plugins
 from evomerge.errors import SpaceError
 from evomerge.space import Space, load_space, parse_space
 from evomerge.space.load import measure_name
-from evomerge.space.schema import Range, Source
+from evomerge.space.schema import Source
+from evomerge.space.tables import Range
 
 GOOD = """\
 sources:
@@ -118,7 +119,7 @@ def test_a_gene_may_be_a_range_a_list_or_a_value() -> None:
     [
         (GOOD + "budgett: 3\n", f"9: `budgett` is not a key here; did you mean `budget`? (known: {TABLE_KEYS})"),
         (GOOD + "zzz: 3\n", f"9: `zzz` is not a key here (known: {TABLE_KEYS})"),
-        (edited("models/base", "{source: a, revison: b}"), "2: `sources.base.revison` is not a key here; did you mean `revision`? (known: source, run, pick, objective, revision, adapts, fisher, gram)"),
+        (edited("models/base", "{source: a, revison: b}"), "2: `sources.base.revison` is not a key here; did you mean `revision`? (known: source, run, pick, objective, revision, adapts, fisher, gram, influence)"),
         (in_merge("layer: 3"), "7: `merge.layer` is not a key here; did you mean `layers`? (known: base, template, sources, method, layers, modules, genes, compat)"),
         (in_merge("genes:", "  weight: {low: 0, high: 1, lgo: true}"), "8: `merge.genes.weight.lgo` is not a key here; did you mean `low`? (known: low, high, log)"),
         (GOOD + "    metrc: acc\n", "9: `objectives[0].metrc` is not a key here; did you mean `metric`? (known: task, metric, filter, name)"),

@@ -6,7 +6,6 @@ resumed or parallel search asks for exactly the same candidates.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,6 @@ from optuna.trial import FrozenTrial
 
 from evomerge.controller.sampling import SamplerContext
 from evomerge.seeds import derive
-from evomerge.space.genome import GeneSpec
 from evomerge.types import Value
 
 
@@ -46,15 +44,7 @@ class RandomSampler(BaseSampler):
         param_distribution: BaseDistribution,
     ) -> Value:
         rng = np.random.default_rng(derive(self._seed, "random", trial.number, param_name))
-        return _draw(self._genes[param_name], rng)
-
-
-def _draw(gene: GeneSpec, rng: np.random.Generator) -> Value:
-    if gene.choices is not None:
-        return gene.choices[int(rng.integers(len(gene.choices)))]
-    if gene.log:
-        return math.exp(rng.uniform(math.log(gene.low), math.log(gene.high)))
-    return float(rng.uniform(gene.low, gene.high))
+        return self._genes[param_name].at(float(rng.random()))
 
 
 SAMPLER = RandomSampler

@@ -1,0 +1,98 @@
+"""A compact data-flow space: how often each run of layers of each model is passed, at its own depth.
+
+The runs follow one another from bottom to top. In each, the models take turns, each as often as its gene
+says: not at all (a skip), once, or several times over (a repeat). This has a few genes where a switch per
+layer has hundreds; what it gives up is going back to layers of another run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal, TypeAlias
+
+from pydantic import field_validator
+
+from evomerge.recipe import Slot
+from evomerge.space.genes import GeneSpec
+from evomerge.space.paths.form import Layout, Parts, Stack
+from evomerge.space.tables import Count, Runs, Scales, check_pairs, run_label, runs_of
+from evomerge.types import Params
+
+Run: TypeAlias = tuple[int, int]
+Passes: TypeAlias = dict[tuple[Run, str], int]
+"""How often each run of each model is passed."""
+
+
+class Blocks(Stack):
+    """How often each run of layers is passed, per model, up to `times`; `layers` cuts the runs.
+
+    A `scale` stands where a run begins, once for the run. Where the stack would be longer than `most`, the
+    run that is passed most often is passed once less, the uppermost first.
+    """
+
+    form: Literal["blocks"]
+    layers: Runs = None
+    times: Count = 2
+
+    @field_validator("layers")
+    @classmethod
+    def _pairs(cls, layers: Runs) -> Runs:
+        check_pairs(layers)
+        return layers
+
+    def genes(self, parts: Parts) -> tuple[GeneSpec, ...]:
+        self.check_room(parts)
+        found: list[GeneSpec] = []
+        for run in runs_of(self.layers, parts.layers):
+            found += [self._gene(run, name, parts) for name in parts.names]
+            found += self.scale_gene(_scale(run))
+        return (*found, *self.end_genes())
+
+    def layout(self, params: Params, parts: Parts) -> Layout:
+        passes = self._passes(params, parts)
+        path = self._stack(passes, params, parts)
+        while len(path) > self.longest(parts):
+            most = max(passes.values())
+            *_, uppermost = (key for key, times in passes.items() if times == most)
+            passes[uppermost] -= 1
+            path = self._stack(passes, params, parts)
+        return Layout(path=path, ends=self.ends(params, parts))
+
+    def idle(self, params: Params, parts: Parts) -> Iterable[str]:
+        if not isinstance(self.scale, Scales):
+            return ()
+        passes = self._passes(params, parts)
+        runs = runs_of(self.layers, parts.layers)
+        return [_scale(run) for run in runs if not any(passes[run, name] for name in parts.names)]
+
+    def _gene(self, run: Run, name: str, parts: Parts) -> GeneSpec:
+        start = 1 if name == parts.names[0] else 0
+        return GeneSpec(name=_times(run, name), low=0, high=self.times, whole=True, start=start)
+
+    def _passes(self, params: Params, parts: Parts) -> Passes:
+        runs = runs_of(self.layers, parts.layers)
+        return {(run, name): int(params[_times(run, name)]) for run in runs for name in parts.names}
+
+    def _stack(self, passes: Passes, params: Params, parts: Parts) -> tuple[Slot, ...]:
+        """Return the layers of all passes, and at its ends, if they are not there, those that must be."""
+        begun: set[Run] = set()
+        path = []
+        for (run, name), times in passes.items():
+            for layer in [layer for _ in range(times) for layer in range(run[0], run[1] + 1)]:
+                scale = self.scale_at(_scale(run), params) if run not in begun else 1.0
+                begun.add(run)
+                path.append(Slot(model=name, layer=layer, scale=scale))
+        first, last = (Slot(model=parts.names[0], layer=layer) for layer in (0, parts.last))
+        if not path or (self.pinned and path[0].layer != 0):
+            path.insert(0, first)
+        if self.pinned and path[-1].layer != parts.last:
+            path.append(last)
+        return tuple(path)
+
+
+def _times(run: Run, name: str) -> str:
+    return f"path/times/{name}/{run_label(*run)}"
+
+
+def _scale(run: Run) -> str:
+    return f"path/scale/{run_label(*run)}"

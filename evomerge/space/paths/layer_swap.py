@@ -1,0 +1,127 @@
+"""Layer swapping: the outer layers of one model, the inner layers of another, and the mean in between.
+
+Bandarkar et al. 2024, https://arxiv.org/abs/2410.01335, whose widths are searched here, or relaxed to a
+share of the outer model along the layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal, TypeAlias, get_args
+
+from pydantic import Field, field_validator
+
+from evomerge.recipe.layer_swap import EndsFrom, language_weights, layer_curve
+from evomerge.recipe.layered import value_at
+from evomerge.space.genes import GeneSpec
+from evomerge.space.paths.form import Form, Layout, Parts, chosen, listed
+from evomerge.space.tables import Anchored, Name, Number, WholeRange
+from evomerge.types import Params
+
+Widths: TypeAlias = tuple[int, int, int]
+"""Bottom, top, transition."""
+
+_USUAL = (4 / 32, 2 / 32)
+"""Bottom and top as shares of all layers, where the search begins."""
+_INSIDE = " inside "
+
+
+class LayerSwap(Form):
+    """`bottom` and `top` layers of the language expert, a `transition` next to them, the task expert inside.
+
+    `task` and `language` list who may be which (default: each of the models). `ends` says whose embedding,
+    final norm and output head: `language`, `task`, `average`, or a list to choose from. With `curve` each
+    layer (`each`), or anchors along the layers, has a share of the language expert instead of the widths.
+    """
+
+    form: Literal["layer_swap"]
+    task: Name | list[Name] | None = None
+    language: Name | list[Name] | None = None
+    bottom: WholeRange | Number | None = None
+    top: WholeRange | Number | None = None
+    transition: WholeRange | Number = WholeRange(low=0, high=2)
+    ends: EndsFrom | Annotated[list[EndsFrom], Field(min_length=1)] = Field(default=[*get_args(EndsFrom)])
+    curve: Anchored | Literal["each"] | None = None
+
+    @field_validator("task", "language")
+    @classmethod
+    def _some(cls, names: str | list[str] | None) -> str | list[str] | None:
+        if isinstance(names, list) and (not names or len(set(names)) < len(names)):
+            raise ValueError(
+                f"must name at least one model, and each once, found {', '.join(names) or 'none'}"
+            )
+        return names
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        return (*listed(self.task), *listed(self.language))
+
+    def genes(self, parts: Parts) -> tuple[GeneSpec, ...]:
+        found = []
+        if len(roles := self.roles(parts.names)) > 1:
+            found.append(chosen("path/roles", roles))
+        found += self._curve_genes(parts) if self.curve else self._width_genes(parts)
+        if isinstance(self.ends, list) and len(self.ends) > 1:
+            found.append(chosen("path/ends", self.ends))
+        return tuple(found)
+
+    def layout(self, params: Params, parts: Parts) -> Layout:
+        task, language = str(params.get("path/roles", self.roles(parts.names)[0])).split(_INSIDE)
+        weights = self._curve(params, parts) if self.curve else self._from_widths(params, parts)
+        ends = params.get("path/ends", self.ends[0] if isinstance(self.ends, list) else self.ends)
+        return Layout(swap=layer_curve(task, language, weights, ends_from=ends))  # type: ignore[arg-type]
+
+    def roles(self, names: Sequence[str]) -> list[str]:
+        """Return who of the models may be inside whom, in words."""
+        tasks, languages = (listed(each) or names for each in (self.task, self.language))
+        return [f"{task}{_INSIDE}{other}" for task in tasks for other in languages if task != other]
+
+    def _width_genes(self, parts: Parts) -> list[GeneSpec]:
+        ranges, start = self._ranges(parts), _usual(parts.layers)
+        return [
+            GeneSpec(
+                name=f"path/{name}", low=each.low, high=each.high, whole=True,
+                start=min(max(start[name], each.low), each.high),
+            )
+            for name, each in ranges.items()
+            if isinstance(each, WholeRange) and each.low < each.high
+        ]  # fmt: skip
+
+    def _ranges(self, parts: Parts) -> dict[str, WholeRange | int]:
+        third = WholeRange(low=0, high=parts.layers // 3)
+        bottom, top = (third if each is None else each for each in (self.bottom, self.top))
+        return {"bottom": bottom, "top": top, "transition": self.transition}
+
+    def _from_widths(self, params: Params, parts: Parts) -> Sequence[float]:
+        """Return the language expert's share of each layer; transitions give way where there is no room."""
+        said = {
+            name: int(params.get(f"path/{name}", each.low if isinstance(each, WholeRange) else each))
+            for name, each in self._ranges(parts).items()
+        }
+        bottom = min(said["bottom"], parts.layers)
+        top = min(said["top"], parts.layers - bottom)
+        transition = min(said["transition"], (parts.layers - bottom - top) // 2)
+        return language_weights(parts.layers, bottom=bottom, top=top, transition=transition)
+
+    def _curve_genes(self, parts: Parts) -> list[GeneSpec]:
+        widths = _usual(parts.layers)
+        usual = language_weights(parts.layers, **widths)
+        names = self._curve_names(parts)
+        at = [round(i * parts.last / max(len(names) - 1, 1)) for i in range(len(names))]
+        return [GeneSpec(name=name, start=usual[layer]) for name, layer in zip(names, at, strict=True)]
+
+    def _curve_names(self, parts: Parts) -> list[str]:
+        if isinstance(self.curve, Anchored):
+            return [f"path/language/A{anchor}" for anchor in range(self.curve.anchors)]
+        return [f"path/language/L{layer}" for layer in range(parts.layers)]
+
+    def _curve(self, params: Params, parts: Parts) -> Sequence[float]:
+        anchors = tuple(float(params[name]) for name in self._curve_names(parts))
+        depths = (layer / max(parts.last, 1) for layer in range(parts.layers))
+        return [float(value_at(anchors, tensor="", depth=depth) or 0.0) for depth in depths]
+
+
+def _usual(layers: int) -> dict[str, int]:
+    """Return the widths to begin with."""
+    bottom, top = (round(share * layers) for share in _USUAL)
+    return {"bottom": bottom, "top": top, "transition": min(1, (layers - bottom - top) // 2)}
