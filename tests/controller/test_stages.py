@@ -333,3 +333,25 @@ def test_a_run_that_was_replaced_ends_the_search_on_it(place: Path) -> None:
     search(place / "one.yaml", run=place / "runs" / "stage1", serial=True, budget=14)
     with pytest.raises(RunError, match="the content of source `best` changed since it was started"):
         search(space, run=run, serial=True, budget=4, resume=True)
+
+
+def test_layers_of_a_trial_are_stacked_and_the_stack_is_a_source_of_a_third_search(
+    place: Path, first: Run
+) -> None:
+    (place / "two.yaml").write_text(SECOND + "path: {form: blocks, models: [best, merged]}\n")
+    second = search(place / "two.yaml", run=place / "runs" / "stage2", serial=True, budget=8)
+    assert "best" in second.recipe(7).parts
+    shutil.rmtree(second.record.paths["best"])
+    alone = SECOND.replace(
+        "base: zoo:base, best: {run: runs/stage1}, lang: zoo:lang", "best: {run: runs/stage2, pick: 7}"
+    )
+    alone = alone.replace("  base: base\n  method: task_arithmetic", "  method: linear")
+    (place / "three.yaml").write_text(alone)  # it has more layers than the others
+    told: list[str] = []
+    record = resolve(read_space(place / "three.yaml"), tell=told.append)
+    assert [said.partition(" as ")[0] for said in told] == [
+        f"Writing trial {first.best()} of {place}/runs/stage1",  # the second needs it
+        f"Writing trial 7 of {place}/runs/stage2",
+    ]
+    exported = export(second, place / "out", trial=7)
+    assert digest(open_checkpoint(exported)) == record.models["best"].digest
