@@ -35,9 +35,10 @@ class Execution:
         self._library = library
         self._device = device
         self._keep_masks = keep_masks or {}
-        self._surveys: dict[str | None, Any] = {None: self._look_ahead(plan.surveyed)}
-        for name, part in plan.parts.items():
-            self._surveys[name] = self._look_ahead(surveyed(part))
+        self._surveys: dict[str | None, Any] = {}
+        for name, part in plan.parts.items():  # each after those it reads, so that what they saw is known
+            self._surveys[name] = self._look_ahead(surveyed(part.values()))
+        self._surveys[None] = self._look_ahead(plan.surveyed)
 
     def produce(self, output: Output) -> Tensor:
         """Return the output tensor in its dtype. Raises `MergeError` if a value is not finite."""
@@ -51,13 +52,13 @@ class Execution:
         return result
 
     def _computed(self, output: Output, merge: str | None) -> Tensor:
-        """Return a tensor of the output (None) or of a merge of its path, in float32; do not write to it."""
+        """Return a tensor of the output (None) or of a merge in it, in float32; do not write to it."""
         operation = output.operation
         if isinstance(operation, Routed):
             return self._computed(operation.part, operation.merge) * operation.factor
         if isinstance(operation, Copy):
             return self._matched(operation.operand)
-        base, operands = self._operands(operation)
+        base, operands = self._operands(output, operation)
         site = self._site(output, operation, survey=self._surveys.get(merge))
         return operation.method.merge(base, operands, site)
 
@@ -76,11 +77,13 @@ class Execution:
         whole[: rows.count][shared] = merged[shared]
         return whole
 
-    def _operands(self, operation: Apply) -> tuple[Tensor | None, Tensor]:
+    def _operands(self, output: Output, operation: Apply) -> tuple[Tensor | None, Tensor]:
         """Return the base `(*s)` and the operands `(n, *s)` that the method works on, in float32."""
         base = self._read(operation.base, operation) if operation.base is not None else None
-        like = self._read(operation.operands[0], operation) if base is None else base
-        operands = like.new_empty((len(operation.operands), *like.shape))
+        shape = (
+            output.spec.shape if operation.rows is None else (operation.rows.count, *output.spec.shape[1:])
+        )
+        operands = torch.empty((len(operation.operands), *shape), dtype=torch.float32, device=self._device)
         for operand, into in zip(operation.operands, operands, strict=True):
             self._read_into(into, operation, operand, base)  # one at a time, without a copy beside it
         return base, operands
@@ -100,6 +103,8 @@ class Execution:
         # a tied base's head is its embedding, and an adapter may untie it
         if home is None or operand.tensor != home.tensor or operand.rows or operation.rows:
             return None
+        if operand.model in self.plan.parts or home.model in self.plan.parts:
+            return None
         return self._library.adapter_delta(operand.model, home.model, operand.tensor, self._device)
 
     def _read(self, operand: Operand, operation: Apply) -> Tensor:
@@ -110,13 +115,27 @@ class Execution:
     def _matched(self, operand: Operand) -> Tensor:
         """Return the operand in float32, its rows matched with the merged model's tokens."""
         if operand.rows is None:
-            return self._library.float32(operand.model, operand.tensor, self._device)
+            return self._float32(operand)
 
         def read(k: int, index: Tensor) -> Tensor:
             donor = operand.donors[k]
+            if donor.model in self.plan.parts:
+                made = self._float32(donor)
+                return made.index_select(0, index.to(made.device))
             return self._library.rows(donor.model, donor.tensor, index, self._device)
 
         return gather(operand.rows, read)
+
+    def _float32(self, operand: Operand) -> Tensor:
+        """Return the tensor as its model has it, in float32; that of a merge is made anew each time."""
+        if operand.model not in self.plan.parts:
+            return self._library.float32(operand.model, operand.tensor, self._device)
+        made = self._computed(self.plan.parts[operand.model][operand.tensor], operand.model)
+        if not bool(made.isfinite().all()):
+            raise MergeError(
+                f"`{operand.tensor}` of the merge `{operand.model}` has values that are not finite"
+            )
+        return made
 
     def _statistic(self, measured: Operand | None, of: Operand, operation: Apply) -> Tensor | None:
         """Return what was measured on `of`; where that is a number per entry, of the shared rows only."""
@@ -130,7 +149,7 @@ class Execution:
     def _site(self, output: Output, operation: Apply, *, survey: Any = None) -> Site:
         return Site(
             tensor=output.name,
-            sources=tuple(operand.model for operand in operation.operands),
+            sources=self._names(operation),
             seed=self.plan.seed,
             embedding=is_embedding(output.name),
             survey=survey,
@@ -141,6 +160,11 @@ class Execution:
             inputs_first=operation.inputs_first,
             keep_masks=self._keep_masks.get(output.name),
         )
+
+    def _names(self, operation: Apply) -> tuple[str, ...]:
+        """Return what random draws go by: a model's name; of a merge, whose name may be any, its place."""
+        names = (operand.model for operand in operation.operands)
+        return tuple(f"#{i}" if name in self.plan.parts else name for i, name in enumerate(names))
 
     def _look_ahead(self, outputs: tuple[Output, ...]) -> Any:
         """Return the survey of these outputs, or None if there are none."""
@@ -161,5 +185,5 @@ class Execution:
         return View(
             site=self._site(output, operation),
             shape=output.spec.shape,
-            load=lambda: self._operands(operation)[1],
+            load=lambda: self._operands(output, operation)[1],
         )

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 from evomerge.errors import RecipeError, unknown
 from evomerge.recipe.layered import Filtered, Layered, relative_depth, value_at
+from evomerge.recipe.nesting import Reads, behind, ordered, unread
 from evomerge.recipe.path import NO_ENDS, Ends, Slot
 from evomerge.types import Statistic, Value
 
@@ -93,8 +94,8 @@ class Group:
 class Merge:
     """A virtual model: `method` applied to `sources` over `base`, with parameters by group.
 
-    A tensor takes the parameters of the first group that covers it, over those of `params`, over
-    the method's defaults.
+    Sources and base are models or other merges of the recipe. A tensor takes the parameters of the first
+    group that covers it, over those of `params`, over the method's defaults.
     """
 
     method: str
@@ -106,7 +107,7 @@ class Merge:
 
     @property
     def models(self) -> tuple[str, ...]:
-        """The models it reads, each once: its base, if it has one, and its sources."""
+        """The models and merges it reads, each once: its base, if it has one, and its sources."""
         return tuple(dict.fromkeys((*((self.base,) if self.base else ()), *self.sources)))
 
     @property
@@ -119,6 +120,21 @@ class Merge:
         ]
         entries = (entry for value in layered if isinstance(value, tuple) for entry in value)
         return tuple(entry for entry in entries if isinstance(entry, Filtered))
+
+    def by_place(self) -> Merge:
+        """Return the merge with values by source under the places of the sources, whatever their names."""
+        place = {source: str(i) for i, source in enumerate(self.sources)}
+
+        def placed(params: Mapping[str, Setting]) -> dict[str, Setting]:
+            return {
+                name: {place.get(source, source): each for source, each in setting.items()}
+                if isinstance(setting, Mapping)
+                else setting
+                for name, setting in params.items()
+            }
+
+        groups = tuple(replace(group, params=placed(group.params)) for group in self.groups)
+        return replace(self, params=placed(self.params), groups=groups)
 
     def settings(self, tensor: str, layer: int | None, module: str, layers: int) -> dict[str, Settled]:
         """Return the parameters in force at `tensor` of `module` in `layer` of a model of so many `layers`.
@@ -136,16 +152,18 @@ class Merge:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What to build: the only merge, or the layers of `path` (bottom to top) between its `ends`.
+    """What to build: the merge that no other merge reads, or the layers of `path` between its `ends`.
+
+    A merge that others read is one more model to them, computed in float32 and not rounded in between.
 
     `dtype` is that of the merged tensors (None: as the template's). `tokenizer` is `base` (the template's),
     `union` or a model's name, and matches the models' tokens by their strings; None: the models share one.
     Models whose output head is their embedding (tied) merge to one like them, unless `untie` gives it a head
     of its own with the parameters of `head`.
 
-    `template` is the model that gives the only merge its tensor names, config and tokenizer (empty: the
-    base, or the first source; naming just that leaves it empty, too). Where one of the
-    models also sees, it is that one.
+    `template` is the model that gives the output of a recipe without a path its tensor names, config and
+    tokenizer (empty: the base, or the first source, or where that is a merge the template of it; naming just
+    that leaves it empty, too). Where one of the models also sees, it is that one.
     """
 
     models: Mapping[str, ModelRef]
@@ -159,51 +177,74 @@ class Recipe:
     template: str = ""
 
     def __post_init__(self) -> None:
+        for name, merge in self.merges.items():
+            self._check_merge(name, merge)
+        order = self.in_order  # finds circles, which nothing below could follow
         if self.path is None:
             self._check_no_path()
         else:
             self._check_path(self.path)
-        for merge in self.merges.values():
-            if not merge.sources:
-                raise RecipeError("a merge needs at least one source, found none")
-            if len(set(merge.sources)) < len(merge.sources):
-                raise RecipeError(f"a merge names each source once, found {', '.join(merge.sources)}")
+        if self.tokenizer is not None:
+            self._check_words(order)
         if self.template == self.usual_template:
             object.__setattr__(self, "template", "")  # said or not, it is the same recipe
-        for name in [self.form_from, *(name for merge in self.merges.values() for name in merge.models)]:
-            if name not in self.models:
-                raise RecipeError(unknown("model", name, self.models))
+        if self.form_from not in self.models:
+            raise RecipeError(unknown("model", self.form_from, self.models))
         for name, ref in self.models.items():
             if ref.adapts is not None and ref.adapts not in self.models:
                 raise RecipeError(f"`models.{name}.adapts`: {unknown('model', ref.adapts, self.models)}")
 
+    def _check_merge(self, name: str, merge: Merge) -> None:
+        if not merge.sources:
+            raise RecipeError("a merge needs at least one source, found none")
+        if len(set(merge.sources)) < len(merge.sources):
+            raise RecipeError(f"a merge names each source once, found {', '.join(merge.sources)}")
+        several = len(self.merges) > 1
+        if name in self.models and (several or self.path is not None):
+            raise RecipeError(f"`{name}` is both a model and a merge; give one of the two another name")
+        for each in merge.models:
+            if each not in self.models and each not in self.merges:
+                known = [*self.models, *(other for other in self.merges if other != name)]
+                raise RecipeError(unknown("model or merge" if several else "model", each, known))
+
     def _check_no_path(self) -> None:
-        if len(self.merges) != 1:
-            raise RecipeError(f"a recipe without a path needs exactly one merge, found {len(self.merges)}")
+        if len(found := unread(self._reads)) != 1:
+            names = f" ({', '.join(f'`{name}`' for name in found)})" if found else ""
+            raise RecipeError(
+                "a recipe without a path needs exactly one merge that no other reads, "
+                f"found {len(found)}{names}"
+            )
         if self.ends != NO_ENDS:
             raise RecipeError("`ends` belong to a `path`, and this recipe has none")
 
     def _check_path(self, path: tuple[Slot, ...]) -> None:
         if not path:
             raise RecipeError("a path needs at least one layer, found none")
-        for name in self.merges:
-            if name in self.models:
-                raise RecipeError(f"`{name}` is both a model and a merge, so a path cannot tell them apart")
         for name in self.parts:
             if name not in self.merges and name not in self.models:
                 raise RecipeError(unknown("model or merge", name, [*self.models, *self.merges]))
+        taken = {each for name in self.parts if name in self.merges for each in behind(name, self._reads)}
         for name in self.merges:
-            if name not in self.parts:
+            if name not in taken:
                 raise RecipeError(f"the path takes nothing from the merge `{name}`; leave the merge out")
-        if self.tokenizer is not None and not self.embed_from == self.head_from in self.merges:
-            raise RecipeError(
-                "`tokenizer` matches the tokens of merged models, so a path needs embedding and head of one "
-                f"merge, found `{self.embed_from}` and `{self.head_from}`; name it in `ends`"
-            )
         if self.template not in ("", self.usual_template):
             raise RecipeError(
                 f"a path has the form of its embedding's model, `{self.usual_template}`, "
                 f"so leave out `template: {self.template}`"
+            )
+
+    def _check_words(self, order: tuple[str, ...]) -> None:
+        """Refuse to match tokens where no single merge has models with words of their own at both ends."""
+        for name in order:
+            if inner := self._reads[name]:
+                raise RecipeError(
+                    f"`tokenizer` matches the tokens of models, and `{name}` reads the merge `{inner[0]}`; "
+                    f"leave `tokenizer` out, or export `{inner[0]}` and merge that"
+                )
+        if self.path is not None and not self.embed_from == self.head_from in self.merges:
+            raise RecipeError(
+                "`tokenizer` matches the tokens of merged models, so a path needs embedding and head of one "
+                f"merge, found `{self.embed_from}` and `{self.head_from}`; name it in `ends`"
             )
 
     def __hash__(self) -> int:
@@ -211,10 +252,23 @@ class Recipe:
 
     @property
     def merge(self) -> Merge:
-        """The only merge of a recipe without a path. Raises `RecipeError` if there is a path."""
+        """The merge that a recipe without a path makes. Raises `RecipeError` if there is a path."""
         if self.path is not None:
             raise RecipeError("this recipe has a path, so it is not one merge")
-        return next(iter(self.merges.values()))
+        return self.merges[self.embed_from]
+
+    @property
+    def in_order(self) -> tuple[str, ...]:
+        """Its merges, each after those that it reads."""
+        return ordered(self._reads)
+
+    @property
+    def _reads(self) -> Reads:
+        """For each merge the merges that it reads; a name that a model has, too, is the model's."""
+        return {
+            name: tuple(each for each in merge.models if each not in self.models)
+            for name, merge in self.merges.items()
+        }
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -225,14 +279,14 @@ class Recipe:
     def embed_from(self) -> str:
         """The model or merge that gives the embedding."""
         if self.path is None:
-            return next(iter(self.merges))
+            return unread(self._reads)[0]
         return self.path[0].model if self.ends.embed is None else self.ends.embed
 
     @property
     def head_from(self) -> str:
         """The model or merge that gives the final norm and the output head."""
         if self.path is None:
-            return next(iter(self.merges))
+            return unread(self._reads)[0]
         return self.path[-1].model if self.ends.head is None else self.ends.head
 
     @property
@@ -250,7 +304,11 @@ class Recipe:
     def usual_template(self) -> str:
         """The template of a recipe that names none."""
         part = self.embed_from
-        return self.merges[part].models[0] if part in self.merges else part
+        return self._first_of(self.merges[part].models[0]) if part in self.merges else part
+
+    def _first_of(self, name: str) -> str:
+        """Return the model that a model or merge has its form from."""
+        return name if name in self.models else self._first_of(self.merges[name].models[0])
 
     @property
     def used(self) -> tuple[str, ...]:
@@ -263,16 +321,23 @@ class Recipe:
         return tuple(dict.fromkeys((*names, *(name for name in under if name is not None))))
 
     def base_of(self, source: str) -> str | None:
-        """Return the base of the merges that a source goes into, if they have but one."""
+        """Return the base of the merges that a source goes into, if they have but one and that is a model."""
         bases = {merge.base for merge in self.merges.values() if source in merge.sources}
-        return bases.pop() if len(bases) == 1 else None
+        base = bases.pop() if len(bases) == 1 else None
+        return base if base in self.models else None
+
+    def operands(self, merge: str) -> tuple[str, ...]:
+        """Return the models and merges that a merge reads, each once, the one that gives its form first."""
+        own = self.merges[merge].models
+        asked = self.template and merge == self.embed_from  # a path has none
+        return tuple(dict.fromkeys((self.template, *own))) if asked else own
 
     def read_by(self, part: str) -> tuple[str, ...]:
-        """Return the models that a model or merge reads, each once, the one that gives it its form first."""
+        """Return the models behind a model or merge, each once, the one that gives it its form first."""
         if part not in self.merges:
             return (part,)
-        own = self.merges[part].models
-        return own if self.path is not None else tuple(dict.fromkeys((self.form_from, *own)))
+        behind = ((each,) if each in self.models else self.read_by(each) for each in self.operands(part))
+        return tuple(dict.fromkeys(name for names in behind for name in names))
 
     @property
     def key(self) -> str:
@@ -294,18 +359,29 @@ class Recipe:
     def _content(self) -> list[Any]:
         """Return what is made of the models: the merge, or the path with its merges in the order of use."""
         if self.path is None:
-            return [plain(self.merge)]
+            return [self._merged(self.embed_from)]
         merges: list[str] = []
         names: dict[str, str | int] = {part: part for part in self.parts}
         for part in self.parts:
             if part in self.merges:
-                merge = json.dumps(plain(self.merges[part]), sort_keys=True)
+                merge = json.dumps(self._merged(part), sort_keys=True)
                 if merge not in merges:
                     merges.append(merge)
                 names[part] = merges.index(merge)
         path = [[names[slot.model], *slot.content()] for slot in self.path]
         ends = [names[self.embed_from], names[self.head_from], plain(self.ends.weights)]
         return [merges, path, ends]
+
+    def _merged(self, name: str) -> Any:
+        """Return a merge's content, that of the merges it reads in the place of their names."""
+        merge = self.merges[name]
+        if not self._reads[name]:
+            return plain(merge)
+        inside = {each: self._merged(each) for each in self._reads[name]}
+        return plain(merge.by_place()) | {
+            "base": inside.get(merge.base or "", merge.base),
+            "sources": [inside.get(source, source) for source in merge.sources],
+        }
 
 
 def _settled(params: Mapping[str, Setting], tensor: str, depth: float) -> dict[str, Settled]:
