@@ -321,10 +321,10 @@ class Recipe:
         return tuple(dict.fromkeys((*names, *(name for name in under if name is not None))))
 
     def base_of(self, source: str) -> str | None:
-        """Return the base of the merges that a source goes into, if they have but one and that is a model."""
-        bases = {merge.base for merge in self.merges.values() if source in merge.sources}
-        base = bases.pop() if len(bases) == 1 else None
-        return base if base in self.models else None
+        """Return the model that is the base of the merges that a source goes into, if they have but one."""
+        over = (merge.base for merge in self.merges.values() if source in merge.sources)
+        bases = {base for base in over if base in self.models}
+        return bases.pop() if len(bases) == 1 else None
 
     def operands(self, merge: str) -> tuple[str, ...]:
         """Return the models and merges that a merge reads, each once, the one that gives its form first."""

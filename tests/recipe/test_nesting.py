@@ -81,13 +81,10 @@ def test_the_template_is_of_the_output_alone() -> None:
 
 
 def test_an_adapter_is_put_on_a_model() -> None:
-    adapted = recipe(
-        {
-            "merged": replace(MERGED, sources=("math",)),
-            "top": Merge(method="ties", base="merged", sources=("lang",)),
-        }
-    )
-    assert [adapted.base_of(name) for name in ("math", "lang")] == ["base", None]
+    assert recipe().base_of("lang") == "base", "a layer swap has none, and the merge inside has one"
+    top = replace(MERGED, base="merged", sources=("lang", "math"))
+    found = recipe({"merged": replace(MERGED, sources=("math",)), "top": top})
+    assert [found.base_of(name) for name in ("math", "lang")] == ["base", None]
 
 
 def renamed(**names: str) -> Recipe:
