@@ -34,8 +34,7 @@ def compile_plan(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -> Plan:
     _check_plain(recipe, checkpoints)
     merges: dict[str, Part] = {}
     for name in recipe.in_order:
-        alone = recipe.path is None and name == recipe.embed_from
-        merges[name] = plan_merge(recipe, name, checkpoints, merges, code if alone else None)
+        merges[name] = plan_merge(recipe, name, checkpoints, merges, code)
     if recipe.path is not None:
         return _stack(recipe, checkpoints, merges, code)
     part = merges.pop(recipe.embed_from)

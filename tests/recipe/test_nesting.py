@@ -140,6 +140,14 @@ def test_any_change_of_the_merge_outside_changes_the_key() -> None:
     assert len(set(keys)) == len(keys)
 
 
+def test_a_base_counts_by_its_content() -> None:
+    def over(density: float, name: str = "merged") -> str:
+        inner = replace(MERGED, params={"density": density})
+        return recipe({name: inner, "top": Merge(method="ties", base=name, sources=("lang",))}).key
+
+    assert over(0.5) == over(0.5, "other") != over(0.6)
+
+
 def test_two_merges_of_one_content_are_told_apart_by_their_places() -> None:
     def weighed(**weights: float) -> str:
         outer = Merge(method="linear", sources=("x", "y"), params={"weight": weights})
