@@ -17,7 +17,7 @@ from evomerge.merge.method import MergeMethod, statistic_of
 from evomerge.parameters import Choice, Gene, Parameter, declared
 from evomerge.recipe import Group, Merge, ModelRef, Recipe
 from evomerge.recipe.layered import Layered
-from evomerge.recipe.model import IN_LAYERS, Setting
+from evomerge.recipe.merge import IN_LAYERS, Setting
 from evomerge.space.schema import Anchored, GeneRange, Range, Space
 from evomerge.types import Params, Value
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, field_validator, model_validator
 
 from evomerge.recipe import MODULES
-from evomerge.recipe.model import IN_LAYERS
+from evomerge.recipe.merge import IN_LAYERS
 from evomerge.types import Value
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.\-]*$")]

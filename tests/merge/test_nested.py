@@ -23,6 +23,7 @@ from evomerge.recipe import Group, Merge, ModelRef, Recipe, Slot, layer_swap
 from tests.checkpoints.making import save_model, word_level
 from tests.merge.conftest import WriteCheckpoint
 from tests.merge.test_adapters import adapter
+from tests.merge.test_informed import fishers, informed
 from tests.merge.test_path import CONFIG, DEPTH, EMBED, HEAD, NORM, Tensors, assert_same, layer_of, tensors
 from tests.seeing import plain_model, saved, seeing_model
 
@@ -289,6 +290,18 @@ def test_an_adapter_is_exact_inside_and_beside(
     assert_equal(produced(planned(models, x=inner, m=beside), models), alone)
     still = Merge(method="task_arithmetic", base="x", sources=("one",), params={"weight": 0.0})
     assert_equal(produced(planned(models, x=inner, m=still), models), alone)
+
+
+def test_a_merge_by_statistics_may_stand_inside(
+    write_checkpoint: WriteCheckpoint, llama_tensors: Callable[..., Tensors]
+) -> None:
+    weights = {name: llama_tensors(seed) for seed, name in enumerate("ab")}
+    known = fishers(weights)
+    models = informed({name: write_checkpoint(name, each) for name, each in weights.items()}, "fisher", known)
+    inner, outer = Merge(method="fisher", sources=("a", "b")), Merge(method="linear", sources=("x", "b"))
+    step = merge_tensors("fisher", None, list(weights.values()), {}, statistics=known)
+    expected = merge_tensors("linear", None, [step, weights["b"]], {})
+    assert_equal(produced(planned(models, x=inner, m=outer), models), expected)
 
 
 @pytest.mark.parametrize("method", ["fisher", "regmean"])
