@@ -26,7 +26,7 @@ def check_sources(merge: Merge) -> None:
         raise RecipeError(f"`{merge.method}` needs a base model; add `base: NAME`")
 
 
-def check_measured(merge: Merge, used: Mapping[str, Checkpoint], merges: Container[str] = ()) -> None:
+def check_measured(merge: Merge, used: Mapping[str, Checkpoint], merges: Container[str]) -> None:
     """Raise `RecipeError` if a source, which may be one of `merges`, lacks what the method merges by."""
     kind = statistic_of(plugins.load("methods", merge.method))
     for source in merge.sources if kind else ():

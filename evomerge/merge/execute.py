@@ -58,7 +58,7 @@ class Execution:
             return self._computed(operation.part, operation.merge) * operation.factor
         if isinstance(operation, Copy):
             return self._matched(operation.operand)
-        base, operands = self._operands(output, operation)
+        base, operands = self._operands(operation)
         site = self._site(output, operation, survey=self._surveys.get(merge))
         return operation.method.merge(base, operands, site)
 
@@ -77,15 +77,16 @@ class Execution:
         whole[: rows.count][shared] = merged[shared]
         return whole
 
-    def _operands(self, output: Output, operation: Apply) -> tuple[Tensor | None, Tensor]:
+    def _operands(self, operation: Apply) -> tuple[Tensor | None, Tensor]:
         """Return the base `(*s)` and the operands `(n, *s)` that the method works on, in float32."""
         base = self._read(operation.base, operation) if operation.base is not None else None
-        shape = (
-            output.spec.shape if operation.rows is None else (operation.rows.count, *output.spec.shape[1:])
-        )
-        operands = torch.empty((len(operation.operands), *shape), dtype=torch.float32, device=self._device)
-        for operand, into in zip(operation.operands, operands, strict=True):
-            self._read_into(into, operation, operand, base)  # one at a time, without a copy beside it
+        like = self._read(operation.operands[0], operation) if base is None else base
+        operands = like.new_empty((len(operation.operands), *like.shape))
+        for i, (operand, into) in enumerate(zip(operation.operands, operands, strict=True)):
+            if i == 0 and base is None:
+                into.copy_(like)  # not read again: it may have to be made
+            else:
+                self._read_into(into, operation, operand, base)  # one at a time, without a copy beside it
         return base, operands
 
     def _read_into(self, into: Tensor, operation: Apply, operand: Operand, base: Tensor | None) -> None:
@@ -185,5 +186,5 @@ class Execution:
         return View(
             site=self._site(output, operation),
             shape=output.spec.shape,
-            load=lambda: self._operands(output, operation)[1],
+            load=lambda: self._operands(operation)[1],
         )

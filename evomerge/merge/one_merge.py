@@ -57,7 +57,7 @@ class Part:
     @cached_property
     def as_model(self) -> Checkpoint:
         """What other merges see of it: a model whose tensors no file holds."""
-        specs = {output.name: output.spec for output in self.outputs}
+        specs = {name: output.spec for name, output in self.made.items()}
         return Checkpoint(path=self.home, config=self.config, specs=specs, files={})
 
 
@@ -73,10 +73,9 @@ def plan_merge(
     `merges` are those that it may read.
     """
     merge = recipe.merges[name]
-    inner = {each: merges[each] for each in recipe.operands(name) if each not in recipe.models}
-    used = {
-        each: inner[each].as_model if each in inner else checkpoints[each] for each in recipe.operands(name)
-    }
+    operands = recipe.operands(name)
+    inner = {each: merges[each] for each in operands if each not in recipe.models}
+    used = {each: inner[each].as_model if each in inner else checkpoints[each] for each in operands}
     structures = {name: read_structure(model) for name, model in used.items()}
     template = _form(structures)
     if recipe.template not in ("", template) and name == recipe.embed_from:

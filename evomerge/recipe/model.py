@@ -142,7 +142,7 @@ class Recipe:
             )
 
     def _check_words(self, order: tuple[str, ...]) -> None:
-        """Refuse to match tokens where no single merge has models with words of their own at both ends."""
+        """Refuse to match the tokens of merges, or of ends that are not those of one merge."""
         for name in order:
             if inner := self._reads[name]:
                 raise RecipeError(
@@ -194,7 +194,7 @@ class Recipe:
     def head_from(self) -> str:
         """The model or merge that gives the final norm and the output head."""
         if self.path is None:
-            return unread(self._reads)[0]
+            return self.embed_from
         return self.path[-1].model if self.ends.head is None else self.ends.head
 
     @property
@@ -285,9 +285,9 @@ class Recipe:
         merge = self.merges[name]
         if not self._reads[name]:
             return plain(merge)
-        inside = {each: self._merged(each) for each in self._reads[name]}
+        inside: dict[str | None, Any] = {each: self._merged(each) for each in self._reads[name]}
         return plain(merge.by_place()) | {
-            "base": inside.get(merge.base or "", merge.base),
+            "base": inside.get(merge.base, merge.base),
             "sources": [inside.get(source, source) for source in merge.sources],
         }
 
