@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 from evomerge import plugins
 from evomerge.checkpoints.folder import Checkpoint
@@ -26,17 +26,17 @@ def check_sources(merge: Merge) -> None:
         raise RecipeError(f"`{merge.method}` needs a base model; add `base: NAME`")
 
 
-def check_measured(merge: Merge, used: Mapping[str, Checkpoint]) -> None:
-    """Raise `RecipeError` if a source lacks the statistic that the method merges by."""
+def check_measured(merge: Merge, used: Mapping[str, Checkpoint], merges: Container[str]) -> None:
+    """Raise `RecipeError` if a source, which may be one of `merges`, lacks what the method merges by."""
     kind = statistic_of(plugins.load("methods", merge.method))
     for source in merge.sources if kind else ():
         if kind in used[source].statistics:
             continue
-        advice = (
-            f"make its file with `evomerge measure {kind}` and name it as `{kind}: FILE` where it stands"
-            if used[source].adaptation is None
-            else "nothing is measured on a LoRA adapter, so export it over its base and take that instead"
-        )
+        advice = f"make its file with `evomerge measure {kind}` and name it as `{kind}: FILE` where it stands"
+        if source in merges:
+            advice = "nothing is measured on a merge, so export it, measure it and take that instead"
+        elif used[source].adaptation is not None:
+            advice = "nothing is measured on a LoRA adapter, so export it over its base and take that instead"
         raise RecipeError(
             f"`{merge.method}` merges by the {kind} of each source, and `{source}` has none; {advice}"
         )

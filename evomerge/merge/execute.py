@@ -35,9 +35,10 @@ class Execution:
         self._library = library
         self._device = device
         self._keep_masks = keep_masks or {}
-        self._surveys: dict[str | None, Any] = {None: self._look_ahead(plan.surveyed)}
-        for name, part in plan.parts.items():
-            self._surveys[name] = self._look_ahead(surveyed(part))
+        self._surveys: dict[str | None, Any] = {}
+        for name, part in plan.parts.items():  # each after those it reads, so that what they saw is known
+            self._surveys[name] = self._look_ahead(surveyed(part.values()))
+        self._surveys[None] = self._look_ahead(plan.surveyed)
 
     def produce(self, output: Output) -> Tensor:
         """Return the output tensor in its dtype. Raises `MergeError` if a value is not finite."""
@@ -51,7 +52,7 @@ class Execution:
         return result
 
     def _computed(self, output: Output, merge: str | None) -> Tensor:
-        """Return a tensor of the output (None) or of a merge of its path, in float32; do not write to it."""
+        """Return a tensor of the output (None) or of a merge in it, in float32; do not write to it."""
         operation = output.operation
         if isinstance(operation, Routed):
             scaled = self._computed(operation.part, operation.merge) * operation.factor
@@ -82,8 +83,11 @@ class Execution:
         base = self._read(operation.base, operation) if operation.base is not None else None
         like = self._read(operation.operands[0], operation) if base is None else base
         operands = like.new_empty((len(operation.operands), *like.shape))
-        for operand, into in zip(operation.operands, operands, strict=True):
-            self._read_into(into, operation, operand, base)  # one at a time, without a copy beside it
+        for i, (operand, into) in enumerate(zip(operation.operands, operands, strict=True)):
+            if i == 0 and base is None:
+                into.copy_(like)  # not read again: it may have to be made
+            else:
+                self._read_into(into, operation, operand, base)  # one at a time, without a copy beside it
         return base, operands
 
     def _read_into(self, into: Tensor, operation: Apply, operand: Operand, base: Tensor | None) -> None:
@@ -101,6 +105,8 @@ class Execution:
         # a tied base's head is its embedding, and an adapter may untie it
         if home is None or operand.tensor != home.tensor or operand.rows or operation.rows:
             return None
+        if operand.model in self.plan.parts or home.model in self.plan.parts:
+            return None
         return self._library.adapter_delta(operand.model, home.model, operand.tensor, self._device)
 
     def _read(self, operand: Operand, operation: Apply) -> Tensor:
@@ -111,13 +117,27 @@ class Execution:
     def _matched(self, operand: Operand) -> Tensor:
         """Return the operand in float32, its rows matched with the merged model's tokens."""
         if operand.rows is None:
-            return self._library.float32(operand.model, operand.tensor, self._device)
+            return self._float32(operand)
 
         def read(k: int, index: Tensor) -> Tensor:
             donor = operand.donors[k]
+            if donor.model in self.plan.parts:
+                made = self._float32(donor)
+                return made.index_select(0, index.to(made.device))
             return self._library.rows(donor.model, donor.tensor, index, self._device)
 
         return gather(operand.rows, read)
+
+    def _float32(self, operand: Operand) -> Tensor:
+        """Return the tensor as its model has it, in float32; that of a merge is made anew each time."""
+        if operand.model not in self.plan.parts:
+            return self._library.float32(operand.model, operand.tensor, self._device)
+        made = self._computed(self.plan.parts[operand.model][operand.tensor], operand.model)
+        if not bool(made.isfinite().all()):
+            raise MergeError(
+                f"`{operand.tensor}` of the merge `{operand.model}` has values that are not finite"
+            )
+        return made
 
     def _statistic(self, measured: Operand | None, of: Operand, operation: Apply) -> Tensor | None:
         """Return what was measured on `of`; where that is a number per entry, of the shared rows only."""
@@ -131,7 +151,7 @@ class Execution:
     def _site(self, output: Output, operation: Apply, *, survey: Any = None) -> Site:
         return Site(
             tensor=output.name,
-            sources=tuple(operand.model for operand in operation.operands),
+            sources=self._names(operation),
             seed=self.plan.seed,
             embedding=is_embedding(output.name),
             survey=survey,
@@ -142,6 +162,11 @@ class Execution:
             inputs_first=operation.inputs_first,
             keep_masks=self._keep_masks.get(output.name),
         )
+
+    def _names(self, operation: Apply) -> tuple[str, ...]:
+        """Return what random draws go by: a model's name; of a merge, whose name may be any, its place."""
+        names = (operand.model for operand in operation.operands)
+        return tuple(f"#{i}" if name in self.plan.parts else name for i, name in enumerate(names))
 
     def _look_ahead(self, outputs: tuple[Output, ...]) -> Any:
         """Return the survey of these outputs, or None if there are none."""

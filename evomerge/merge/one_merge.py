@@ -27,7 +27,7 @@ from evomerge.merge.checks import (
     check_surveys,
 )
 from evomerge.merge.method import MergeMethod, statistic_of
-from evomerge.merge.plan import Apply, Copy, Operand, Operation, Output, SharedRows
+from evomerge.merge.plan import Apply, Copy, Operand, Operation, Output, SharedRows, routed
 from evomerge.parameters import bind, declared
 from evomerge.recipe import Merge, Recipe
 from evomerge.types import Statistic, Value
@@ -39,7 +39,7 @@ _log = logging.getLogger(__name__)
 class Part:
     """A merge, or a model of a path as if it were one, in the form of the model `template`.
 
-    `vocabulary` is None if it is that of `home`.
+    `vocabulary` is None if it is that of `home`, the folder of the template.
     """
 
     template: str
@@ -49,26 +49,49 @@ class Part:
     tied: bool
     vocabulary: Vocabulary | None = None
 
+    @cached_property
+    def made(self) -> Mapping[str, Output]:
+        """Its tensors by name."""
+        return {output.name: output for output in self.outputs}
 
-def plan_merge(recipe: Recipe, name: str, checkpoints: Mapping[str, Checkpoint], code: str | None) -> Part:
-    """Return a merge of the recipe as a whole, its floats in the dtype `code` (None: as the template's)."""
+    @cached_property
+    def as_model(self) -> Checkpoint:
+        """What other merges see of it: a model whose tensors no file holds."""
+        specs = {name: output.spec for name, output in self.made.items()}
+        return Checkpoint(path=self.home, config=self.config, specs=specs, files={})
+
+
+def plan_merge(
+    recipe: Recipe,
+    name: str,
+    checkpoints: Mapping[str, Checkpoint],
+    merges: Mapping[str, Part],
+    code: str | None,
+) -> Part:
+    """Return a merge of the recipe as a whole, its floats in the dtype `code` (None: as the template's).
+
+    `merges` are those that it may read.
+    """
     merge = recipe.merges[name]
-    used = {model: checkpoints[model] for model in recipe.read_by(name)}
+    operands = recipe.operands(name)
+    inner = {each: merges[each] for each in operands if each not in recipe.models}
+    used = {each: inner[each].as_model if each in inner else checkpoints[each] for each in operands}
     structures = {name: read_structure(model) for name, model in used.items()}
     template = _form(structures)
-    if recipe.template not in ("", template) and recipe.path is None:
+    if recipe.template not in ("", template) and name == recipe.embed_from:
         raise RecipeError(
             f"`template: {recipe.template}` is a plain language model and `{template}` also sees, so the "
             "merge has the form of that one; name it instead, or leave `template` out"
         )
     check_sources(merge)
     check_groups(merge, structures[template].layers)
-    check_measured(merge, used)
+    check_measured(merge, used, inner)
     words = recipe.tokenizer
     if words is not None and name != recipe.embed_from:
         words = BASE  # its layers are wanted, not its words
     planner = _Planner(
         merge=merge,
+        inner=inner,
         used=used,
         structures=structures,
         template=template,
@@ -82,7 +105,7 @@ def plan_merge(recipe: Recipe, name: str, checkpoints: Mapping[str, Checkpoint],
     check_surveys(merge, outputs)
     config, home = used[template].config, used[template].home
     return Part(
-        template=template,
+        template=inner[template].template if template in inner else template,
         outputs=outputs,
         config=config,
         home=home,
@@ -125,6 +148,7 @@ def _vocabulary(
 @dataclass(frozen=True, kw_only=True)
 class _Planner:
     merge: Merge
+    inner: Mapping[str, Part]
     used: Mapping[str, Checkpoint]
     structures: Mapping[str, Architecture]
     template: str
@@ -184,11 +208,17 @@ class _Planner:
             raise CheckpointError(f"`{self.template}` has no `{name}`")
         spec = self.used[self.template].specs[home.tensor]
         if not spec.is_float:
-            return Output(name=name, spec=spec, operation=Copy(operand=home))
+            return Output(name=name, spec=spec, operation=self._copy(home))
         shape = (home.rows.length, *spec.shape[1:]) if home.rows else spec.shape
         target = TensorSpec(dtype=code or spec.dtype, shape=shape)
-        operation = Copy(operand=home) if plain is None else self._operation(name, plain, found)
+        operation = self._copy(home) if plain is None else self._operation(name, plain, found)
         return Output(name=name, spec=target, operation=operation)
+
+    def _copy(self, home: Operand) -> Operation:
+        """Return the operation that takes `home` as it is."""
+        if home.model in self.inner and home.rows is None:
+            return routed(home.model, self.inner[home.model].made[home.tensor])
+        return Copy(operand=home)
 
     def _operation(self, name: str, plain: str, models: Mapping[str, Operand | None]) -> Operation:
         over = self.merge.base if self.kind.base != "unused" else None
@@ -199,7 +229,7 @@ class _Planner:
         operands = tuple(operand for operand in found if operand is not None)
         if len(operands) < len(found) or (over is not None and base is None):
             _log.warning("`%s` is not in every source: copied from `%s`", name, self.template)
-            return Copy(operand=home)
+            return self._copy(home)
         statistics, inputs_first = self._statistics(plain, operands)
         return Apply(
             method=self._method(name),

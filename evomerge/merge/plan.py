@@ -6,7 +6,7 @@ both call `execute.produce`, so what was scored is what is exported. `planning.p
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -18,7 +18,10 @@ from evomerge.merge.method import MergeMethod, survey_key_of
 
 @dataclass(frozen=True, kw_only=True)
 class Operand:
-    """A tensor of a source model; with `rows`, gathered from `donors`, which are those of its picks."""
+    """A tensor of a source model, or of a merge as if it were one (a part of the plan).
+
+    With `rows` it is gathered from `donors`, which are those of its picks.
+    """
 
     model: str
     tensor: str
@@ -90,8 +93,8 @@ class Output:
 class Plan:
     """Every tensor of the merged model, in writing order, its config and its tokenizer.
 
-    `special` are the ids of special tokens where they are not the template's; `parts` the merges that a path
-    takes tensors from and that must be looked at as a whole first.
+    `special` are the ids of special tokens where they are not the template's; `parts` the merges that the
+    output is made of, each after those that it reads itself, their tensors by name.
     """
 
     outputs: tuple[Output, ...]
@@ -100,16 +103,16 @@ class Plan:
     seed: int
     tokenizer: TokenizerFiles | None = None
     special: Mapping[str, Any] | None = None
-    parts: Mapping[str, tuple[Output, ...]] = field(default_factory=dict)
+    parts: Mapping[str, Mapping[str, Output]] = field(default_factory=dict)
 
     @property
     def models(self) -> tuple[str, ...]:
         """The models the plan reads, each once."""
         read = {self.template: None}
-        for output in (*self.outputs, *(each for part in self.parts.values() for each in part)):
+        for output in (*self.outputs, *(each for part in self.parts.values() for each in part.values())):
             for operand in operands_of(output.operation):
                 read |= dict.fromkeys([operand.model, *(donor.model for donor in operand.donors)])
-        return tuple(read)
+        return tuple(name for name in read if name not in self.parts)
 
     @property
     def nbytes(self) -> int:
@@ -122,9 +125,16 @@ class Plan:
         return surveyed(self.outputs)
 
 
-def surveyed(outputs: tuple[Output, ...]) -> tuple[Output, ...]:
+def surveyed(outputs: Iterable[Output]) -> tuple[Output, ...]:
     """Return those of the outputs that must all be looked at before any can be made."""
     return tuple(output for output in outputs if survey_key(output.operation) is not None)
+
+
+def routed(merge: str, part: Output, factor: float = 1.0, offset: float = 0.0) -> Operation:
+    """Return the operation that takes the tensor `part` of a merge or model; a copy stays one."""
+    if (factor, offset) == (1, 0) and isinstance(part.operation, Copy):
+        return part.operation
+    return Routed(merge=merge, part=part, factor=factor, offset=offset)
 
 
 def operands_of(operation: Operation) -> tuple[Operand, ...]:

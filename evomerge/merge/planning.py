@@ -18,7 +18,7 @@ from evomerge.errors import RecipeError, unknown
 from evomerge.merge.depth import check_layers, config_along
 from evomerge.merge.one_merge import Part, plan_merge
 from evomerge.merge.path import Member, Route, is_tied, route
-from evomerge.merge.plan import Copy, Operand, Output, Plan, Routed, surveyed
+from evomerge.merge.plan import Copy, Operand, Output, Plan, routed
 from evomerge.recipe import Recipe
 
 _SIZES = ("vocab_size", "vocab_size_per_layer_input")
@@ -30,16 +30,27 @@ def compile_plan(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -> Plan:
 
     Raises `RecipeError` for a recipe the method cannot carry out.
     """
+    code = _code(recipe.dtype)
+    _check_plain(recipe, checkpoints)
+    merges: dict[str, Part] = {}
+    for name in recipe.in_order:
+        merges[name] = plan_merge(recipe, name, checkpoints, merges, code)
     if recipe.path is not None:
-        return _stack(recipe, checkpoints)
-    part = plan_merge(recipe, recipe.embed_from, checkpoints, _code(recipe.dtype))
-    return _plan(recipe, part, outputs=part.outputs, config=part.config, tied=part.tied)
+        return _stack(recipe, checkpoints, merges, code)
+    part = merges.pop(recipe.embed_from)
+    return _plan(recipe, part, merges, outputs=part.outputs, config=part.config, tied=part.tied)
 
 
 def _plan(
-    recipe: Recipe, part: Part, *, outputs: tuple[Output, ...], config: Mapping[str, Any], tied: bool
+    recipe: Recipe,
+    part: Part,
+    merges: Mapping[str, Part],
+    *,
+    outputs: tuple[Output, ...],
+    config: Mapping[str, Any],
+    tied: bool,
 ) -> Plan:
-    """Return the plan of `outputs` in the words of `part`."""
+    """Return the plan of `outputs`, made of `merges`, in the words of `part`."""
     vocabulary = part.vocabulary
     return Plan(
         outputs=outputs,
@@ -48,7 +59,18 @@ def _plan(
         seed=recipe.seed,
         tokenizer=vocabulary.tokenizer if vocabulary else TokenizerFiles(folder=part.home),
         special=vocabulary.special if vocabulary else None,
+        parts={name: merge.made for name, merge in merges.items()},
     )
+
+
+def _check_plain(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -> None:
+    """Refuse models that see in a path and among merges of merges."""
+    for name in recipe.used if recipe.path is not None or len(recipe.merges) > 1 else ():
+        if is_multimodal(checkpoints[name].config):
+            what = (
+                "a path takes its layers from" if recipe.path is not None else "merges of merges are made of"
+            )
+            raise RecipeError(f"{what} plain language models, and `{name}` also sees")
 
 
 def _alone(name: str, model: Checkpoint) -> Part:
@@ -62,38 +84,33 @@ def _alone(name: str, model: Checkpoint) -> Part:
     return Part(template=name, outputs=outputs, config=model.config, home=model.home, tied=structure.tied)
 
 
-def _stack(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -> Plan:
+def _stack(
+    recipe: Recipe, checkpoints: Mapping[str, Checkpoint], merges: Mapping[str, Part], code: str | None
+) -> Plan:
     """Return the plan of a path: each tensor is one of a model or merge, under the name of its slot."""
-    path, code = recipe.path or (), _code(recipe.dtype)
-    for name in recipe.used:
-        if is_multimodal(checkpoints[name].config):
-            raise RecipeError(f"a path takes its layers from plain language models, and `{name}` also sees")
+    path = recipe.path or ()
     parts = {
-        name: plan_merge(recipe, name, checkpoints, None)
-        if name in recipe.merges
-        else _alone(name, checkpoints[name])
-        for name in recipe.parts
+        name: merges[name] if name in merges else _alone(name, checkpoints[name]) for name in recipe.parts
     }
     members = {
         name: Member(name=name, config=part.config, specs={each.name: each.spec for each in part.outputs})
         for name, part in parts.items()
     }
     check_layers(recipe.embed_from, path, members)
-    made = {name: {output.name: output for output in part.outputs} for name, part in parts.items()}
-    outputs = tuple(_routed(each, made[each.part][each.tensor], code) for each in route(recipe, members))
-    config = config_along(recipe.embed_from, path, members)
-    plan = _plan(
-        recipe, parts[recipe.embed_from], outputs=outputs, config=config, tied=is_tied(recipe, members)
+    routes = route(recipe, members)
+    return _plan(
+        recipe,
+        parts[recipe.embed_from],
+        merges,
+        outputs=tuple(_routed(each, parts[each.part].made[each.tensor], code) for each in routes),
+        config=config_along(recipe.embed_from, path, members),
+        tied=is_tied(recipe, members),
     )
-    looked_at = {name: part.outputs for name, part in parts.items() if surveyed(part.outputs)}
-    return replace(plan, parts=looked_at)
 
 
 def _routed(route: Route, part: Output, code: str | None) -> Output:
     spec = replace(route.spec, dtype=code) if code and route.spec.is_float else route.spec
-    if (route.factor, route.offset) == (1, 0) and isinstance(part.operation, Copy):
-        return Output(name=route.name, spec=spec, operation=part.operation)
-    operation = Routed(merge=route.part, part=part, factor=route.factor, offset=route.offset)
+    operation = routed(route.part, part, route.factor, route.offset)
     return Output(name=route.name, spec=spec, operation=operation)
 
 

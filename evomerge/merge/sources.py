@@ -58,7 +58,9 @@ def open_sources(recipe: Recipe, paths: Paths, *, allow_pickle: bool = False) ->
     by_token = recipe.tokenizer is not None
     if recipe.path is not None:
         check_stackable(opened, by_token=by_token)
-    for part in recipe.merges:
+    for part in recipe.parts:
+        if part not in recipe.merges:
+            continue
         read = recipe.with_adapted(recipe.read_by(part))
         check_compatible({name: opened[name] for name in read}, by_token=by_token)
     for name, files in _all_statistics(recipe, paths).items():
@@ -101,6 +103,8 @@ def _all_statistics(recipe: Recipe, paths: Paths) -> dict[str, dict[str, Path]]:
     for merge in recipe.merges.values():
         statistic = statistic_of(plugins.load("methods", merge.method))
         for name in merge.sources if statistic else ():
+            if name not in recipe.models:
+                continue  # a merge, on which nothing is measured: planning says so
             files = _statistics(name, recipe.models[name].informed_by(statistic), paths)
             found[name] = found.get(name, {}) | files
     return found

@@ -2,7 +2,8 @@
 
 from evomerge.recipe.layer_swap import layer_swap
 from evomerge.recipe.layered import Filtered, interpolated
-from evomerge.recipe.model import MODULES, Group, Merge, ModelRef, Recipe
+from evomerge.recipe.merge import MODULES, Group, Merge
+from evomerge.recipe.model import ModelRef, Recipe
 from evomerge.recipe.path import Ends, Slot
 from evomerge.recipe.stacks import cluster_centres, passthrough, shared_layers, without_layers
 from evomerge.recipe.text import from_yaml, to_yaml

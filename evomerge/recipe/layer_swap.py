@@ -11,7 +11,7 @@ from itertools import groupby
 from typing import Literal, TypeAlias
 
 from evomerge.errors import RecipeError
-from evomerge.recipe.model import IN_LAYERS, Group, Merge
+from evomerge.recipe.merge import IN_LAYERS, Group, Merge
 
 EndsFrom: TypeAlias = Literal["language", "task", "average"]
 

@@ -6,23 +6,14 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from typing import Any
 
 from evomerge.errors import RecipeError, unknown
-from evomerge.recipe.layered import Filtered, Layered, relative_depth, value_at
+from evomerge.recipe.layered import Filtered
+from evomerge.recipe.merge import Group, Merge
+from evomerge.recipe.nesting import Reads, behind, ordered, unread
 from evomerge.recipe.path import NO_ENDS, Ends, Slot
-from evomerge.types import Statistic, Value
-
-MODULES = ("attn", "mlp", "rest", "embed", "head")
-"""Module groups. `attn`, `mlp` and `rest` (norms and the like) lie inside layers; `embed` is all that
-comes before the first layer, `head` all that comes after the last: final norm and output head."""
-
-IN_LAYERS = MODULES[:3]
-
-Setting: TypeAlias = Layered | Mapping[str, Layered]
-"""A parameter's value: one for all sources, or one per source by the source's name."""
-Settled: TypeAlias = Value | Mapping[str, Value | None] | None
-"""A parameter's value at one tensor; None where only filters stand and none of them matches."""
+from evomerge.types import Statistic
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,84 +59,19 @@ class ModelRef:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Group:
-    """The parameters of the tensors in some layers (both ends included; None: all) and modules."""
-
-    modules: tuple[str, ...]
-    params: Mapping[str, Setting]
-    layers: tuple[int, int] | None = None
-
-    def __post_init__(self) -> None:
-        for module in self.modules:
-            if module not in MODULES:
-                raise RecipeError(unknown("module group", module, MODULES))
-        if self.layers is not None and not 0 <= self.layers[0] <= self.layers[1]:
-            raise RecipeError(f"layers are [first, last] counted from 0, found {list(self.layers)}")
-
-    def covers(self, layer: int | None, module: str) -> bool:
-        """Return whether a tensor of `module` in `layer` (None: outside the layers) belongs here."""
-        if module not in self.modules:
-            return False
-        return layer is None or self.layers is None or self.layers[0] <= layer <= self.layers[1]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Merge:
-    """A virtual model: `method` applied to `sources` over `base`, with parameters by group.
-
-    A tensor takes the parameters of the first group that covers it, over those of `params`, over
-    the method's defaults.
-    """
-
-    method: str
-    sources: tuple[str, ...]
-    base: str | None = None
-    params: Mapping[str, Setting] = field(default_factory=dict)
-    groups: tuple[Group, ...] = ()
-    compat: str = "evomerge"
-
-    @property
-    def models(self) -> tuple[str, ...]:
-        """The models it reads, each once: its base, if it has one, and its sources."""
-        return tuple(dict.fromkeys((*((self.base,) if self.base else ()), *self.sources)))
-
-    @property
-    def filters(self) -> tuple[Filtered, ...]:
-        """The filters in its parameters, those of its groups included."""
-        tables = [self.params, *(group.params for group in self.groups)]
-        settings = [value for params in tables for value in params.values()]
-        layered = [
-            value for each in settings for value in (each.values() if isinstance(each, Mapping) else [each])
-        ]
-        entries = (entry for value in layered if isinstance(value, tuple) for entry in value)
-        return tuple(entry for entry in entries if isinstance(entry, Filtered))
-
-    def settings(self, tensor: str, layer: int | None, module: str, layers: int) -> dict[str, Settled]:
-        """Return the parameters in force at `tensor` of `module` in `layer` of a model of so many `layers`.
-
-        Anchors stretch over the whole model, or over the layers of the group in which they stand.
-        """
-        depth = relative_depth(layer, 0, layers - 1)
-        settled = _settled(self.params, tensor, depth)
-        for group in self.groups:
-            if group.covers(layer, module):
-                first, last = group.layers or (0, layers - 1)
-                return settled | _settled(group.params, tensor, relative_depth(layer, first, last))
-        return settled
-
-
-@dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What to build: the only merge, or the layers of `path` (bottom to top) between its `ends`.
+    """What to build: the merge that no other merge reads, or the layers of `path` between its `ends`.
+
+    A merge that others read is one more model to them, computed in float32 and not rounded in between.
 
     `dtype` is that of the merged tensors (None: as the template's). `tokenizer` is `base` (the template's),
     `union` or a model's name, and matches the models' tokens by their strings; None: the models share one.
     Models whose output head is their embedding (tied) merge to one like them, unless `untie` gives it a head
     of its own with the parameters of `head`.
 
-    `template` is the model that gives the only merge its tensor names, config and tokenizer (empty: the
-    base, or the first source; naming just that leaves it empty, too). Where one of the
-    models also sees, it is that one.
+    `template` is the model that gives the output of a recipe without a path its tensor names, config and
+    tokenizer (empty: the base, or the first source, or where that is a merge the template of it; naming just
+    that leaves it empty, too). Where one of the models also sees, it is that one.
     """
 
     models: Mapping[str, ModelRef]
@@ -159,51 +85,74 @@ class Recipe:
     template: str = ""
 
     def __post_init__(self) -> None:
+        for name, merge in self.merges.items():
+            self._check_merge(name, merge)
+        order = self.in_order  # finds circles, which nothing below could follow
         if self.path is None:
             self._check_no_path()
         else:
             self._check_path(self.path)
-        for merge in self.merges.values():
-            if not merge.sources:
-                raise RecipeError("a merge needs at least one source, found none")
-            if len(set(merge.sources)) < len(merge.sources):
-                raise RecipeError(f"a merge names each source once, found {', '.join(merge.sources)}")
+        if self.tokenizer is not None:
+            self._check_words(order)
         if self.template == self.usual_template:
             object.__setattr__(self, "template", "")  # said or not, it is the same recipe
-        for name in [self.form_from, *(name for merge in self.merges.values() for name in merge.models)]:
-            if name not in self.models:
-                raise RecipeError(unknown("model", name, self.models))
+        if self.form_from not in self.models:
+            raise RecipeError(unknown("model", self.form_from, self.models))
         for name, ref in self.models.items():
             if ref.adapts is not None and ref.adapts not in self.models:
                 raise RecipeError(f"`models.{name}.adapts`: {unknown('model', ref.adapts, self.models)}")
 
+    def _check_merge(self, name: str, merge: Merge) -> None:
+        if not merge.sources:
+            raise RecipeError("a merge needs at least one source, found none")
+        if len(set(merge.sources)) < len(merge.sources):
+            raise RecipeError(f"a merge names each source once, found {', '.join(merge.sources)}")
+        several = len(self.merges) > 1
+        if name in self.models and (several or self.path is not None):
+            raise RecipeError(f"`{name}` is both a model and a merge; give one of the two another name")
+        for each in merge.models:
+            if each not in self.models and each not in self.merges:
+                known = [*self.models, *(other for other in self.merges if other != name)]
+                raise RecipeError(unknown("model or merge" if several else "model", each, known))
+
     def _check_no_path(self) -> None:
-        if len(self.merges) != 1:
-            raise RecipeError(f"a recipe without a path needs exactly one merge, found {len(self.merges)}")
+        if len(found := unread(self._reads)) != 1:
+            names = f" ({', '.join(f'`{name}`' for name in found)})" if found else ""
+            raise RecipeError(
+                "a recipe without a path needs exactly one merge that no other reads, "
+                f"found {len(found)}{names}"
+            )
         if self.ends != NO_ENDS:
             raise RecipeError("`ends` belong to a `path`, and this recipe has none")
 
     def _check_path(self, path: tuple[Slot, ...]) -> None:
         if not path:
             raise RecipeError("a path needs at least one layer, found none")
-        for name in self.merges:
-            if name in self.models:
-                raise RecipeError(f"`{name}` is both a model and a merge, so a path cannot tell them apart")
         for name in self.parts:
             if name not in self.merges and name not in self.models:
                 raise RecipeError(unknown("model or merge", name, [*self.models, *self.merges]))
+        taken = {each for name in self.parts if name in self.merges for each in behind(name, self._reads)}
         for name in self.merges:
-            if name not in self.parts:
+            if name not in taken:
                 raise RecipeError(f"the path takes nothing from the merge `{name}`; leave the merge out")
-        if self.tokenizer is not None and not self.embed_from == self.head_from in self.merges:
-            raise RecipeError(
-                "`tokenizer` matches the tokens of merged models, so a path needs embedding and head of one "
-                f"merge, found `{self.embed_from}` and `{self.head_from}`; name it in `ends`"
-            )
         if self.template not in ("", self.usual_template):
             raise RecipeError(
                 f"a path has the form of its embedding's model, `{self.usual_template}`, "
                 f"so leave out `template: {self.template}`"
+            )
+
+    def _check_words(self, order: tuple[str, ...]) -> None:
+        """Refuse to match the tokens of merges, or of ends that are not those of one merge."""
+        for name in order:
+            if inner := self._reads[name]:
+                raise RecipeError(
+                    f"`tokenizer` matches the tokens of models, and `{name}` reads the merge `{inner[0]}`; "
+                    f"leave `tokenizer` out, or export `{inner[0]}` and merge that"
+                )
+        if self.path is not None and not self.embed_from == self.head_from in self.merges:
+            raise RecipeError(
+                "`tokenizer` matches the tokens of merged models, so a path needs embedding and head of one "
+                f"merge, found `{self.embed_from}` and `{self.head_from}`; name it in `ends`"
             )
 
     def __hash__(self) -> int:
@@ -211,10 +160,23 @@ class Recipe:
 
     @property
     def merge(self) -> Merge:
-        """The only merge of a recipe without a path. Raises `RecipeError` if there is a path."""
+        """The merge that a recipe without a path makes. Raises `RecipeError` if there is a path."""
         if self.path is not None:
             raise RecipeError("this recipe has a path, so it is not one merge")
-        return next(iter(self.merges.values()))
+        return self.merges[self.embed_from]
+
+    @property
+    def in_order(self) -> tuple[str, ...]:
+        """Its merges, each after those that it reads."""
+        return ordered(self._reads)
+
+    @property
+    def _reads(self) -> Reads:
+        """For each merge the merges that it reads; a name that a model has, too, is the model's."""
+        return {
+            name: tuple(each for each in merge.models if each not in self.models)
+            for name, merge in self.merges.items()
+        }
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -225,14 +187,14 @@ class Recipe:
     def embed_from(self) -> str:
         """The model or merge that gives the embedding."""
         if self.path is None:
-            return next(iter(self.merges))
+            return unread(self._reads)[0]
         return self.path[0].model if self.ends.embed is None else self.ends.embed
 
     @property
     def head_from(self) -> str:
         """The model or merge that gives the final norm and the output head."""
         if self.path is None:
-            return next(iter(self.merges))
+            return self.embed_from
         return self.path[-1].model if self.ends.head is None else self.ends.head
 
     @property
@@ -250,7 +212,11 @@ class Recipe:
     def usual_template(self) -> str:
         """The template of a recipe that names none."""
         part = self.embed_from
-        return self.merges[part].models[0] if part in self.merges else part
+        return self._first_of(self.merges[part].models[0]) if part in self.merges else part
+
+    def _first_of(self, name: str) -> str:
+        """Return the model that a model or merge has its form from."""
+        return name if name in self.models else self._first_of(self.merges[name].models[0])
 
     @property
     def used(self) -> tuple[str, ...]:
@@ -263,16 +229,23 @@ class Recipe:
         return tuple(dict.fromkeys((*names, *(name for name in under if name is not None))))
 
     def base_of(self, source: str) -> str | None:
-        """Return the base of the merges that a source goes into, if they have but one."""
-        bases = {merge.base for merge in self.merges.values() if source in merge.sources}
+        """Return the model that is the base of the merges that a source goes into, if they have but one."""
+        over = (merge.base for merge in self.merges.values() if source in merge.sources)
+        bases = {base for base in over if base in self.models}
         return bases.pop() if len(bases) == 1 else None
 
+    def operands(self, merge: str) -> tuple[str, ...]:
+        """Return the models and merges that a merge reads, each once, the one that gives its form first."""
+        own = self.merges[merge].models
+        asked = self.template and merge == self.embed_from  # a path has none
+        return tuple(dict.fromkeys((self.template, *own))) if asked else own
+
     def read_by(self, part: str) -> tuple[str, ...]:
-        """Return the models that a model or merge reads, each once, the one that gives it its form first."""
+        """Return the models behind a model or merge, each once, the one that gives it its form first."""
         if part not in self.merges:
             return (part,)
-        own = self.merges[part].models
-        return own if self.path is not None else tuple(dict.fromkeys((self.form_from, *own)))
+        behind = ((each,) if each in self.models else self.read_by(each) for each in self.operands(part))
+        return tuple(dict.fromkeys(name for names in behind for name in names))
 
     @property
     def key(self) -> str:
@@ -294,12 +267,12 @@ class Recipe:
     def _content(self) -> list[Any]:
         """Return what is made of the models: the merge, or the path with its merges in the order of use."""
         if self.path is None:
-            return [plain(self.merge)]
+            return [self._merged(self.embed_from)]
         merges: list[str] = []
         names: dict[str, str | int] = {part: part for part in self.parts}
         for part in self.parts:
             if part in self.merges:
-                merge = json.dumps(plain(self.merges[part]), sort_keys=True)
+                merge = json.dumps(self._merged(part), sort_keys=True)
                 if merge not in merges:
                     merges.append(merge)
                 names[part] = merges.index(merge)
@@ -307,15 +280,16 @@ class Recipe:
         ends = [names[self.embed_from], names[self.head_from], plain(self.ends.weights)]
         return [merges, path, ends]
 
-
-def _settled(params: Mapping[str, Setting], tensor: str, depth: float) -> dict[str, Settled]:
-    """Return what each of `params` is at a tensor of relative `depth`."""
-    return {
-        name: {source: value_at(each, tensor=tensor, depth=depth) for source, each in setting.items()}
-        if isinstance(setting, Mapping)
-        else value_at(setting, tensor=tensor, depth=depth)
-        for name, setting in params.items()
-    }
+    def _merged(self, name: str) -> Any:
+        """Return a merge's content, that of the merges it reads in the place of their names."""
+        merge = self.merges[name]
+        if not self._reads[name]:
+            return plain(merge)
+        inside: dict[str | None, Any] = {each: self._merged(each) for each in self._reads[name]}
+        return plain(merge.by_place()) | {
+            "base": inside.get(merge.base, merge.base),
+            "sources": [inside.get(source, source) for source in merge.sources],
+        }
 
 
 def plain(value: Any) -> Any:

@@ -10,7 +10,8 @@ import yaml
 
 from evomerge.errors import RecipeError, unknown
 from evomerge.recipe.layered import Anchors, Filtered, Layered
-from evomerge.recipe.model import Group, Merge, ModelRef, Recipe, Setting
+from evomerge.recipe.merge import Group, Merge, Setting
+from evomerge.recipe.model import ModelRef, Recipe
 from evomerge.recipe.path import NO_ENDS, Ends, Slot, WeightFactors
 from evomerge.types import Value
 

@@ -14,7 +14,7 @@ from functools import cached_property
 from evomerge import plugins
 from evomerge.merge.method import MergeMethod, statistic_of
 from evomerge.recipe import Ends, Group, Merge, ModelRef, Recipe
-from evomerge.recipe.model import Setting
+from evomerge.recipe.merge import Setting
 from evomerge.recipe.path import NO_ENDS
 from evomerge.space.genes import GeneSpec
 from evomerge.space.merge_genes import MergeGenes

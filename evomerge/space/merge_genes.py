@@ -10,7 +10,7 @@ from evomerge import plugins
 from evomerge.parameters import Choice, Gene, Parameter, declared
 from evomerge.recipe import Group
 from evomerge.recipe.layered import Layered
-from evomerge.recipe.model import IN_LAYERS, Setting
+from evomerge.recipe.merge import IN_LAYERS, Setting
 from evomerge.space.genes import GeneSpec
 from evomerge.space.schema import Space
 from evomerge.space.tables import Anchored, GeneRange, Range, run_label, runs_of

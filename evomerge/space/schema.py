@@ -8,7 +8,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field, FiniteFloat, field_validator, model_validator
 
 from evomerge.recipe import MODULES
-from evomerge.recipe.model import IN_LAYERS
+from evomerge.recipe.merge import IN_LAYERS
 from evomerge.space.paths.blocks import Blocks
 from evomerge.space.paths.form import MERGED
 from evomerge.space.paths.layer_swap import LayerSwap

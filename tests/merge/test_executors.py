@@ -23,7 +23,7 @@ from evomerge.merge.execute import Execution
 from evomerge.merge.memory import ResidentModel
 from evomerge.merge.plan import Plan
 from evomerge.merge.planning import compile_plan
-from evomerge.recipe import Group, Merge, ModelRef, Recipe
+from evomerge.recipe import Group, Merge, ModelRef, Recipe, layer_swap
 
 LAYERS = 2
 SIZES: dict[str, Any] = {
@@ -86,7 +86,9 @@ RECIPES = {
         method="dare_linear", base="base", sources=NAMES[1:], params={"density": 0.5, "weight": 0.6}
     ),
     "linear": Merge(method="linear", base="base", sources=NAMES[1:], groups=GROUPS, params={"weight": 0.3}),
+    "nested": layer_swap("inner", "code", layers=LAYERS, bottom=0, top=1, ends_from="average"),
 }
+INNER = {"inner": RECIPES["ties"]}
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +126,7 @@ llama_only = pytest.mark.parametrize("opened", [("llama", "float32")], ids="-".j
 
 @every_family
 def test_scored_is_exported(opened: tuple[dict[str, Checkpoint], Library], tmp_path: Path) -> None:
-    """Three recipes in turn, so that later ones overwrite the earlier model in place."""
+    """The recipes in turn, so that later ones overwrite the earlier model in place."""
     checkpoints, library = opened
     before = digests(checkpoints)
     resident = ResidentModel(library, device=torch.device("cpu"))
@@ -284,9 +286,8 @@ def without(checkpoint: Checkpoint, name: str) -> Checkpoint:
 
 
 def recipe_of(merge: Merge, *, dtype: str | None = None) -> Recipe:
-    return Recipe(
-        models={name: ModelRef(source=name) for name in NAMES}, merges={"m": merge}, dtype=dtype, seed=11
-    )
+    merges = {**{name: INNER[name] for name in merge.models if name in INNER}, "m": merge}
+    return Recipe(models={name: ModelRef(source=name) for name in NAMES}, merges=merges, dtype=dtype, seed=11)
 
 
 def plan_for(name: str, checkpoints: Mapping[str, Checkpoint]) -> Plan:

@@ -15,7 +15,7 @@ from evomerge.merge.execute import Execution
 from evomerge.merge.plan import Apply, Copy, Operand, Output, Plan
 from evomerge.merge.planning import compile_plan
 from evomerge.recipe import Filtered, Group, Merge, ModelRef, Recipe
-from evomerge.recipe.model import Setting
+from evomerge.recipe.merge import Setting
 
 Write = Callable[[str, Mapping[str, Tensor]], Checkpoint]
 Models = dict[str, Checkpoint]

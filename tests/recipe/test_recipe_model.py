@@ -171,7 +171,7 @@ def test_a_source_twice_is_refused() -> None:
 
 @pytest.mark.parametrize("count", [0, 2])
 def test_exactly_one_merge_is_needed(count: int) -> None:
-    with pytest.raises(RecipeError, match=f"exactly one merge, found {count}"):
+    with pytest.raises(RecipeError, match=f"exactly one merge that no other reads, found {count}"):
         recipe(merges={f"m{i}": MERGE for i in range(count)})
 
 

@@ -198,7 +198,7 @@ def test_a_mistake_is_refused(old: str, new: str, message: str) -> None:
         ("path: []", "a path needs at least one layer, found none"),
         ("path:", "`path` must be a list, found None"),
         ("ends: {embed: a}", "`ends` belong to a `path`, and this recipe has none"),
-        ("seed: 0", "a recipe without a path needs exactly one merge, found 2"),
+        ("seed: 0", "a recipe without a path needs exactly one merge that no other reads, found 2"),
     ],
 )
 def test_a_recipe_needs_a_path_or_one_merge(path: str, message: str) -> None:

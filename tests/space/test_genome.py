@@ -9,7 +9,7 @@ from evomerge import plugins
 from evomerge.errors import SpaceError
 from evomerge.parameters import Parameter, declared
 from evomerge.recipe import MODULES, ModelRef
-from evomerge.recipe.model import IN_LAYERS
+from evomerge.recipe.merge import IN_LAYERS
 from evomerge.space import GeneSpec, Genome, parse_space
 from evomerge.types import Value
 
