@@ -12,8 +12,9 @@ from typing import Any
 from evomerge.checkpoints.compatible import LAYER_COUNTS, other_meaning
 from evomerge.checkpoints.rotary import rotary
 from evomerge.errors import RecipeError
-from evomerge.merge.path import Member, slot_at
+from evomerge.merge.path import Member
 from evomerge.recipe import Slot
+from evomerge.recipe.path import slot_at
 
 _INDICES = ("mlp_only_layers",)
 """Lists of layer numbers."""

@@ -22,7 +22,7 @@ from evomerge.checkpoints.tied import head_name
 from evomerge.errors import RecipeError
 from evomerge.merge.folding import NOTHING, Fold, find_fold
 from evomerge.recipe import Recipe, Slot
-from evomerge.recipe.path import ANY, WeightFactors
+from evomerge.recipe.path import ANY, WeightFactors, slot_at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,11 +73,6 @@ class Route:
     tensor: str
     factor: float = 1.0
     offset: float = 0.0
-
-
-def slot_at(position: int, slot: Slot) -> str:
-    """Return what to call a slot of a path; slots are counted from 0, as layers are."""
-    return f"slot {position} (layer {slot.layer} of `{slot.model}`)"
 
 
 def route(recipe: Recipe, members: Mapping[str, Member]) -> tuple[Route, ...]:

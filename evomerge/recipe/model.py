@@ -12,7 +12,7 @@ from evomerge.errors import RecipeError, unknown
 from evomerge.recipe.layered import Filtered
 from evomerge.recipe.merge import Group, Merge
 from evomerge.recipe.nesting import Reads, behind, ordered, unread
-from evomerge.recipe.path import NO_ENDS, Ends, Slot
+from evomerge.recipe.path import LONGEST, NO_ENDS, Ends, Slot, slot_at
 from evomerge.types import Statistic
 
 
@@ -128,6 +128,11 @@ class Recipe:
     def _check_path(self, path: tuple[Slot, ...]) -> None:
         if not path:
             raise RecipeError("a path needs at least one layer, found none")
+        if len(path) > LONGEST:
+            raise RecipeError(
+                f"{slot_at(LONGEST, path[LONGEST])} lies beyond the longest path, which has {LONGEST} layers; "
+                f"this one has {len(path)}"
+            )
         for name in self.parts:
             if name not in self.merges and name not in self.models:
                 raise RecipeError(unknown("model or merge", name, [*self.models, *self.merges]))

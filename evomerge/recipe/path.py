@@ -16,6 +16,9 @@ This is what mergekit's passthrough calls `scale`: it multiplies weights, not th
 
 ANY = "*"
 
+LONGEST = 1024
+"""Layers of a path at most; a longer one is a mistake in a generator rather than a model."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Slot:
@@ -46,6 +49,11 @@ class Slot:
         """Return what the slot asks of its model, spelled in one way."""
         norms = None if self.norms == self.layer else self.norms
         return self.layer, float(self.scale), norms, [[fits, float(by)] for fits, by in self.weights]
+
+
+def slot_at(position: int, slot: Slot) -> str:
+    """Return what to call a slot of a path; slots are counted from 0, as layers are."""
+    return f"slot {position} (layer {slot.layer} of `{slot.model}`)"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -145,6 +145,8 @@ def _about_value(entry: Complaint) -> str:
             return f"must be letters, digits, `_`, `.` and `-`, the first no `.` or `-`, found {found}"
         case "greater_than_equal":
             return f"must be at least {entry['ctx']['ge']}, found {found}"
+        case "less_than_equal":
+            return f"must be at most {entry['ctx']['le']}, found {found}"
         case "too_short":
             return "must not be empty"
         case "finite_number":

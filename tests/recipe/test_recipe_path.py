@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from evomerge.errors import RecipeError
 from evomerge.recipe import Ends, Merge, ModelRef, Recipe, Slot, from_yaml, to_yaml
+from evomerge.recipe.path import LONGEST
 
 MODELS = {name: ModelRef(source=f"org/{name}") for name in ("base", "a", "b")}
 AB = Merge(method="ties", base="base", sources=("a", "b"))
@@ -249,3 +250,10 @@ def test_yaml_and_back_gives_the_same_recipe(recipe: Recipe) -> None:
     assert again == recipe
     assert again.key == recipe.key
     assert to_yaml(again) == text
+
+
+def test_a_path_beyond_all_bounds_is_refused_by_its_slot() -> None:
+    path = tuple(Slot(model="a", layer=i % 5) for i in range(LONGEST + 2))
+    Recipe(models={"a": ModelRef(source="./a")}, path=path[:LONGEST])
+    with pytest.raises(RecipeError, match=r"slot 1024 \(layer 4 of `a`\) lies beyond .* this one has 1026"):
+        Recipe(models={"a": ModelRef(source="./a")}, path=path)

@@ -5,13 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Annotated
 
 from pydantic import Field, field_validator
 
 from evomerge.errors import SpaceError
 from evomerge.recipe import Ends, Merge, Slot
+from evomerge.recipe.path import LONGEST
 from evomerge.space.genes import GeneSpec
-from evomerge.space.tables import Count, Name, Scales, Table
+from evomerge.space.tables import Name, Scales, Table
 from evomerge.types import Params, Value
 
 MERGED = "merged"
@@ -106,7 +108,7 @@ class Stack(Form):
     embed: Name | list[Name] | None = None
     head: Name | list[Name] | None = None
     scale: Scales | float = Field(default=1.0)
-    most: Count | None = None
+    most: Annotated[int, Field(ge=1, le=LONGEST)] | None = None
     pinned: bool = True
 
     @field_validator("scale")
@@ -131,7 +133,7 @@ class Stack(Form):
 
     def longest(self, parts: Parts) -> int:
         """Return the greatest number of layers a stack may have."""
-        return self.most or 2 * parts.layers
+        return self.most or min(2 * parts.layers, LONGEST)
 
     def check_room(self, parts: Parts) -> None:
         """Raise `SpaceError` if the pinned ends do not fit into the longest stack."""

@@ -12,6 +12,7 @@ MISTAKES = {
     "{form: slots, scal: 1}": r"`path.scal` is not a key here; did you mean `scale`\? \(known: ",
     "{form: blocks, repeats: 2}": r"`path.repeats` is not a key here .*\(known: .* times\)",
     "{form: slots, repeats: 0}": "`path.repeats` must be at least 1, found 0",
+    "{form: slots, most: 2000}": "`path.most` must be at most 1024, found 2000",
     "{form: slots, most: 2.5}": "`path.most` must be a whole number, found 2.5",
     "{form: blocks, scale: {low: 0, high: 2}}": "`path.scale` must have `low` above 0, as other scales",
     "{form: blocks, scale: {low: 2, high: 1}}": "`path.scale` must have `low` below `high`, found 2 and 1",
