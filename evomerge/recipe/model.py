@@ -130,7 +130,7 @@ class Recipe:
             raise RecipeError("a path needs at least one layer, found none")
         if len(path) > LONGEST:
             raise RecipeError(
-                f"{slot_at(LONGEST, path[LONGEST])} lies beyond the longest path, which has {LONGEST} layers; "
+                f"{slot_at(LONGEST, path[LONGEST])} lies beyond the longest path, of {LONGEST} layers; "
                 f"this one has {len(path)}"
             )
         for name in self.parts:
