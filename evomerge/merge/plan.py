@@ -6,7 +6,7 @@ both call `execute.produce`, so what was scored is what is exported. `planning.p
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -123,6 +123,24 @@ class Plan:
 def surveyed(outputs: tuple[Output, ...]) -> tuple[Output, ...]:
     """Return those of the outputs that must all be looked at before any can be made."""
     return tuple(output for output in outputs if survey_key(output.operation) is not None)
+
+
+def one_tensor(outputs: Iterable[Output]) -> tuple[tuple[Output, ...], ...]:
+    """Return the outputs in groups that are one tensor under several names, in the order of their first."""
+    groups: dict[Hashable, list[Output]] = {}
+    for output in outputs:
+        groups.setdefault((_content(output), output.spec.dtype), []).append(output)
+    return tuple(tuple(group) for group in groups.values())
+
+
+def _content(output: Output) -> Hashable:
+    """Return what decides the values of the output, beside the dtype they are cast to."""
+    operation = output.operation
+    if isinstance(operation, Routed):  # a plan makes each part once, and methods need not be hashable
+        return operation.merge, id(operation.part), operation.factor
+    if isinstance(operation, Copy):
+        return operation
+    return output.name  # which random masks go by
 
 
 def operands_of(operation: Operation) -> tuple[Operand, ...]:
