@@ -49,9 +49,9 @@ def auto_class(config: Mapping[str, Any]) -> Any:
 class ResidentModel:
     """At most one merged model, on one device; a plan's tensors take the place of those before.
 
-    Modules are built through transformers itself, which ties and converts weights as it would when loading the
-    exported folder. Where parameters and checkpoint tensors then have the same names, the modules stay
-    for later plans of their form, without tensors while others are in use: candidates of different depths follow
+    Modules are built through transformers itself, which ties and converts weights as it would when loading
+    the exported folder. Where parameters and checkpoint tensors then have the same names, modules stay for
+    later plans of their form, without tensors while others are in use: candidates of different depths follow
     each other. Families that fuse tensors on loading (mixtures of experts) are built anew each time.
     """
 
@@ -82,7 +82,7 @@ class ResidentModel:
         return current is not None and current.model is self._model and current.form == form_of(plan)
 
     def _change(self, plan: Plan) -> Skeleton | None:
-        """Let go of the model that is there and return another, or None if it has to be built with its tensors."""
+        """Let go of what is there and return other modules, or None if they are built with their tensors."""
         self._model = None
         if self._skeletons:
             self._skeletons[-1].release()

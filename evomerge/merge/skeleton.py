@@ -1,4 +1,4 @@
-"""A live model without tensors of its own: each plan of its form puts its tensors in, the next one takes them out."""
+"""A live model without tensors of its own: each plan of its form puts in its own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from evomerge.merge.execute import Execution
 from evomerge.merge.plan import Plan, one_tensor
 
 Form: TypeAlias = tuple[dict[str, Any], dict[str, TensorSpec]]
-"""What plans must have in common to be carried out in one model: the config, and the tensors' shapes and dtypes."""
+"""What plans for one model have in common: the config, and the tensors' names, shapes and dtypes."""
 
 _ORIGIN = ("_name_or_path", "architectures", "transformers_version")
 """Keys of a config that say where a model comes from."""
@@ -31,8 +31,8 @@ def form_of(plan: Plan) -> Form:
 class Skeleton:
     """A model of one form, and its live tensors by the names of a plan's outputs.
 
-    A tensor that is in it is only ever replaced, never written to: slots of a path that hold the same share one
-    storage (each with a module of its own, which a cache needs), and a copy may be the mapped source itself.
+    A tensor that is in it is only ever replaced, never written to: slots of a path that hold the same share
+    one storage (each in a module of its own, which a cache needs), and a copy may be the mapped source.
     """
 
     def __init__(self, model: Any, form: Form, targets: Mapping[str, Tensor]) -> None:
@@ -63,14 +63,12 @@ class Skeleton:
 
 def stand_ins(plan: Plan) -> dict[str, Tensor]:
     """Return tensors of the plan's names, shapes and dtypes that take no memory."""
-    return {
-        output.name: stand_in(output.spec.shape, DTYPES[output.spec.dtype]) for output in plan.outputs
-    }
+    return {output.name: stand_in(output.spec.shape, DTYPES[output.spec.dtype]) for output in plan.outputs}
 
 
 def stand_in(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Return a tensor of one number. It is NaN, which equals nothing: weights must not be tied for being alike."""
-    number = math.nan if dtype.is_floating_point else 0
+    """Return a tensor that repeats one number."""
+    number = math.nan if dtype.is_floating_point else 0  # NaN: equal weights may be tied on loading
     return torch.full((), number, dtype=dtype).expand(shape)
 
 
