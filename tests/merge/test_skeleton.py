@@ -217,7 +217,7 @@ def test_a_later_plan_that_leaves_a_parameter_unset_is_refused(opened: Opened) -
 
 @families("llama_tied")
 def test_a_head_beside_a_tied_embedding_is_not_tied_for_want_of_values(opened: Opened) -> None:
-    """A config may say that they are tied where the plan has both; plain loading then goes by their values."""
+    """A config may say that they are tied where the plan has both; plain loading goes by their values."""
     untied = compile_plan(path_of(ONCE), opened[0])
     assert untied.config["tie_word_embeddings"] is False
     plan = Plan(
