@@ -92,32 +92,32 @@ def export(folder: Path, recipe: str) -> dict[str, float]:
         models={name: ModelRef(source=str(folder / name)) for name in MODELS},
         merges={"merged": Merge(method=method, base="base", sources=MODELS[1:], params=params)},
     )
-    before = _status("RssAnon"), _status("VmRSS")
+    before = status("RssAnon"), status("VmRSS")
     started = time.monotonic()
-    with _peak_of_anonymous() as peak:
+    with peak_of_anonymous() as peak:
         write_checkpoint(asked, folder / f"merged-{recipe}")
     return {
         "anonymous": peak[0] - before[0],
-        "resident": _status("VmHWM") - before[1],
+        "resident": status("VmHWM") - before[1],
         "imports": before[1],
         "seconds": time.monotonic() - started,
     }
 
 
-def _status(key: str) -> int:
+def status(key: str) -> int:
     """Return a figure of /proc/self/status in bytes."""
     line = next(line for line in _STATUS.read_text().splitlines() if line.startswith(f"{key}:"))
     return int(line.split()[1]) * 1024
 
 
 @contextmanager
-def _peak_of_anonymous() -> Iterator[list[int]]:
+def peak_of_anonymous() -> Iterator[list[int]]:
     """Give a list whose entry is the greatest `RssAnon` seen while the block runs."""
-    peak, over = [_status("RssAnon")], threading.Event()
+    peak, over = [status("RssAnon")], threading.Event()
 
     def watch() -> None:
         while not over.wait(_EVERY):
-            peak[0] = max(peak[0], _status("RssAnon"))
+            peak[0] = max(peak[0], status("RssAnon"))
 
     watcher = threading.Thread(target=watch)
     watcher.start()

@@ -40,10 +40,13 @@ class Execution:
             self._surveys[name] = self._look_ahead(surveyed(part.values()))
         self._surveys[None] = self._look_ahead(plan.surveyed)
 
-    def produce(self, output: Output) -> Tensor:
-        """Return the output tensor in its dtype. Raises `MergeError` if a value is not finite."""
+    def produce(self, output: Output, *, lend: bool = False) -> Tensor:
+        """Return the output tensor in its dtype. Raises `MergeError` if a value is not finite.
+
+        With `lend` it may be a source's own, which must not be written to.
+        """
         if isinstance(output.operation, Copy):
-            return self._copy(output, output.operation)
+            return self._copy(output, output.operation, lend=lend)
         result = self._computed(output, None).to(DTYPES[output.spec.dtype])
         if isinstance(output.operation, Apply) and output.operation.rows is not None:
             result = self._among_own(result, output, output.operation.rows)
@@ -63,12 +66,12 @@ class Execution:
         site = self._site(output, operation, survey=self._surveys.get(merge))
         return operation.method.merge(base, operands, site)
 
-    def _copy(self, output: Output, operation: Copy) -> Tensor:
+    def _copy(self, output: Output, operation: Copy, *, lend: bool = False) -> Tensor:
         if operation.operand.rows is not None:
             return self._matched(operation.operand).to(DTYPES[output.spec.dtype])
         raw = self._library.raw(operation.operand.model, operation.operand.tensor)
         # a copy even where nothing changes: what is made here may be written to, mapped sources may not
-        return raw.to(device=self._device, dtype=DTYPES[output.spec.dtype], copy=True)
+        return raw.to(device=self._device, dtype=DTYPES[output.spec.dtype], copy=not lend)
 
     def _among_own(self, merged: Tensor, output: Output, rows: SharedRows) -> Tensor:
         """Return the table of `rows.home` with the merged rows in the place of those that are shared."""

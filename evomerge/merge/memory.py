@@ -1,29 +1,31 @@
-"""The memory executor: a live model whose parameters are overwritten by one plan after another."""
+"""The memory executor: one live model, whose tensors one plan after another replaces."""
 
 from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 import transformers
-from torch import Tensor, nn
+from torch import Tensor
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
 )
 
-from evomerge.checkpoints.language import find_tower, is_multimodal
+from evomerge.checkpoints.language import is_multimodal
 from evomerge.checkpoints.tensors import Library
 from evomerge.errors import CheckpointError, EvaluationError
 from evomerge.merge.execute import Execution
-from evomerge.merge.plan import Plan
+from evomerge.merge.plan import Plan, one_tensor
+from evomerge.merge.skeleton import Skeleton, form_of, live_tensors, stand_ins
 
 _log = logging.getLogger(__name__)
 
-_ORIGIN = ("_name_or_path", "architectures", "transformers_version")
+_KEPT = 16
+"""Skeletons at hand, some hundred kilobytes each: a search over depths meets few forms, but may meet many."""
 
 
 def check_known(model_type: str) -> None:
@@ -45,20 +47,19 @@ def auto_class(config: Mapping[str, Any]) -> Any:
 
 
 class ResidentModel:
-    """At most one merged model, kept on one device and rebuilt in place.
+    """At most one merged model, on one device; a plan's tensors take the place of those before.
 
-    The first plan builds the module through transformers itself, which ties and converts weights as
-    it would when loading the exported folder. Where parameters and checkpoint tensors then have the
-    same names, later plans only write; families that fuse tensors on loading (mixtures of experts)
-    are built anew each time.
+    Modules are built through transformers itself, which ties and converts weights as it would when loading
+    the exported folder. Where parameters and checkpoint tensors then have the same names, modules stay for
+    later plans of their form, without tensors while others are in use: candidates of different depths follow
+    each other. Families that fuse tensors on loading (mixtures of experts) are built anew each time.
     """
 
     def __init__(self, library: Library, *, device: torch.device) -> None:
         self._library = library
         self._device = device
         self._model: Any = None
-        self._config: dict[str, Any] | None = None
-        self._targets: dict[str, Tensor] | None = None
+        self._skeletons: list[Skeleton] = []  # the one used last is the last
 
     def load(self, plan: Plan) -> Any:
         """Return the model (transformers' own, in eval mode) with the plan's weights.
@@ -67,45 +68,56 @@ class ResidentModel:
         cannot be carried out, `EvaluationError` if transformers does not accept the result.
         """
         execution = Execution(plan, self._library, device=self._device)
-        if self._targets is not None and self.fits(plan):
-            self._overwrite(execution, self._targets)
+        skeleton = self._skeletons[-1] if self.fits(plan) else self._change(plan)
+        if skeleton is None:
+            self._model = self._build(execution)
         else:
-            self._build(execution)
+            skeleton.fill(execution)
+            self._model = skeleton.model
         return self._model
 
     def fits(self, plan: Plan) -> bool:
         """Return whether the plan can be carried out in the model that is there."""
-        return self._targets is not None and self._config == _shaping(plan.config)
+        current = self._skeletons[-1] if self._skeletons else None
+        return current is not None and current.model is self._model and current.form == form_of(plan)
 
-    def _overwrite(self, execution: Execution, targets: dict[str, Tensor]) -> None:
-        with torch.no_grad():
-            for output in execution.plan.outputs:
-                if output.name in targets:
-                    targets[output.name].copy_(execution.produce(output))
+    def _change(self, plan: Plan) -> Skeleton | None:
+        """Let go of what is there and return other modules, or None if they are built with their tensors."""
+        self._model = None
+        if self._skeletons:
+            self._skeletons[-1].release()
+        form = form_of(plan)
+        found = next((each for each in self._skeletons if each.form == form), None) or self._skeleton(plan)
+        if found is not None:
+            others = [each for each in self._skeletons if each is not found]
+            self._skeletons = [*others, found][-_KEPT:]
+        return found
 
-    def _build(self, execution: Execution) -> None:
-        plan = execution.plan
-        self._model = self._targets = None
-        with torch.no_grad():
-            state = {output.name: execution.produce(output) for output in plan.outputs}
-        self._model = build_model(plan, state).to(self._device)
-        self._config = _shaping(plan.config)
-        self._targets = _writable(self._model, plan)
-        if self._targets is None:
+    def _skeleton(self, plan: Plan) -> Skeleton | None:
+        if live_tensors(_empty(plan), plan) is None:
             _log.info("parameters are not named as in the checkpoint: rebuilding for each candidate")
+            return None
+        model = build_model(plan, stand_ins(plan))
+        for buffer in model.buffers():  # parameters come with a plan, on the device
+            buffer.data = buffer.to(self._device)
+        targets = live_tensors(model, plan)
+        return None if targets is None else Skeleton(model, form_of(plan), targets)
 
-
-def _shaping(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the config without the keys that say where a model comes from."""
-    return {key: value for key, value in config.items() if key not in _ORIGIN}
+    def _build(self, execution: Execution) -> Any:
+        plan = execution.plan
+        state: dict[str, Tensor] = {}
+        with torch.no_grad():
+            for outputs in one_tensor(plan.outputs):
+                value = execution.produce(outputs[0], lend=True)
+                state |= dict.fromkeys((output.name for output in outputs), value)
+        return build_model(plan, state).to(self._device)
 
 
 def build_model(plan: Plan, state: dict[str, Tensor]) -> Any:
     """Return a transformers model of the plan's config holding `state` (checkpoint names)."""
     config = _config(plan)
     dtype = plan.config.get("dtype", plan.config.get("torch_dtype"))
-    with torch.device("meta"):  # only to learn the class
-        kind: Any = type(auto_class(plan.config).from_config(config))
+    kind = type(_empty(plan))
     model, info = kind.from_pretrained(
         None, config=config, state_dict=state, dtype=dtype, output_loading_info=True
     )
@@ -115,30 +127,12 @@ def build_model(plan: Plan, state: dict[str, Tensor]) -> Any:
     return model.eval()
 
 
+def _empty(plan: Plan) -> Any:
+    """Return a model of the plan's config whose tensors have no values."""
+    with torch.device("meta"):
+        return auto_class(plan.config).from_config(_config(plan))
+
+
 def _config(plan: Plan) -> Any:
     content = dict(plan.config)
     return transformers.AutoConfig.for_model(content.pop("model_type"), **content)
-
-
-def _writable(model: nn.Module, plan: Plan) -> dict[str, Tensor] | None:
-    """Return the live tensor for each output of the plan, or None if the model stores others."""
-    prefix = f"{getattr(model, 'base_model_prefix', '')}."
-    shapes = {output.name: output.spec.shape for output in plan.outputs}
-    stored = dict(_stored(model))
-    live, disk = (find_tower(names, plan.config) for names in (stored, shapes))
-    targets: dict[str, Tensor] = {}
-    for name, tensor in stored.items():
-        found = name if name in shapes else name.removeprefix(prefix)
-        if live and disk and (plain := live.plain(name)):
-            found = disk.own(plain)
-        if found not in shapes or tensor.shape != shapes[found]:
-            return None
-        targets[found] = tensor
-    return targets
-
-
-def _stored(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Yield the parameters and buffers that a checkpoint of `model` holds, tied ones once."""
-    yield from model.named_parameters()
-    saved = model.state_dict().keys()
-    yield from ((name, buffer) for name, buffer in model.named_buffers() if name in saved)

@@ -137,6 +137,24 @@ def routed(merge: str, part: Output, factor: float = 1.0, offset: float = 0.0) -
     return Routed(merge=merge, part=part, factor=factor, offset=offset)
 
 
+def one_tensor(outputs: Iterable[Output]) -> tuple[tuple[Output, ...], ...]:
+    """Return the outputs in groups that are one tensor under several names, in the order of their first."""
+    groups: dict[Hashable, list[Output]] = {}
+    for output in outputs:
+        groups.setdefault((_content(output), output.spec.dtype), []).append(output)
+    return tuple(tuple(group) for group in groups.values())
+
+
+def _content(output: Output) -> Hashable:
+    """Return what decides the values of the output, beside the dtype they are cast to."""
+    operation = output.operation
+    if isinstance(operation, Routed):  # a plan makes each part once, and methods need not be hashable
+        return operation.merge, id(operation.part), operation.factor, operation.offset
+    if isinstance(operation, Copy):
+        return operation
+    return output.name  # which random masks go by
+
+
 def operands_of(operation: Operation) -> tuple[Operand, ...]:
     """Return what the operation reads."""
     if isinstance(operation, Routed):

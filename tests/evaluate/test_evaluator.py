@@ -59,10 +59,10 @@ def test_each_recipe_is_asked_in_the_words_of_its_own_template(
     assert answers[one, "parent math"] == answers[other, "parent math"]
 
 
-def test_the_last_model_is_gone_before_another_is_built(
+def test_the_last_models_tensors_are_gone_before_another_is_built(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A worker holds one model. Where it comes from does not make it another; a longer context does."""
+    """A worker holds one model's. Where it comes from does not make it another; a longer context does."""
     renamed, longer = tmp_path / "renamed", tmp_path / "longer"
     for folder, changed in ((renamed, {"_name_or_path": "else"}), (longer, {"max_position_embeddings": 256})):
         shutil.copytree(ZOO / "models" / "math", folder)
@@ -75,11 +75,12 @@ def test_the_last_model_is_gone_before_another_is_built(
     record = resolve(read_space(file))
     recipes = {baseline.label: baseline.recipe for baseline in baselines(record.genome)}
     built: list[weakref.ref[Any]] = []
-    alive: list[int] = []
+    held: list[int] = []
 
     def building(*arguments: Any) -> Any:
         gc.collect()
-        alive.append(sum(model() is not None for model in built))
+        living = [model for each in built if (model := each()) is not None]
+        held.append(sum(each.untyped_storage().nbytes() for model in living for each in model.parameters()))
         model = build_model(*arguments)
         built.append(weakref.ref(model))
         return model
@@ -89,4 +90,5 @@ def test_the_last_model_is_gone_before_another_is_built(
     for label in ("base", "parent one", "parent other", "base"):
         assert isinstance(evaluator.evaluate(recipes[label]), Scored)
     evaluator.close()
-    assert alive == [0, 0, 0]  # the base, the other, the base again: the renamed one took the base's place
+    assert len(held) == 2  # base and other: the renamed one took the base's place, then the base its own
+    assert max(held) < 1000  # bytes: a number for each parameter
