@@ -49,13 +49,7 @@ class Blocks(Stack):
         return (*found, *self.end_genes())
 
     def layout(self, params: Params, parts: Parts) -> Layout:
-        passes = self._passes(params, parts)
-        path = self._stack(passes, params, parts)
-        while len(path) > self.longest(parts):
-            most = max(passes.values())
-            *_, uppermost = (key for key, times in passes.items() if times == most)
-            passes[uppermost] -= 1
-            path = self._stack(passes, params, parts)
+        path = self._stack(self._passes(params, parts), params, parts)
         return Layout(path=path, ends=self.ends(params, parts))
 
     def idle(self, params: Params, parts: Parts) -> Iterable[str]:
@@ -70,8 +64,14 @@ class Blocks(Stack):
         return GeneSpec(name=_times(run, name), low=0, high=self.times, whole=True, start=start)
 
     def _passes(self, params: Params, parts: Parts) -> Passes:
+        """Return the passes that make no longer stack than may be."""
         runs = runs_of(self.layers, parts.layers)
-        return {(run, name): int(params[_times(run, name)]) for run in runs for name in parts.names}
+        passes = {(run, name): int(params[_times(run, name)]) for run in runs for name in parts.names}
+        while len(self._stack(passes, params, parts)) > self.longest(parts):
+            most = max(passes.values())
+            *_, uppermost = (key for key, times in passes.items() if times == most)
+            passes[uppermost] -= 1
+        return passes
 
     def _stack(self, passes: Passes, params: Params, parts: Parts) -> tuple[Slot, ...]:
         """Return the layers of all passes, and at its ends, if they are not there, those that must be."""

@@ -8,6 +8,7 @@ where the source stands; without it the genes alone rank the layers, the upper o
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -51,9 +52,7 @@ class _Ranked(Form):
         return tuple(found)
 
     def layout(self, params: Params, parts: Parts) -> Layout:
-        model = str(params.get(_OF, parts.names[0]))
-        count = self._count(parts)
-        many = int(params.get(self._counted, count.low if isinstance(count, WholeRange) else count))
+        model, many = str(params.get(_OF, parts.names[0])), self._many(params, parts)
         ranks = self._ranks(model, parts)
         worth = {layer: float(params.get(_kept(layer), 0.5)) + ranks[layer] for layer in self._free(parts)}
         least = sorted(worth, key=lambda layer: (worth[layer], -layer))[:many]
@@ -63,6 +62,10 @@ class _Ranked(Form):
             for _ in range(self._passes(layer in least))
         ]
         return Layout(path=tuple(path), ends=Ends(embed=model, head=model))
+
+    def idle(self, params: Params, parts: Parts) -> Iterable[str]:
+        free = self._free(parts)
+        return [_kept(layer) for layer in free] if self._many(params, parts) in (0, len(free)) else []
 
     @property
     @abstractmethod
@@ -75,6 +78,11 @@ class _Ranked(Form):
 
     def _count(self, parts: Parts) -> WholeRange | int:
         return WholeRange(low=0, high=max(1, parts.layers // 4)) if self.count is None else self.count
+
+    def _many(self, params: Params, parts: Parts) -> int:
+        """Return how many layers are among the least."""
+        count = self._count(parts)
+        return int(params.get(self._counted, count.low if isinstance(count, WholeRange) else count))
 
     def _free(self, parts: Parts) -> list[int]:
         """Return the layers that may be among the least."""

@@ -80,7 +80,7 @@ class Slots(Stack):
         turn, name, _ = place
         usual = turn == 1 and name == parts.names[0]
         others = parts.layers if usual else parts.layers * (len(parts.names) * self.repeats - 1)
-        rare = min(0.5, _CHANGES / max(others, 1))
+        rare = min(0.4, _CHANGES / max(others, 1))  # at a half, neither on nor off is usual
         low = -rare if usual else rare - 1
         ahead = _SIGMA * NormalDist().inv_cdf(1 - rare)
         start = min(ahead, 1 - rare) if usual else max(-ahead, rare - 1)

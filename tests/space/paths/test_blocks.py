@@ -70,6 +70,16 @@ def test_a_stack_that_is_too_long_loses_the_uppermost_of_what_is_repeated_most(g
     assert stack(tight.decode(params)) == "a0 a1 a3"
 
 
+def test_a_scale_idles_where_its_run_has_been_cut_off(genome: Make) -> None:
+    found = genome("{form: blocks, models: [a, b], layers: 2, most: 2, scale: {low: 0.5, high: 2}}")
+    params = {**found.start, "path/times/a/L2-3": 1, "path/times/a/L0-1": 1}
+    assert stack(found.decode(params)) == "a0 a3"
+    assert found.idle(params) == {"path/scale/L0-1", "path/scale/L2-3"}
+    room = genome("{form: blocks, models: [a, b], layers: 2, most: 3, scale: {low: 0.5, high: 2}}")
+    assert stack(room.decode(params)) == "a0 a1 a3"
+    assert room.idle(params) == {"path/scale/L2-3"}
+
+
 def test_ends_are_genes_where_there_is_a_choice(genome: Make) -> None:
     found = genome("{form: blocks, models: [a, b], embed: [b, c], head: c}")
     assert [gene.name for gene in found.genes if gene.choices] == ["path/embed"]

@@ -33,6 +33,15 @@ def test_a_gene_changes_a_layers_rank(genome: Make) -> None:
     assert stack(found.decode(params)) == "a0 a1 a2 a4 a5"
 
 
+@pytest.mark.parametrize(("removed", "idle"), [(0, True), (2, False), (4, True)])
+def test_ranks_idle_where_none_or_all_go(removed: int, idle: bool, genome: Make) -> None:
+    found = genome("{form: prune, models: [a], count: {low: 0, high: 4}}", layers=6)
+    params = changed(found, path__removed=removed)
+    assert found.idle(params) == ({f"path/keep/L{layer}" for layer in range(1, 5)} if idle else set())
+    again = {name: 0.1 for name in params if "keep" in name}
+    assert (found.decode({**params, **again, "path/keep/L4": 0.9}).key == found.decode(params).key) is idle
+
+
 def test_without_influence_the_genes_rank_and_upper_layers_go_first(genome: Make) -> None:
     found = genome("{form: prune, models: [a], count: 2}", layers=6)
     assert stack(found.decode(found.start)) == "a0 a1 a2 a5"
