@@ -150,6 +150,8 @@ class Run:
         """Return exactly what trial `number` built. Raises `RunError` if it cannot be rebuilt."""
         trial, genome = self._trial(number), self._genome
         label = trial.user_attrs.get(LABEL)
+        if label is None and not self._is_asked(trial):
+            raise RunError(f"trial {number} has no recipe yet: it is {_STATES[trial.state]}")
         recipe = baseline(genome, label).recipe if label else genome.decode(trial.params)
         if trial.user_attrs.get(KEY) not in (None, recipe.key):
             raise RunError(
@@ -180,9 +182,13 @@ class Run:
             raise RunError(f"no trial {number}: the run has {len(self.frozen_trials)} trials")
         return self.frozen_trials[number]
 
+    def _is_asked(self, trial: FrozenTrial) -> bool:
+        """Return whether a trial has all its genes: a search that writes records them one by one."""
+        return all(gene.name in trial.params for gene in self._genome.genes)
+
     def _row(self, trial: FrozenTrial) -> dict[str, Any]:
         scores = trial.user_attrs.get("scores", {})
-        idle = self._genome.idle(trial.params) if trial.params else frozenset()
+        idle = self._genome.idle(trial.params) if self._is_asked(trial) else frozenset()
         seconds = [trial.user_attrs.get(f"{part}_seconds") for part in ("merge", "score")]
         return {
             "trial": trial.number,
