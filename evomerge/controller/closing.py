@@ -180,7 +180,7 @@ def _evaluate(run: Run, dispatcher: Dispatcher, numbers: Sequence[int]) -> dict[
 def _gain(run: Run, measure: Measure, results: Mapping[int, Evaluation]) -> Gain | None:
     """Return the gain of the best trial over the best parent (by report score) in one objective."""
     scored = {n: r for n, r in results.items() if isinstance(r, Scored)}
-    labels = {BASE, *(parent(name) for name in run.record.space.merged)}
+    labels = {BASE, *(parent(name) for name in run.record.space.parents)}
     parents = {n: label for n, label in _baselines(run).items() if n in scored and label in labels}
     best = run.best(measure.name) if run.archive.front else None
     if best is None or best not in scored or not parents:

@@ -142,9 +142,14 @@ def _tasks(space: Space, near: Path, known: RunRecord | None) -> Path | None:
 
 
 def _check_plans(genome: Genome, checkpoints: Mapping[str, Checkpoint]) -> None:
-    """Plan some candidates of each method. Raises `RecipeError` if most of them cannot be."""
+    """Plan some candidates of each method. Raises `RecipeError` if most of them cannot be.
+
+    Of a path, all models must fit, however rarely candidates have layers of one.
+    """
+    for recipe in genome.tour():
+        compile_plan(recipe, checkpoints)
     rng = random.Random(0)
-    for method in genome.space.merge.methods:
+    for method in genome.space.merge.methods if genome.space.merges else ("",):
         refusals = []
         for _ in range(_PROBES):
             point = {gene.name: gene.at(rng.random()) for gene in genome.genes}

@@ -142,7 +142,7 @@ def _fold(position: int, slot: Slot, member: Member, product: float) -> Fold:
         raise RecipeError(
             f"the scale {product:g} of the stream cannot be folded into {slot_at(position, slot)}: blocks of "
             f"`{member.structure.model_type}` are not known to read the stream through norms alone and add "
-            "what they make as it is; leave every `scale` at 1"
+            "what they make as it is; leave every `scale` at 1 (in a space, `scale: 1` under `path`)"
         )
     return fold
 

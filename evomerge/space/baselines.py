@@ -96,7 +96,7 @@ def _baselines(genome: Genome) -> Iterator[Baseline]:
     base, sources = genome.space.merge.base, genome.space.merged
     if base is not None:
         yield _alone(genome, BASE, base, dict.fromkeys(sources, 0.0))
-    for name in sources:
+    for name in genome.space.parents:
         if name != base:
             weights = {source: float(source == name) for source in sources}
             yield _alone(genome, parent(name), name, weights)

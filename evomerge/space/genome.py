@@ -7,7 +7,7 @@ share one key.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -55,7 +55,14 @@ class Genome:
         """Return the recipe that `params` (one value per gene) stand for."""
         if self.space.path is None:
             return self._recipe({MERGED: self._merge(params)})
-        layout = self.space.path.layout(params, self.parts)
+        return self._along(self.space.path.layout(params, self.parts), params)
+
+    def tour(self) -> Iterator[Recipe]:
+        """Yield recipes that hold every model of a path beside the others, to see whether they fit."""
+        for layout in self.space.path.tour(self.parts) if self.space.path else ():
+            yield self._along(layout, self.start)
+
+    def _along(self, layout: Layout, params: Params) -> Recipe:
         merges = {MERGED: self._merge(params)} if MERGED in layout.names else {}
         if layout.swap is not None:
             return self._recipe({**merges, SWAPPED: layout.swap})
@@ -141,8 +148,10 @@ class Genome:
         read = [name for merge in merges.values() for name in merge.models]
         template = ""
         if layout is None:
-            apart = tokenizer in self.models and tokenizer not in read
-            template = (tokenizer if apart else self.space.merge.template) or ""
+            own = self.space.merge
+            words = own.template or own.base if tokenizer == "base" else tokenizer
+            apart = words in self.models and words not in read  # as the base is, of layers that are swapped
+            template = (words if apart else own.template) or ""
         named = {*read, template, *(layout.names if layout else ())}
         named |= {ref.adapts for name, ref in self.models.items() if name in named and ref.adapts}
         statistics = {statistic_of(plugins.load("methods", merge.method)) for merge in merges.values()}

@@ -20,9 +20,9 @@ from evomerge.merge.method import taken
 from evomerge.parameters import Choice, Gene, declared, said
 from evomerge.space.document import Document, KeyPath, read_document
 from evomerge.space.mistakes import mistakes
-from evomerge.space.paths.form import MERGED, listed
+from evomerge.space.paths.form import MERGED, Stack, listed
 from evomerge.space.paths.layer_swap import LayerSwap
-from evomerge.space.schema import Space
+from evomerge.space.schema import PathSpace, Space
 from evomerge.space.tables import GeneRange, Range
 
 _NO_CHANGES: Mapping[str, Any] = MappingProxyType({})
@@ -187,6 +187,28 @@ def _path_mistakes(space: Space) -> Iterator[tuple[KeyPath, str]]:
         )
     if isinstance(space.path, LayerSwap) and not space.path.roles(space.path_models):
         yield ("path",), "needs two models to swap layers of, one for `task` and another for `language`"
+    if space.merge.template is not None and not isinstance(space.path, LayerSwap):
+        yield ("merge", "template"), "says nothing of stacks, which have the form of their embedding's model"
+    if space.tokenizer is not None:
+        yield from _word_mistakes(space, space.path)
+
+
+def _word_mistakes(space: Space, path: PathSpace) -> Iterator[tuple[KeyPath, str]]:
+    """Yield why tokens cannot be matched along the path: that is done to models, as they are merged."""
+    first = space.path_models[:1]
+    if isinstance(path, LayerSwap) and space.merges:
+        yield (
+            ("tokenizer",),
+            f"matches the tokens of models, but the path swaps layers of the merge `{MERGED}`; leave one out",
+        )
+    elif isinstance(path, Stack) and {*(listed(path.embed) or first), *(listed(path.head) or first)} != {
+        MERGED
+    }:
+        yield (
+            ("tokenizer",),
+            f"matches the tokens of what is merged, so a path needs its ends: set `embed: {MERGED}` and "
+            f"`head: {MERGED}` under `path`",
+        )
 
 
 def _fit(space: Space, name: str, method: Any) -> Iterator[tuple[KeyPath, str]]:

@@ -236,11 +236,16 @@ class Space(Table):
         return self.path is None or MERGED in (*self.path_models, *self.path.named)
 
     @property
-    def used(self) -> tuple[str, ...]:
-        """The sources it needs, each once: template and base, those merged, those of the path."""
-        first = [name for name in (self.merge.template, self.merge.base) if name is not None]
+    def parents(self) -> tuple[str, ...]:
+        """The sources that candidates are made of, each once: those merged, then those of the path."""
         path = [*self.path_models, *(self.path.named if self.path else ())]
-        return tuple(dict.fromkeys([*first, *self.merged, *(name for name in path if name != MERGED)]))
+        return tuple(dict.fromkeys([*self.merged, *(name for name in path if name != MERGED)]))
+
+    @property
+    def used(self) -> tuple[str, ...]:
+        """The sources it needs, each once: template and base, and the parents."""
+        first = [name for name in (self.merge.template, self.merge.base) if name is not None]
+        return tuple(dict.fromkeys([*first, *self.parents]))
 
     @property
     def sampler_choice(self) -> SamplerChoice:

@@ -50,6 +50,13 @@ def test_all_have_the_form_of_the_template_that_is_asked_for() -> None:
         assert "lang" in each.recipe.models
 
 
+def test_a_model_that_only_the_path_takes_layers_from_is_a_parent_too() -> None:
+    path = "path: {form: blocks, models: [merged, lang], embed: [merged, lang]}"
+    found = {each.label: each for each in baselines(genome("{base: base, sources: [math]}", path))}
+    assert list(found) == [BASE, parent("math"), parent("lang"), TASK_ARITHMETIC]
+    assert found[parent("lang")].recipe.used == ("lang",)
+
+
 def test_without_a_base_there_are_parents_and_average() -> None:
     labels = [each.label for each in baselines(genome("{method: linear}"))]
     assert labels == [parent("base"), parent("math"), parent("lang"), AVERAGE]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -78,6 +78,10 @@ class Form(Table, ABC):
     def layout(self, params: Params, parts: Parts) -> Layout:
         """Return what `params`, one value per gene, stand for."""
 
+    @abstractmethod
+    def tour(self, parts: Parts) -> Iterator[Layout]:
+        """Yield layouts that hold every model beside the others, to see whether they fit."""
+
     @property
     def named(self) -> tuple[str, ...]:
         """The models it names besides `models`."""
@@ -130,6 +134,10 @@ class Stack(Form):
     @property
     def named(self) -> tuple[str, ...]:
         return (*listed(self.embed), *listed(self.head))
+
+    def tour(self, parts: Parts) -> Iterator[Layout]:
+        for name in dict.fromkeys([*parts.names, *self.named]):
+            yield Layout(path=parts.whole(name), ends=self.ends({}, parts))
 
     def longest(self, parts: Parts) -> int:
         """Return the greatest number of layers a stack may have."""

@@ -6,7 +6,7 @@ share of the outer model along the layers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal, TypeAlias, get_args
 
 from pydantic import Field, field_validator
@@ -70,6 +70,11 @@ class LayerSwap(Form):
         weights = self._curve(params, parts) if self.curve else self._from_widths(params, parts)
         ends = params.get("path/ends", self.ends[0] if isinstance(self.ends, list) else self.ends)
         return Layout(swap=layer_curve(task, language, weights, ends_from=ends))  # type: ignore[arg-type]
+
+    def tour(self, parts: Parts) -> Iterator[Layout]:
+        for role in self.roles(parts.names):
+            task, language = role.split(_INSIDE)
+            yield Layout(swap=layer_curve(task, language, [0.5] * parts.layers, ends_from="average"))
 
     def roles(self, names: Sequence[str]) -> list[str]:
         """Return who of the models may be inside whom, in words."""

@@ -8,7 +8,7 @@ where the source stands; without it the genes alone rank the layers, the upper o
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -62,6 +62,10 @@ class _Ranked(Form):
             for _ in range(self._passes(layer in least))
         ]
         return Layout(path=tuple(path), ends=Ends(embed=model, head=model))
+
+    def tour(self, parts: Parts) -> Iterator[Layout]:
+        for name in parts.names:
+            yield Layout(path=parts.whole(name), ends=Ends(embed=name, head=name))
 
     def idle(self, params: Params, parts: Parts) -> Iterable[str]:
         free = self._free(parts)

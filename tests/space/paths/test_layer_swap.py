@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from evomerge.errors import SpaceError
-from evomerge.recipe import Recipe, layer_swap
+from evomerge.recipe import ModelRef, Recipe, layer_swap
 from evomerge.space import Genome, parse_space
 from tests.space.paths.conftest import changed
 
@@ -87,3 +87,22 @@ def test_one_model_cannot_be_swapped_with_itself(path: str) -> None:
     text = f"sources: {{a: x, b: y}}\npath: {path}\nobjectives: [{{task: t}}]"
     with pytest.raises(SpaceError, match="`path` needs two models to swap layers of"):
         parse_space(text)
+
+
+@pytest.mark.parametrize(
+    ("merge", "words", "form"),
+    [
+        ("{base: c}", "base", "c"), ("{base: c}", "c", "c"), ("{base: c}", "a", "a"),
+        ("{base: c, template: b}", "base", "b"),
+    ],
+)  # fmt: skip
+def test_a_swap_has_the_words_that_are_asked_for(merge: str, words: str, form: str) -> None:
+    text = (
+        f"sources: {{a: x, b: y, c: z}}\nmerge: {merge}\npath: {{form: layer_swap, task: a, language: b}}\n"
+        f"objectives: [{{task: t}}]\ntokenizer: {words}"
+    )
+    models = {name: ModelRef(source=name) for name in "abc"}
+    found = Genome(space=parse_space(text), layers=4, models=models)
+    recipe = found.decode(found.start)
+    assert recipe.form_from == form
+    assert recipe.tokenizer == words

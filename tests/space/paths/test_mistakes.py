@@ -51,6 +51,35 @@ def test_genes_of_a_merge_that_nothing_takes_layers_of_are_refused() -> None:
         parse_space(text)
 
 
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("{form: blocks}", "`tokenizer` matches .* set `embed: merged` and `head: merged` under `path`"),
+        ("{form: slots, models: [merged, b], head: [merged, b]}", "`tokenizer` matches .* `head: merged`"),
+        ("{form: slots, models: [merged, b], embed: b}", "`tokenizer` matches .* `head: merged`"),
+        ("{form: layer_swap, models: [merged, b]}", "`tokenizer` matches .*, but the path swaps"),
+        ("{form: slots, models: [merged, b]}", None),
+        ("{form: blocks, models: [a, b], embed: merged, head: [merged]}", None),
+        ("{form: layer_swap}", None),
+        ("{form: prune, models: [merged, b]}", None),
+    ],
+)  # fmt: skip
+def test_tokens_are_matched_only_where_they_are_merged(path: str, message: str | None) -> None:
+    text = f"sources: {{a: x, b: y, c: z}}\nmerge: {{base: c}}\npath: {path}\nobjectives: [{{task: t}}]\n"
+    if message is None:
+        assert parse_space(f"{text}tokenizer: union").tokenizer == "union"
+        return
+    with pytest.raises(SpaceError, match=message):
+        parse_space(f"{text}tokenizer: union")
+
+
+def test_a_stack_has_no_template_of_its_own() -> None:
+    text = "sources: {a: x, b: y}\nmerge: {template: a}\npath: {form: FORM}\nobjectives: [{task: t}]"
+    with pytest.raises(SpaceError, match=r"`merge.template` says nothing of stacks, which have the form of"):
+        parse_space(text.replace("FORM", "blocks"))
+    assert parse_space(text.replace("FORM", "layer_swap")).merge.template == "a"
+
+
 def test_a_source_cannot_be_called_as_the_merge_is() -> None:
     text = "sources: {a: x, merged: y}\npath: {form: blocks, models: [a]}\nobjectives: [{task: t}]"
     with pytest.raises(SpaceError, match=r"`sources.merged` is what a path calls the space's own merge"):
