@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -12,7 +13,7 @@ import yaml
 
 from evomerge.archive.folder import trial_at
 from evomerge.publish.origin import Origin, on_hub, sources
-from evomerge.recipe import ModelRef, Recipe, to_yaml
+from evomerge.recipe import ModelRef, Recipe, Slot, to_yaml
 from evomerge.types import Measure
 
 _NONE: Mapping[str, Origin] = MappingProxyType({})
@@ -97,7 +98,20 @@ def _how(recipe: Recipe) -> str:
     methods = " and ".join(f"`{method}`" for method in recipe.methods)
     if recipe.path is None:
         return methods
-    return f"stacking {len(recipe.path)} layers{f' after merging by {methods}' if methods else ''}"
+    after = f" after merging by {methods}" if methods else ""
+    return f"stacking {len(recipe.path)} layers ({', '.join(_runs(recipe.path))}){after}"
+
+
+def _runs(path: Sequence[Slot]) -> Iterator[str]:
+    """Yield the runs of layers that follow one another in one model, bottom to top."""
+    starts = [i for i, slot in enumerate(path) if i == 0 or not _goes_on(path[i - 1], slot)]
+    for start, stop in pairwise([*starts, len(path)]):
+        first, last = path[start], path[stop - 1]
+        yield f"{first.model} {first.layer}" + (f"–{last.layer}" if last.layer > first.layer else "")
+
+
+def _goes_on(slot: Slot, following: Slot) -> bool:
+    return (following.model, following.layer) == (slot.model, slot.layer + 1)
 
 
 def _scores(found: Found) -> str:

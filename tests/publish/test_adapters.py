@@ -150,6 +150,20 @@ def test_a_search_over_adapters_is_recorded_resumed_and_exported(space: Path, tm
     export(again, tmp_path / "made")  # scores what it wrote, which must be exactly what was recorded
 
 
+def test_a_path_takes_layers_of_adapters_and_of_their_merge(space: Path, tmp_path: Path) -> None:
+    mine = space.with_name("stacked.yaml")
+    path = "path: {form: blocks, models: [math, merged], layers: 2, scale: {low: 0.5, high: 1.5}}\n"
+    mine.write_text(space.read_text() + path)
+    run = search(mine, run=tmp_path / "run", serial=True, budget=10)
+    trials = run.trials()
+    assert set(trials["state"]) == {"scored"}
+    begun = int(trials[trials["baseline"] == "parent math"]["trial"].iloc[0])
+    assert {slot.model for slot in run.recipe(begun).path or ()} == {"math"}
+    hybrid = next(n for n in trials["trial"] if run.recipe(n).path and run.recipe(n).merges)
+    for number in (begun, hybrid):
+        export(run, tmp_path / f"made{number}", trial=number)  # held to the recorded score
+
+
 def test_a_merge_of_adapters_is_a_source_of_the_next_search_beside_one(
     space: Path, adapters: Path, tmp_path: Path
 ) -> None:

@@ -10,7 +10,7 @@ import yaml
 
 from evomerge.publish.card import Found, model_card
 from evomerge.publish.public import export
-from evomerge.recipe import Merge, ModelRef, Recipe, from_yaml
+from evomerge.recipe import Merge, ModelRef, Recipe, Slot, from_yaml
 from evomerge.types import Measure
 
 
@@ -74,6 +74,14 @@ def test_a_folder_that_reads_like_a_hub_id_is_published_as_a_folder(
     recipe = from_yaml((target / "recipe.yaml").read_text())
     assert [ref.source for ref in recipe.models.values()] == ["math", "lang"]
     assert all(ref.digest for ref in recipe.models.values())
+
+
+def test_a_stack_is_told_by_its_runs_of_layers() -> None:
+    layers = (("a", 0), ("a", 1), ("b", 2), ("b", 3), ("b", 3), ("a", 5), ("a", 4))
+    path = tuple(Slot(model=model, layer=layer, scale=1.5) for model, layer in layers)
+    models = {name: ModelRef(source=f"owner/{name}") for name in "ab"}
+    card = model_card(Recipe(models=models, path=path))
+    assert "by stacking 7 layers (a 0–1, b 2–3, b 3, a 5, a 4) from:" in card
 
 
 def test_the_recipe_in_the_card_is_the_recipe() -> None:

@@ -132,7 +132,7 @@ def test_a_path_is_exported_as_a_stock_checkpoint(models: Path) -> None:
     model: Any = transformers.AutoModelForCausalLM.from_pretrained(target)
     assert len(model.model.layers) == model.config.num_hidden_layers == 3
     card = (target / "README.md").read_text()
-    assert "by stacking 3 layers after merging by `linear` from:" in card
+    assert "by stacking 3 layers (m 0, math 0, m 0) after merging by `linear` from:" in card
     assert "**math** (source)" in card
     written = from_yaml((target / "recipe.yaml").read_text())
     assert written.path == slots
