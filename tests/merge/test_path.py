@@ -112,6 +112,16 @@ def test_the_first_factor_that_fits_multiplies_weights() -> None:
     assert all(torch.equal(each, layer_of(WEIGHTS["a"], 0)[name]) for name, each in layer_of(made, 0).items())
 
 
+def test_a_factor_finds_a_tensor_by_its_name_in_the_stack() -> None:
+    factors = (("layers.1.", 0.5), ("model.layers", 3.0))
+    made, _ = build(*(slot("a", 2, weights=factors) for _ in range(3)))
+    for position, factor in enumerate((3.0, 0.5, 3.0)):
+        assert_same(
+            layer_of(made, position),
+            {inside: factor * value for inside, value in layer_of(WEIGHTS["a"], 2).items()},
+        )
+
+
 def test_norms_may_come_from_another_layer() -> None:
     made, _ = build(slot("a", 1, norms=2))
     lent, own = layer_of(WEIGHTS["a"], 1), layer_of(WEIGHTS["a"], 2)
