@@ -219,6 +219,16 @@ def test_lists_with_an_entry_per_layer_are_rebuilt_along_the_path() -> None:
     assert configs["a"]["layer_types"] == ["x", "y", "x"], "the source's config was written to"
 
 
+def test_lists_of_layer_numbers_are_rebuilt_along_the_path() -> None:
+    """Also where a list is as long as the model is deep, or empty in the model that gives the config."""
+    weights = {name: WEIGHTS[name] for name in "ab"}
+    for key in ("mlp_only_layers", "moe_layers"):
+        for ours, theirs, expected in (([0, 1, 2], [1], [0, 1, 2]), ([], [1], [1]), ([2], [], [0])):
+            configs = {"a": {**CONFIG, key: ours}, "b": {**CONFIG, key: theirs}}
+            _, config = build(slot("a", 2), slot("b", 1), slot("a", 1), weights=weights, configs=configs)
+            assert config[key] == expected
+
+
 def test_a_list_that_one_model_lacks_is_filled_in_only_where_it_says_one_thing() -> None:
     """Configs written before transformers had `layer_types` do not have it."""
     weights = {name: WEIGHTS[name] for name in "ab"}
@@ -241,6 +251,7 @@ def test_a_list_that_one_model_lacks_is_filled_in_only_where_it_says_one_thing()
         {"num_kv_shared_layers": 2},
         {"use_sliding_window": True, "max_window_layers": 1},
         {"decoder_sparse_step": 2},
+        {"interleave_moe_layer_step": 2},
         {"scale_attn_by_inverse_layer_idx": True},
         {"attention_types": [[["global", "local"], 2]]},
     ],
@@ -265,6 +276,7 @@ def test_rules_that_are_idle_or_replaced_by_a_list_let_layers_move() -> None:
         "num_kv_shared_layers": 0,
     }
     listed = {"max_window_layers": 1, "use_sliding_window": True, "layer_types": ["x", "y", "y"]}
+    listed |= {"interleave_moe_layer_step": 2, "moe_layers": [1]}
     for rules in (idle, listed):
         build(slot("a", 1), slot("a", 0), configs={name: {**CONFIG, **rules} for name in "abc"})
 
