@@ -70,6 +70,13 @@ def test_a_stack_that_is_too_long_loses_the_uppermost_of_what_is_repeated_most(g
     assert stack(tight.decode(params)) == "a0 a1 a3"
 
 
+def test_many_passes_are_cut_in_one_go(genome: Make) -> None:
+    found = genome("{form: blocks, models: [a, b, c], layers: each, times: 1024, most: 100}", layers=40)
+    path = stack(found.decode(dict.fromkeys(found.start, 1024))).split()
+    assert path[:4] == ["a0", "b0", "c0", "a1"]
+    assert len(path) == 100
+
+
 def test_ends_are_genes_where_there_is_a_choice(genome: Make) -> None:
     found = genome("{form: blocks, models: [a, b], embed: [b, c], head: c}")
     assert [gene.name for gene in found.genes if gene.choices] == ["path/embed"]

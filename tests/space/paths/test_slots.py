@@ -87,6 +87,12 @@ def test_models_of_one_layer_have_one_pinned_end(genome: Make) -> None:
     assert stack(found.decode(found.start)) == "a0"
 
 
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_a_search_of_few_layers_begins_with_all_of_them(layers: int, genome: Make) -> None:
+    found = genome("{form: slots, models: [a, b], pinned: false}", layers=layers)
+    assert stack(found.decode(found.start)) == " ".join(f"a{layer}" for layer in range(layers))
+
+
 @pytest.mark.parametrize("drawn", ["uniform", "cma"])
 def test_candidates_begin_near_all_of_the_first_model(drawn: str, genome: Make) -> None:
     """On average a candidate lacks about one layer of the first model, and has about one other."""
