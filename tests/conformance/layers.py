@@ -173,7 +173,7 @@ def _layer_swap(params: Params, names: list[str], configs: Configs) -> Recipe:
         assert curve in (None, list(language_weights(layers, **widths)))
         swap = layer_swap(task, language, layers=layers, **widths, ends_from=ends)
     else:
-        swap = layer_curve(task, language, curve, ends_from=ends)
+        swap = layer_curve(task, language, params["language_weight_per_layer"], ends_from=ends)
     return Recipe(models=_refs(names), merges={"swap": swap})
 
 
