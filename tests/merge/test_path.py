@@ -371,7 +371,12 @@ def test_a_model_that_sees_gives_no_layers() -> None:
 
 
 def test_one_config_has_one_number_of_each() -> None:
-    for key, values in {"num_key_value_heads": (1, 2), "residual_multiplier": (0.5, 1.0)}.items():
+    different = {
+        "num_key_value_heads": (1, 2), "residual_multiplier": (0.5, 1.0), "alibi": (False, True),
+        "scale_attn_weights": (True, False), "use_qk_norm": (True, False), "clip_qkv": (3.0, 8.0),
+        "norm_topk_prob": (False, True), "routed_scaling_factor": (1.0, 2.5), "swiglu_limit": (7.0, 3.0),
+    }  # fmt: skip
+    for key, values in different.items():
         configs = {name: {**CONFIG, key: value} for name, value in zip("ab", values, strict=True)}
         weights = {name: WEIGHTS[name] for name in "ab"}
         message = (
