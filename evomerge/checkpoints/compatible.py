@@ -34,6 +34,13 @@ _MEANING = (
     "attention_multiplier",
     "use_parallel_residual",
     "apply_residual_connection_post_layernorm",
+    "alibi",
+    "scale_attn_weights",
+    "use_qk_norm",
+    "clip_qkv",
+    "norm_topk_prob",
+    "routed_scaling_factor",
+    "swiglu_limit",
 )
 """Config keys without which tensors of the same shapes do not mean the same."""
 

@@ -17,6 +17,9 @@ from evomerge.errors import EvaluationError
 Watch: TypeAlias = Callable[[int, Tensor, Tensor], None]
 """Called with the number of a layer, and the hidden states `(batch, tokens, d)` before and after it."""
 
+_DIGITS = 12
+"""Of a similarity: what lies behind them is rounding, and would tell equal pairs apart."""
+
 
 def block_influence(
     model: Any, input_ids: Tensor, attention_mask: Tensor | None = None, *, skip_first: bool = False
@@ -91,7 +94,8 @@ def layer_cluster(outputs: Tensor | Sequence[Tensor], clusters: int) -> tuple[tu
             f"{len(outputs)} layers make 1 to {len(outputs)} clusters, asked for {clusters}"
         )
     runs: list[tuple[int, ...]] = [(layer,) for layer in range(len(outputs))]
-    alike = [linear_cka(outputs[layer], outputs[layer + 1]) for layer in range(len(outputs) - 1)]
+    exact = [linear_cka(outputs[layer], outputs[layer + 1]) for layer in range(len(outputs) - 1)]
+    alike = [round(each, _DIGITS) for each in exact]
     while len(runs) > clusters:
         best = max(range(len(runs) - 1), key=lambda i: alike[runs[i][-1]])
         runs[best : best + 2] = [runs[best] + runs[best + 1]]

@@ -16,7 +16,7 @@ from evomerge.merge.path import Member
 from evomerge.recipe import Slot
 from evomerge.recipe.path import slot_at
 
-_INDICES = ("mlp_only_layers",)
+_INDICES = ("mlp_only_layers", "moe_layers")
 """Lists of layer numbers."""
 
 _RULES = {
@@ -68,7 +68,7 @@ def config_along(template: str, path: Sequence[Slot], members: Mapping[str, Memb
     config |= dict.fromkeys(counts, len(path))
     for key in _lists(members[template]):
         config[key] = [_entry(key, members[slot.model], slot.layer, members) for slot in path]
-    for key in (key for key in _INDICES if config.get(key)):
+    for key in (key for key in _INDICES if any(_indices(key, member) for member in members.values())):
         config[key] = [i for i, slot in enumerate(path) if slot.layer in _indices(key, members[slot.model])]
     return config
 
@@ -122,7 +122,8 @@ def _check_no_rule(member: Member, where: str) -> None:
         value = member.config.get(key)
         if key == "max_window_layers" and not member.config.get("use_sliding_window"):
             continue
-        if value and value not in _IDLE.get(key, ()) and instead not in _lists(member):
+        listed = instead in _lists(member) or (instead in _INDICES and member.config.get(instead) is not None)
+        if value and value not in _IDLE.get(key, ()) and not listed:
             raise RecipeError(
                 f"{where}: the layers of `{member.name}` cannot change places, for its config says by their "
                 f"numbers what kind they are (`{key}`: {value})"

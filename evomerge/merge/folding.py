@@ -158,4 +158,4 @@ def _divided(parts: frozenset[str], model_type: str) -> tuple[frozenset[str], fl
 
 def _part(name: str) -> str:
     """Return the part a tensor belongs to (`mlp.experts.7.w1.weight` to `mlp.experts.*.w1`)."""
-    return _NUMBER.sub("*", _END.sub("", name))
+    return _END.sub("", _NUMBER.sub("*", name))

@@ -109,8 +109,8 @@ def _layers(path: tuple[Slot, ...], members: Mapping[str, Member], prefix: str) 
         fold = _fold(position, slot, member, product)
         for inside, tensor in _tensors(slot, member).items():
             spec = member.specs[tensor]
-            factor = _factor(slot.weights, inside) if spec.is_float else 1.0
             name = f"{prefix}.{position}.{inside}"
+            factor = _factor(slot.weights, name) if spec.is_float else 1.0
             plain = Route(name=name, spec=spec, part=slot.model, tensor=tensor, factor=factor)
             folded = inside in fold.tensors
             yield replace(plain, factor=factor / product, offset=fold.offset(product)) if folded else plain
@@ -192,7 +192,12 @@ def _stored_as(route: Route, template: Member) -> TensorSpec:
 def _check_factors_used(recipe: Recipe, members: Mapping[str, Member]) -> None:
     """Refuse factors that multiply nothing anywhere: their name is misspelt."""
     path = recipe.path or ()
-    names = {inside for slot in path for inside in members[slot.model].layers[slot.layer]}
+    prefix = members[recipe.embed_from].structure.prefix
+    names = {
+        f"{prefix}.{position}.{inside}"
+        for position, slot in enumerate(path)
+        for inside in members[slot.model].layers[slot.layer]
+    }
     names |= {name for member in members.values() for name in member.specs} - {
         name for member in members.values() for layer in member.layers for name in layer.values()
     }

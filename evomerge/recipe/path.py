@@ -11,7 +11,8 @@ from evomerge.errors import RecipeError
 WeightFactors: TypeAlias = tuple[tuple[str, float], ...]
 """(part of a tensor's name, factor): the first that fits multiplies the tensor; `*` fits every one.
 
-This is what mergekit's passthrough calls `scale`: it multiplies weights, not the hidden state.
+The name is the one the tensor has in the stack, such as `model.layers.3.mlp.down_proj.weight`. This is
+what mergekit's passthrough calls `scale`: it multiplies weights, not the hidden state.
 """
 
 ANY = "*"

@@ -26,6 +26,7 @@ def output(case: Case, name: str) -> object:
 
 OTHERS: Mapping[str, Callable[[Case, str], object]] = {
     "block_influence": layers.influence,
+    "crash_cluster": layers.clusters,
     "embed_align": sources.embeddings,
     "fisher_diag": measures.fisher,
     "greedy_soup": measures.soup,

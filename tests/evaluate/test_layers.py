@@ -144,6 +144,12 @@ def test_of_equal_pairs_the_lower_come_together() -> None:
     assert layer_cluster(same, 2) == ((0, 1, 2), (3,))
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_rounding_does_not_tell_equal_pairs_apart(seed: int) -> None:
+    draws = torch.randn(3, 10, 5, generator=torch.Generator().manual_seed(seed))
+    assert layer_cluster(draws.repeat_interleave(2, 0), 4) == ((0, 1), (2, 3), (4,), (5,))
+
+
 @pytest.mark.parametrize("clusters", [0, 6])
 def test_more_clusters_than_layers_are_refused(clusters: int) -> None:
     with pytest.raises(EvaluationError, match="5 layers make 1 to 5 clusters"):

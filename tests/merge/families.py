@@ -37,6 +37,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "glm4": ("glm4", SIZES | {"head_dim": 8}),
     "cohere": ("cohere", SIZES),
     "stablelm": ("stablelm", SIZES),
+    "stablelm_beside": ("stablelm", SIZES | {"use_parallel_residual": True, "qk_layernorm": True}),
     "starcoder2": ("starcoder2", SIZES),
     "gpt2": ("gpt2", GPT2),
     "gptj": ("gptj", GPT2 | {"rotary_dim": 4}),

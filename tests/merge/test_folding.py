@@ -40,6 +40,11 @@ def test_what_writes_to_the_stream_is_divided() -> None:
     }
 
 
+def test_norms_of_each_head_are_inside_the_attention() -> None:
+    heads = [f"self_attn.{part}_layernorm.norms.{i}.weight" for part in "qk" for i in (0, 11)]
+    assert divided((*LLAMA, *heads)) == divided(LLAMA)
+
+
 def test_every_expert_writes_and_the_shared_one_too() -> None:
     experts = {"mlp.experts.0.down_proj.weight", "mlp.experts.11.down_proj.weight"}
     assert divided(SPARSE) == {"self_attn.o_proj.weight", *experts}

@@ -112,6 +112,16 @@ def test_the_first_factor_that_fits_multiplies_weights() -> None:
     assert all(torch.equal(each, layer_of(WEIGHTS["a"], 0)[name]) for name, each in layer_of(made, 0).items())
 
 
+def test_a_factor_finds_a_tensor_by_its_name_in_the_stack() -> None:
+    factors = (("layers.1.", 0.5), ("model.layers", 3.0))
+    made, _ = build(*(slot("a", 2, weights=factors) for _ in range(3)))
+    for position, factor in enumerate((3.0, 0.5, 3.0)):
+        assert_same(
+            layer_of(made, position),
+            {inside: factor * value for inside, value in layer_of(WEIGHTS["a"], 2).items()},
+        )
+
+
 def test_norms_may_come_from_another_layer() -> None:
     made, _ = build(slot("a", 1, norms=2))
     lent, own = layer_of(WEIGHTS["a"], 1), layer_of(WEIGHTS["a"], 2)
@@ -209,6 +219,16 @@ def test_lists_with_an_entry_per_layer_are_rebuilt_along_the_path() -> None:
     assert configs["a"]["layer_types"] == ["x", "y", "x"], "the source's config was written to"
 
 
+def test_lists_of_layer_numbers_are_rebuilt_along_the_path() -> None:
+    """Also where a list is as long as the model is deep, or empty in the model that gives the config."""
+    weights = {name: WEIGHTS[name] for name in "ab"}
+    for key in ("mlp_only_layers", "moe_layers"):
+        for ours, theirs, expected in (([0, 1, 2], [1], [0, 1, 2]), ([], [1], [1]), ([2], [], [0])):
+            configs = {"a": {**CONFIG, key: ours}, "b": {**CONFIG, key: theirs}}
+            _, config = build(slot("a", 2), slot("b", 1), slot("a", 1), weights=weights, configs=configs)
+            assert config[key] == expected
+
+
 def test_a_list_that_one_model_lacks_is_filled_in_only_where_it_says_one_thing() -> None:
     """Configs written before transformers had `layer_types` do not have it."""
     weights = {name: WEIGHTS[name] for name in "ab"}
@@ -231,6 +251,7 @@ def test_a_list_that_one_model_lacks_is_filled_in_only_where_it_says_one_thing()
         {"num_kv_shared_layers": 2},
         {"use_sliding_window": True, "max_window_layers": 1},
         {"decoder_sparse_step": 2},
+        {"interleave_moe_layer_step": 2},
         {"scale_attn_by_inverse_layer_idx": True},
         {"attention_types": [[["global", "local"], 2]]},
     ],
@@ -255,6 +276,7 @@ def test_rules_that_are_idle_or_replaced_by_a_list_let_layers_move() -> None:
         "num_kv_shared_layers": 0,
     }
     listed = {"max_window_layers": 1, "use_sliding_window": True, "layer_types": ["x", "y", "y"]}
+    listed |= {"interleave_moe_layer_step": 2, "moe_layers": [1]}
     for rules in (idle, listed):
         build(slot("a", 1), slot("a", 0), configs={name: {**CONFIG, **rules} for name in "abc"})
 
@@ -349,7 +371,12 @@ def test_a_model_that_sees_gives_no_layers() -> None:
 
 
 def test_one_config_has_one_number_of_each() -> None:
-    for key, values in {"num_key_value_heads": (1, 2), "residual_multiplier": (0.5, 1.0)}.items():
+    different = {
+        "num_key_value_heads": (1, 2), "residual_multiplier": (0.5, 1.0), "alibi": (False, True),
+        "scale_attn_weights": (True, False), "use_qk_norm": (True, False), "clip_qkv": (3.0, 8.0),
+        "norm_topk_prob": (False, True), "routed_scaling_factor": (1.0, 2.5), "swiglu_limit": (7.0, 3.0),
+    }  # fmt: skip
+    for key, values in different.items():
         configs = {name: {**CONFIG, key: value} for name, value in zip("ab", values, strict=True)}
         weights = {name: WEIGHTS[name] for name in "ab"}
         message = (

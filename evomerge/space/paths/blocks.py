@@ -8,14 +8,15 @@ layer has hundreds; what it gives up is going back to layers of another run.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
 from evomerge.recipe import Slot
+from evomerge.recipe.path import LONGEST
 from evomerge.space.genes import GeneSpec
 from evomerge.space.paths.form import Layout, Parts, Stack
-from evomerge.space.tables import Count, Runs, Scales, check_pairs, run_label, runs_of
+from evomerge.space.tables import Runs, Scales, check_pairs, run_label, runs_of
 from evomerge.types import Params
 
 Run: TypeAlias = tuple[int, int]
@@ -32,7 +33,7 @@ class Blocks(Stack):
 
     form: Literal["blocks"]
     layers: Runs = None
-    times: Count = 2
+    times: Annotated[int, Field(ge=1, le=LONGEST)] = 2
 
     @field_validator("layers")
     @classmethod
@@ -64,30 +65,45 @@ class Blocks(Stack):
         return GeneSpec(name=_times(run, name), low=0, high=self.times, whole=True, start=start)
 
     def _passes(self, params: Params, parts: Parts) -> Passes:
-        """Return the passes that make no longer stack than may be."""
+        """Return how often each run is passed, where there is room."""
         runs = runs_of(self.layers, parts.layers)
         passes = {(run, name): int(params[_times(run, name)]) for run in runs for name in parts.names}
-        while len(self._stack(passes, params, parts)) > self.longest(parts):
+        level = max(passes.values())
+        while level > 1 and self._length(_at_most(level - 1, passes), parts) > self.longest(parts):
+            level -= 1
+        passes = _at_most(level, passes)
+        while self._length(passes, parts) > self.longest(parts):
             most = max(passes.values())
             *_, uppermost = (key for key, times in passes.items() if times == most)
             passes[uppermost] -= 1
         return passes
 
+    def _length(self, passes: Passes, parts: Parts) -> int:
+        return sum(times * (last - first + 1) for (first, last), _, times in self._row(passes, parts))
+
+    def _row(self, passes: Passes, parts: Parts) -> list[tuple[Run, str, int]]:
+        """Return the runs that are passed and, if they are not there, the ends that must be."""
+        row = [(run, name, times) for (run, name), times in passes.items() if times]
+        if not row or (self.pinned and row[0][0][0] != 0):
+            row.insert(0, ((0, 0), parts.names[0], 1))
+        if self.pinned and row[-1][0][1] != parts.last:
+            row.append(((parts.last, parts.last), parts.names[0], 1))
+        return row
+
     def _stack(self, passes: Passes, params: Params, parts: Parts) -> tuple[Slot, ...]:
-        """Return the layers of all passes, and at its ends, if they are not there, those that must be."""
-        begun: set[Run] = set()
+        """Return the layers of all passes, and the scale of a run where it begins."""
+        ahead = {run for (run, _), times in passes.items() if times}
         path = []
-        for (run, name), times in passes.items():
-            for layer in [layer for _ in range(times) for layer in range(run[0], run[1] + 1)]:
-                scale = self.scale_at(_scale(run), params) if run not in begun else 1.0
-                begun.add(run)
+        for run, name, times in self._row(passes, parts):
+            for layer in [*range(run[0], run[1] + 1)] * times:
+                scale = self.scale_at(_scale(run), params) if run in ahead else 1.0
+                ahead.discard(run)
                 path.append(Slot(model=name, layer=layer, scale=scale))
-        first, last = (Slot(model=parts.names[0], layer=layer) for layer in (0, parts.last))
-        if not path or (self.pinned and path[0].layer != 0):
-            path.insert(0, first)
-        if self.pinned and path[-1].layer != parts.last:
-            path.append(last)
         return tuple(path)
+
+
+def _at_most(level: int, passes: Passes) -> Passes:
+    return {key: min(times, level) for key, times in passes.items()}
 
 
 def _times(run: Run, name: str) -> str:

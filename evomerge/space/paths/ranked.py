@@ -15,6 +15,7 @@ from pydantic import Field
 
 from evomerge.errors import SpaceError
 from evomerge.recipe import Ends, Slot
+from evomerge.recipe.path import LONGEST
 from evomerge.space.genes import GeneSpec
 from evomerge.space.paths.form import Form, Layout, Parts, chosen
 from evomerge.space.tables import Number, WholeRange
@@ -43,6 +44,12 @@ class _Ranked(Form):
                 f"`count` goes up to {most}, and a model of {parts.layers} layers has "
                 f"{min(len(self._free(parts)), parts.last)}{kept}"
             )
+        longest = parts.layers + most * (self._passes(least=True) - 1)
+        if longest > LONGEST:
+            raise SpaceError(
+                f"`count` and `times` make stacks of up to {longest} layers, and the longest path has "
+                f"{LONGEST}"
+            )
         if isinstance(count, WholeRange) and count.low < count.high:
             found.append(
                 GeneSpec(name=self._counted, low=count.low, high=count.high, whole=True, start=count.low)
@@ -59,7 +66,7 @@ class _Ranked(Form):
         path = [
             Slot(model=model, layer=layer)
             for layer in range(parts.layers)
-            for _ in range(self._passes(layer in least))
+            for _ in range(self._passes(least=layer in least))
         ]
         return Layout(path=tuple(path), ends=Ends(embed=model, head=model))
 
@@ -77,7 +84,7 @@ class _Ranked(Form):
         """The gene that says how many layers."""
 
     @abstractmethod
-    def _passes(self, least: bool) -> int:
+    def _passes(self, *, least: bool) -> int:
         """Return how often a layer is passed that is among the least, or is not."""
 
     def _count(self, parts: Parts) -> WholeRange | int:
@@ -110,7 +117,7 @@ class Prune(_Ranked):
     def _counted(self) -> str:
         return "path/removed"
 
-    def _passes(self, least: bool) -> int:
+    def _passes(self, *, least: bool) -> int:
         return 0 if least else 1
 
 
@@ -124,7 +131,7 @@ class Repeat(_Ranked):
     def _counted(self) -> str:
         return "path/repeated"
 
-    def _passes(self, least: bool) -> int:
+    def _passes(self, *, least: bool) -> int:
         return self.times if least else 1
 
 

@@ -25,6 +25,8 @@ Place: TypeAlias = tuple[int, str, int]
 
 _CHANGES = 1
 """So many layers of the first model a random candidate lacks, and so many others it has, on average."""
+_OFTENEST = 1 / 3
+"""A change is rare also where there are few layers: at a half, a place would begin neither on nor off."""
 _SIGMA = 1 / 6
 """CMA-ES's first standard deviation: it, too, begins with about as many changes."""
 
@@ -80,7 +82,7 @@ class Slots(Stack):
         turn, name, _ = place
         usual = turn == 1 and name == parts.names[0]
         others = parts.layers if usual else parts.layers * (len(parts.names) * self.repeats - 1)
-        rare = min(0.4, _CHANGES / max(others, 1))  # at a half, neither on nor off is usual
+        rare = min(_OFTENEST, _CHANGES / max(others, 1))
         low = -rare if usual else rare - 1
         ahead = _SIGMA * NormalDist().inv_cdf(1 - rare)
         start = min(ahead, 1 - rare) if usual else max(-ahead, rare - 1)

@@ -80,6 +80,13 @@ def test_a_scale_idles_where_its_run_has_been_cut_off(genome: Make) -> None:
     assert room.idle(params) == {"path/scale/L2-3"}
 
 
+def test_many_passes_are_cut_in_one_go(genome: Make) -> None:
+    found = genome("{form: blocks, models: [a, b, c], layers: each, times: 1024, most: 100}", layers=40)
+    path = stack(found.decode(dict.fromkeys(found.start, 1024))).split()
+    assert path[:4] == ["a0", "b0", "c0", "a1"]
+    assert len(path) == 100
+
+
 def test_ends_are_genes_where_there_is_a_choice(genome: Make) -> None:
     found = genome("{form: blocks, models: [a, b], embed: [b, c], head: c}")
     assert [gene.name for gene in found.genes if gene.choices] == ["path/embed"]

@@ -84,3 +84,10 @@ def test_a_merge_has_the_influence_of_its_base(genome: Make) -> None:
 def test_more_layers_than_there_are_cannot_go(path: str, message: str, genome: Make) -> None:
     with pytest.raises(SpaceError, match=message):
         _ = genome(path).genes
+
+
+def test_layers_cannot_be_repeated_beyond_the_longest_path(genome: Make) -> None:
+    longest = genome("{form: repeat, count: 2, times: 511}")
+    assert len(stack(longest.decode(longest.start)).split()) == 1024
+    with pytest.raises(SpaceError, match="stacks of up to 1026 layers, and the longest path has 1024"):
+        _ = genome("{form: repeat, count: {low: 0, high: 2}, times: 512}").genes

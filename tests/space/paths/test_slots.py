@@ -88,9 +88,7 @@ def test_models_of_one_layer_have_one_pinned_end(genome: Make) -> None:
 
 
 @pytest.mark.parametrize("layers", [1, 2, 3])
-def test_a_search_of_few_layers_that_are_not_pinned_begins_with_all_of_them(
-    layers: int, genome: Make
-) -> None:
+def test_a_search_of_few_layers_begins_with_all_of_them(layers: int, genome: Make) -> None:
     found = genome("{form: slots, models: [a, b], pinned: false}", layers=layers)
     assert stack(found.decode(found.start)) == " ".join(f"a{layer}" for layer in range(layers))
 
