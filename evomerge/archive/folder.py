@@ -77,6 +77,8 @@ class RunFolder:
     def read_record(self) -> RunRecord:
         """Return the record. Raises `RunError` if this is no run folder, or one that cannot be read."""
         file = self.path / _RECORD
+        if not self.path.exists():
+            raise RunError(f"no run folder at {self.path}")
         if not self.begun:
             raise RunError(f"{self.path} is not a run folder: it has no {_RECORD}")
         try:

@@ -38,8 +38,6 @@ def open_run(path: str | Path, *, storage: str | None = None) -> Run:
     Raises `RunError` if there is no run, or its database needs a `storage` URL with a password.
     """
     folder = RunFolder(Path(path).resolve())
-    if not folder.path.is_dir():
-        raise RunError(f"no run folder at {folder.path}")
     return Run(folder, folder.read_record(), storage_url(storage) if storage is not None else None)
 
 

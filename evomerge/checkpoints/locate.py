@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from evomerge.errors import CheckpointError, RunError, unknown
@@ -32,7 +33,7 @@ def locate(
         if allow_pickle and not any(folder.glob("*.safetensors")):
             return _hub(source, revision, [*_HUB_FILES, *_HUB_PICKLES])
         return folder
-    raise CheckpointError(f"no model folder `{source}` (looked at {_folders(source, near)[0]})")
+    raise CheckpointError(f"no model folder `{source}` (looked at {_looked(source, near)})")
 
 
 def canonical(source: str, path: Path) -> str:
@@ -49,7 +50,7 @@ def locate_tasks(tasks: str, *, near: Path | None = None) -> Path:
     for candidate in _folders(tasks, near):
         if candidate.is_dir():
             return candidate.resolve()
-    raise CheckpointError(f"no task folder `{tasks}` (looked at {_folders(tasks, near)[0]})")
+    raise CheckpointError(f"no task folder `{tasks}` (looked at {_looked(tasks, near)})")
 
 
 def locate_statistics(path: str, *, near: Path | None = None) -> Path:
@@ -58,7 +59,7 @@ def locate_statistics(path: str, *, near: Path | None = None) -> Path:
         if candidate.is_file():
             return candidate.resolve()
     raise CheckpointError(
-        f"no statistics file `{path}` (looked at {_folders(path, near)[0]}); `evomerge measure` makes one"
+        f"no statistics file `{path}` (looked at {_looked(path, near)}); `evomerge measure` makes one"
     )
 
 
@@ -67,7 +68,14 @@ def locate_run(run: str, *, near: Path | None = None) -> Path:
     for candidate in _folders(run, near):
         if candidate.is_dir():
             return candidate.resolve()
-    raise RunError(f"no run folder `{run}` (looked at {_folders(run, near)[0]})")
+    raise RunError(
+        f"no run folder `{run}` (looked at {_looked(run, near)}); `evomerge search` makes one of its space"
+    )
+
+
+def _looked(path: str, near: Path | None) -> str:
+    """Return where `path` was looked for, for a message."""
+    return os.path.normpath(_folders(path, near)[0])
 
 
 def repository(path: Path) -> str | None:

@@ -6,8 +6,8 @@ import pytest
 from huggingface_hub import constants
 
 from evomerge.checkpoints import locate as locating
-from evomerge.checkpoints.locate import canonical, locate, locate_tasks
-from evomerge.errors import CheckpointError
+from evomerge.checkpoints.locate import canonical, locate, locate_run, locate_tasks
+from evomerge.errors import CheckpointError, RunError
 
 
 @pytest.fixture
@@ -109,3 +109,10 @@ def test_task_folders_are_found_like_models(zoo: Path, tmp_path: Path) -> None:
     assert locate_tasks("mine", near=tmp_path) == tmp_path / "mine"
     with pytest.raises(CheckpointError, match="no task folder `gone`"):
         locate_tasks("gone", near=tmp_path)
+
+
+def test_a_missing_run_is_named_by_the_place_it_was_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(
+        RunError, match=f"^no run folder `../runs/a` .looked at {tmp_path}/runs/a.; `evomerge search`"
+    ):
+        locate_run("../runs/a", near=tmp_path / "spaces")

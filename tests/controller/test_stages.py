@@ -180,7 +180,8 @@ def refused(space: Path, error: type[RequestError], says: str) -> None:
             "runs/stage1",
             "runs/none",
             RunError,
-            r"yaml:2: `sources\.best\.run`: no run folder `runs/none` \(look",
+            r"yaml:2: `sources\.best\.run`: no run folder `runs/none` \(looked at "
+            r"[^ ]*/runs/none\); `evomerge search` makes one of its space$",
         ),
         (
             "runs/stage1",

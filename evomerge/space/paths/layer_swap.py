@@ -7,10 +7,11 @@ share of the outer model along the layers.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Literal, TypeAlias, get_args
+from typing import Annotated, Literal, Self, TypeAlias, get_args
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
+from evomerge.errors import SpaceError
 from evomerge.recipe.layer_swap import EndsFrom, language_weights, layer_curve
 from evomerge.recipe.layered import value_at
 from evomerge.space.genes import GeneSpec
@@ -24,6 +25,7 @@ Widths: TypeAlias = tuple[int, int, int]
 _USUAL = (4 / 32, 2 / 32)
 """Bottom and top as shares of all layers, where the search begins."""
 _INSIDE = " inside "
+_WIDTHS = ("bottom", "top", "transition")
 
 
 class LayerSwap(Form):
@@ -51,6 +53,13 @@ class LayerSwap(Form):
                 f"must name at least one model, and each once, found {', '.join(names) or 'none'}"
             )
         return names
+
+    @model_validator(mode="after")
+    def _widths_or_curve(self) -> Self:
+        said = [f"`{name}`" for name in _WIDTHS if name in self.model_fields_set]
+        if self.curve and said:
+            raise ValueError(f"must have widths or a `curve`, found {', '.join(said)} beside `curve`")
+        return self
 
     @property
     def named(self) -> tuple[str, ...]:
@@ -82,6 +91,7 @@ class LayerSwap(Form):
         return [f"{task}{_INSIDE}{other}" for task in tasks for other in languages if task != other]
 
     def _width_genes(self, parts: Parts) -> list[GeneSpec]:
+        self._check_room(parts)
         ranges, start = self._ranges(parts), _usual(parts.layers)
         return [
             GeneSpec(
@@ -95,7 +105,20 @@ class LayerSwap(Form):
     def _ranges(self, parts: Parts) -> dict[str, WholeRange | int]:
         third = WholeRange(low=0, high=parts.layers // 3)
         bottom, top = (third if each is None else each for each in (self.bottom, self.top))
-        return {"bottom": bottom, "top": top, "transition": self.transition}
+        return dict(zip(_WIDTHS, (bottom, top, self.transition), strict=True))
+
+    def _check_room(self, parts: Parts) -> None:
+        """Raise `SpaceError` for widths that no model of so many layers can have."""
+        for name, each in self._ranges(parts).items():
+            most = each.high if isinstance(each, WholeRange) else each
+            if most > parts.layers:
+                raise SpaceError(f"`{name}` goes up to {most}, and the models have {parts.layers} layers")
+        outer = [self._ranges(parts)[name] for name in ("bottom", "top")]
+        least = sum(each.low if isinstance(each, WholeRange) else each for each in outer)
+        if least > parts.layers:
+            raise SpaceError(
+                f"`bottom` and `top` take at least {least} layers, and the models have {parts.layers}"
+            )
 
     def _from_widths(self, params: Params, parts: Parts) -> Sequence[float]:
         """Return the language expert's share of each layer; transitions give way where there is no room."""

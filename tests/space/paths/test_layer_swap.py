@@ -90,6 +90,38 @@ def test_one_model_cannot_be_swapped_with_itself(path: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("keys", "found"),
+    [
+        ("curve: each, bottom: 2", "`bottom` beside `curve`"),
+        ("curve: {anchors: 2}, top: {low: 0, high: 1}, transition: 0", "`top`, `transition` beside `curve`"),
+    ],
+)
+def test_widths_beside_a_curve_are_refused(keys: str, found: str) -> None:
+    text = (
+        f"sources: {{a: x, b: y}}\npath: {{form: layer_swap, task: a, language: b, {keys}}}\n"
+        "objectives: [{task: t}]"
+    )
+    with pytest.raises(SpaceError, match=f"`path` must have widths or a `curve`, found {found}$"):
+        parse_space(text)
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ("bottom: {low: 0, high: 5}", "`bottom` goes up to 5, and the models have 4 layers"),
+        ("transition: 9", "`transition` goes up to 9, and the models have 4 layers"),
+        (
+            "bottom: {low: 2, high: 4}, top: 3",
+            "`bottom` and `top` take at least 5 layers, and the models have",
+        ),
+    ],
+)
+def test_widths_beyond_the_models_are_refused(keys: str, said: str, genome: Make) -> None:
+    with pytest.raises(SpaceError, match=said):
+        _ = genome(f"{{form: layer_swap, task: a, language: b, {keys}}}").genes
+
+
+@pytest.mark.parametrize(
     ("merge", "words", "form"),
     [
         ("{base: c}", "base", "c"), ("{base: c}", "c", "c"), ("{base: c}", "a", "a"),
