@@ -26,9 +26,9 @@ from pathlib import Path
 
 from evomerge.archive.files import write_json, write_text
 from evomerge.archive.record import RunRecord, from_json
+from evomerge.checkpoints.locate import RUN_FILE
 from evomerge.errors import RunError
 
-_RECORD = "run.json"
 _EXPORTS = "exports"
 MADE_FILE = "made.json"
 """Beside the model in `exports/trial-N`: its run, its trial, the recipe's key and the content's digest."""
@@ -72,15 +72,15 @@ class RunFolder:
     @property
     def begun(self) -> bool:
         """Whether there is a run to read or resume."""
-        return (self.path / _RECORD).is_file()
+        return (self.path / RUN_FILE).is_file()
 
     def read_record(self) -> RunRecord:
         """Return the record. Raises `RunError` if this is no run folder, or one that cannot be read."""
-        file = self.path / _RECORD
+        file = self.path / RUN_FILE
         if not self.path.exists():
             raise RunError(f"no run folder at {self.path}")
         if not self.begun:
-            raise RunError(f"{self.path} is not a run folder: it has no {_RECORD}")
+            raise RunError(f"{self.path} is not a run folder: it has no {RUN_FILE}")
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
         except ValueError as error:
@@ -90,8 +90,8 @@ class RunFolder:
     def write_record(self, record: RunRecord) -> None:
         """Write the record, unless it is there as it is."""
         content = record.to_json()
-        if not self.begun or json.loads((self.path / _RECORD).read_text(encoding="utf-8")) != content:
-            write_json(self.path / _RECORD, content)
+        if not self.begun or json.loads((self.path / RUN_FILE).read_text(encoding="utf-8")) != content:
+            write_json(self.path / RUN_FILE, content)
 
     def check_free(self) -> None:
         """Raise `RunError` if something is where the folder would be made, or it cannot be made there."""

@@ -144,6 +144,11 @@ class Run:
             raise RunError(f"trial {number} has no score: {what}")
         return dict(trial.user_attrs["scores"])
 
+    def label(self, number: int) -> str | None:
+        """Return which baseline a trial is, if it is one."""
+        found = self._trial(number).user_attrs.get(LABEL)
+        return str(found) if found else None
+
     def recipe(self, number: int) -> Recipe:
         """Return exactly what trial `number` built. Raises `RunError` if it cannot be rebuilt."""
         trial, genome = self._trial(number), self._genome

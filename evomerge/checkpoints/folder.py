@@ -15,6 +15,7 @@ from typing import Any
 from evomerge.checkpoints.architecture import Architecture, is_head, read_architecture
 from evomerge.checkpoints.edits import Adapter
 from evomerge.checkpoints.headers import TensorSpec, read_header
+from evomerge.checkpoints.locate import RUN_FILE
 from evomerge.checkpoints.measured import Measured
 from evomerge.errors import CheckpointError
 from evomerge.types import Statistic
@@ -140,7 +141,9 @@ def _config(path: Path) -> dict[str, Any]:
             f"{path} is a LoRA adapter, not a whole model; it can be a source where its base is another"
         )
     if not file.is_file():
-        raise CheckpointError(f"{path} is not a checkpoint: it has no config.json")
+        hint = "; a model that it found is a source as {run: FOLDER}" if (path / RUN_FILE).is_file() else ""
+        what = "is the folder of a run" if hint else "is not a checkpoint"
+        raise CheckpointError(f"{path} {what}: it has no config.json{hint}")
     config = read_json(file)
     if not isinstance(config, dict) or not config.get("model_type"):
         raise CheckpointError(f"{file} names no `model_type`, so the architecture is unknown")

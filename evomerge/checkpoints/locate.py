@@ -10,6 +10,8 @@ from evomerge.errors import CheckpointError, RunError, unknown
 ZOO = Path(__file__).parent.parent / "zoo" / "shipped"
 """The built-in models and tasks, shipped with the package."""
 
+RUN_FILE = "run.json"
+"""What makes a folder that of a run."""
 _HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
 _HUB_PICKLES = ["pytorch_model*.bin", "adapter_model.bin"]
 

@@ -75,9 +75,10 @@ def _exported(
     from evomerge.publish.found import export_trial
 
     def begun() -> None:
-        stderr.print(
-            f"Exporting trial {number} of {run.folder.path} …", highlight=False, markup=False, soft_wrap=True
-        )
+        label = run.label(number)
+        what = f"trial {number}" + (f" ({label})" if label else "")
+        told = f"Exporting {what} of {run.folder.path} …"
+        stderr.print(told, highlight=False, markup=False, soft_wrap=True)
 
     written = export_trial(
         run, number, target,

@@ -134,6 +134,8 @@ def furnished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "models" / "lora").mkdir()
     (folder / "models" / "lora" / "adapter_config.json").write_text("{}")
     (folder / "models" / "empty").mkdir()
+    (folder / "models" / "earlier").mkdir()
+    (folder / "models" / "earlier" / "run.json").write_text("{}")
     shutil.copytree(folder / "models" / "math", folder / "models" / "torn")
     weights = folder / "models" / "torn" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:200])

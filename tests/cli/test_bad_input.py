@@ -84,6 +84,7 @@ def test_a_missing_space_file(complaint: Complaint) -> None:
         (edited("models/math", "{source: models/math, influence: none}"), "space.yaml:1: `sources.math.influence`: no statistics file `none` (looked at …); `evomerge measure` makes one"),
         (edited("models/math", "{source: models/math, influence: models/math/model.safetensors}"), "space.yaml:1: `sources.math.influence`: …/model.safetensors is no statistics file of evomerge; make one with `evomerge measure influence`"),
         (edited("models/math", "models/empty"), "space.yaml:1: `sources.math`: …/models/empty is not a checkpoint: it has no config.json"),
+        (edited("models/math", "models/earlier"), "space.yaml:1: `sources.math`: …/models/earlier is the folder of a run: it has no config.json; a model that it found is a source as {run: FOLDER}"),
         (edited("models/math", "models/torn"), "space.yaml:1: `sources.math`: …/models/torn/model.safetensors is not a whole safetensors file: …"),
         (edited("models/math", "models/gpt2"), "space.yaml:1: `sources.math`: `math` cannot be merged with `base`: its architecture is gpt2, not llama"),
         (edited("models/math", "models/taller"), "space.yaml:1: `sources.math`: `math` cannot be merged with `base`: its number of layers is 3, not 2"),

@@ -6,8 +6,10 @@ The population is smaller than Optuna's 50, so that a budget of 200 sees about t
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
+from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, NSGAIIISampler
 
 from evomerge.controller.sampling import SamplerContext
@@ -16,7 +18,9 @@ from evomerge.controller.sampling import SamplerContext
 def make(context: SamplerContext) -> BaseSampler:
     """Return the sampler; its options are those of Optuna's `NSGAIIISampler`."""
     options: dict[str, Any] = {"population_size": 20, "seed": context.stream_seed, **context.options}
-    return NSGAIIISampler(**options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return NSGAIIISampler(**options)
 
 
 SAMPLER = make
