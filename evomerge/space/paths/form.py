@@ -5,9 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from evomerge.errors import SpaceError
 from evomerge.recipe import Ends, Merge, Slot
@@ -21,6 +21,16 @@ MERGED = "merged"
 
 SWAPPED = "swapped"
 """What a recipe calls the merge that a layer swap is."""
+
+
+def _some(names: str | list[str]) -> str | list[str]:
+    if isinstance(names, list) and (not names or len(set(names)) < len(names)):
+        raise ValueError(f"must name at least one model, and each once, found {', '.join(names) or 'none'}")
+    return names
+
+
+Names: TypeAlias = Annotated[Name | list[Name], AfterValidator(_some)]
+"""A model, or several to choose from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,8 +119,8 @@ class Stack(Form):
     With `pinned`, the path begins with a first layer and ends with a last one.
     """
 
-    embed: Name | list[Name] | None = None
-    head: Name | list[Name] | None = None
+    embed: Names | None = None
+    head: Names | None = None
     scale: Scales | float = Field(default=1.0)
     most: Annotated[int, Field(ge=1, le=LONGEST)] | None = None
     pinned: bool = True
@@ -121,15 +131,6 @@ class Stack(Form):
         if not isinstance(scale, Scales) and not 0 < scale < float("inf"):
             raise ValueError(f"must be above 0 and finite, as other scales cannot be folded, found {scale:g}")
         return scale
-
-    @field_validator("embed", "head")
-    @classmethod
-    def _some(cls, names: str | list[str] | None) -> str | list[str] | None:
-        if isinstance(names, list) and (not names or len(set(names)) < len(names)):
-            raise ValueError(
-                f"must name at least one model, and each once, found {', '.join(names) or 'none'}"
-            )
-        return names
 
     @property
     def named(self) -> tuple[str, ...]:

@@ -7,20 +7,17 @@ share of the outer model along the layers.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Literal, Self, TypeAlias, get_args
+from typing import Annotated, Literal, Self, get_args
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from evomerge.errors import SpaceError
 from evomerge.recipe.layer_swap import EndsFrom, language_weights, layer_curve
 from evomerge.recipe.layered import value_at
 from evomerge.space.genes import GeneSpec
-from evomerge.space.paths.form import Form, Layout, Parts, chosen, listed
-from evomerge.space.tables import Anchored, Name, Number, WholeRange
+from evomerge.space.paths.form import Form, Layout, Names, Parts, chosen, listed
+from evomerge.space.tables import Anchored, Number, WholeRange
 from evomerge.types import Params
-
-Widths: TypeAlias = tuple[int, int, int]
-"""Bottom, top, transition."""
 
 _USUAL = (4 / 32, 2 / 32)
 """Bottom and top as shares of all layers, where the search begins."""
@@ -37,26 +34,17 @@ class LayerSwap(Form):
     """
 
     form: Literal["layer_swap"]
-    task: Name | list[Name] | None = None
-    language: Name | list[Name] | None = None
+    task: Names | None = None
+    language: Names | None = None
     bottom: WholeRange | Number | None = None
     top: WholeRange | Number | None = None
-    transition: WholeRange | Number = WholeRange(low=0, high=2)
+    transition: WholeRange | Number | None = None
     ends: EndsFrom | Annotated[list[EndsFrom], Field(min_length=1)] = Field(default=[*get_args(EndsFrom)])
     curve: Anchored | Literal["each"] | None = None
 
-    @field_validator("task", "language")
-    @classmethod
-    def _some(cls, names: str | list[str] | None) -> str | list[str] | None:
-        if isinstance(names, list) and (not names or len(set(names)) < len(names)):
-            raise ValueError(
-                f"must name at least one model, and each once, found {', '.join(names) or 'none'}"
-            )
-        return names
-
     @model_validator(mode="after")
     def _widths_or_curve(self) -> Self:
-        said = [f"`{name}`" for name in _WIDTHS if name in self.model_fields_set]
+        said = [f"`{name}`" for name in _WIDTHS if getattr(self, name) is not None]
         if self.curve and said:
             raise ValueError(f"must have widths or a `curve`, found {', '.join(said)} beside `curve`")
         return self
@@ -103,9 +91,9 @@ class LayerSwap(Form):
         ]  # fmt: skip
 
     def _ranges(self, parts: Parts) -> dict[str, WholeRange | int]:
-        third = WholeRange(low=0, high=parts.layers // 3)
-        bottom, top = (third if each is None else each for each in (self.bottom, self.top))
-        return dict(zip(_WIDTHS, (bottom, top, self.transition), strict=True))
+        third, two = WholeRange(low=0, high=parts.layers // 3), WholeRange(low=0, high=2)
+        asked = zip(_WIDTHS, (self.bottom, self.top, self.transition), (third, third, two), strict=True)
+        return {name: usual if each is None else each for name, each, usual in asked}
 
     def _check_room(self, parts: Parts) -> None:
         """Raise `SpaceError` for widths that no model of so many layers can have."""
