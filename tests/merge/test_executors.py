@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,13 @@ from evomerge.checkpoints.architecture import read_architecture
 from evomerge.checkpoints.folder import Checkpoint, open_checkpoint
 from evomerge.checkpoints.tensors import Library, open_library
 from evomerge.errors import EvaluationError, MergeError
-from evomerge.merge.disk import write_weights
 from evomerge.merge.execute import Execution
 from evomerge.merge.memory import ResidentModel
 from evomerge.merge.plan import Plan
 from evomerge.merge.planning import compile_plan
 from evomerge.recipe import Group, Merge, ModelRef, Recipe, layer_swap
+from tests.merge import exporting
+from tests.merge.exporting import logits
 
 LAYERS = 2
 SIZES: dict[str, Any] = {
@@ -33,6 +35,7 @@ SIZES: dict[str, Any] = {
 GROUPED = {**SIZES, "num_key_value_heads": 1}
 HEADS_OF_8 = {**GROUPED, "head_dim": 8}
 SHARD_BYTES = 4_000
+export = partial(exporting.export, shard_bytes=SHARD_BYTES)  # several files, unless a test says otherwise
 GEMMA4 = {
     **HEADS_OF_8,
     "global_head_dim": 8,
@@ -292,20 +295,6 @@ def recipe_of(merge: Merge, *, dtype: str | None = None) -> Recipe:
 
 def plan_for(name: str, checkpoints: Mapping[str, Checkpoint]) -> Plan:
     return compile_plan(recipe_of(RECIPES[name]), checkpoints)
-
-
-def export(plan: Plan, library: Library, folder: Path, *, shard_bytes: int = SHARD_BYTES) -> Path:
-    folder.mkdir()
-    write_weights(Execution(plan, library), folder, shard_bytes=shard_bytes)
-    (folder / "config.json").write_text(json.dumps(dict(plan.config)))
-    return folder
-
-
-def logits(model: Any) -> Tensor:
-    tokens = torch.arange(24).reshape(2, 12)
-    with torch.no_grad():
-        found: Tensor = model(tokens).logits
-    return found.clone()
 
 
 def assert_same_state(live: Any, stored: Any) -> None:

@@ -1,7 +1,6 @@
 """Paths of real models: scored is exported, and folded scales are the scales at run time."""
 
 import copy
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -9,18 +8,15 @@ from typing import Any, TypeAlias
 
 import pytest
 import torch
-from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from evomerge.checkpoints.folder import Checkpoint, open_checkpoint
 from evomerge.checkpoints.tensors import Library, open_library
 from evomerge.errors import RecipeError
-from evomerge.merge.disk import write_weights
-from evomerge.merge.execute import Execution
 from evomerge.merge.memory import ResidentModel
-from evomerge.merge.plan import Plan
 from evomerge.merge.planning import compile_plan
 from evomerge.recipe import Ends, Group, Merge, ModelRef, Recipe, Slot
+from tests.merge.exporting import export, logits
 from tests.merge.families import FAMILIES, save_random_model
 
 Opened: TypeAlias = tuple[dict[str, Checkpoint], Library]
@@ -225,17 +221,3 @@ def assert_exported_as_scored(
     assert not torch.equal(logits(live(other, checkpoints, library)), logits(model)), (
         "order does nothing here"
     )
-
-
-def export(plan: Plan, library: Library, folder: Path) -> Path:
-    folder.mkdir()
-    write_weights(Execution(plan, library), folder)
-    (folder / "config.json").write_text(json.dumps(dict(plan.config)))
-    return folder
-
-
-def logits(model: Any) -> Tensor:
-    tokens = torch.arange(24).reshape(2, 12)
-    with torch.no_grad():
-        found: Tensor = model(tokens).logits
-    return found.clone()

@@ -5,7 +5,6 @@ import random
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -13,13 +12,11 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from evomerge.checkpoints.folder import Checkpoint, open_checkpoint
-from evomerge.checkpoints.tensors import Library, open_library
-from evomerge.merge.disk import write_weights
-from evomerge.merge.execute import Execution
+from evomerge.checkpoints.tensors import open_library
 from evomerge.merge.memory import ResidentModel
-from evomerge.merge.plan import Plan
 from evomerge.merge.planning import compile_plan
 from evomerge.recipe import Ends, Merge, ModelRef, Recipe, Slot
+from tests.merge.exporting import export, logits
 from tests.merge.families import save_random_model
 
 NAMES = ("a", "b", "c")
@@ -111,17 +108,3 @@ def random_slot(draw: random.Random) -> Slot:
         norms=draw.choice(ALIKE[layer]) if draw.random() < 0.2 else None,
         weights=(("mlp", draw.uniform(0.5, 1.5)),) if draw.random() < 0.2 else (),
     )
-
-
-def export(plan: Plan, library: Library, folder: Path) -> Path:
-    folder.mkdir()
-    write_weights(Execution(plan, library), folder)
-    (folder / "config.json").write_text(json.dumps(dict(plan.config)))
-    return folder
-
-
-def logits(model: Any) -> Tensor:
-    tokens = torch.arange(24).reshape(2, 12)
-    with torch.no_grad():
-        found: Tensor = model(tokens).logits
-    return found.clone()
