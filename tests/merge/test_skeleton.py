@@ -20,8 +20,8 @@ from evomerge.merge.memory import ResidentModel
 from evomerge.merge.plan import Output, Plan
 from evomerge.merge.planning import compile_plan
 from evomerge.recipe import Merge, ModelRef, Recipe, Slot
+from tests.merge.exporting import export, logits
 from tests.merge.test_executors import Family, save_random_model
-from tests.merge.test_path_models import export, logits
 
 Opened: TypeAlias = tuple[dict[str, Checkpoint], Library]
 Step: TypeAlias = tuple[str, int, float]
