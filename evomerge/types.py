@@ -12,7 +12,12 @@ Value: TypeAlias = float | int | str | bool
 Params: TypeAlias = Mapping[str, Value]
 """One value per gene, as the sampler and the study see it."""
 
-Split: TypeAlias = Literal["search", "report"]
+Split: TypeAlias = Literal["search", "select", "report"]
+"""Search items score candidates, select items choose among the finalists, report items tell what came of it."""
+
+Aggregate: TypeAlias = Literal["mean", "perplexity", "weighted_perplexity", "bits_per_byte", "other"]
+"""How lm-eval makes one number of the items' scores: their mean; e to minus their (weighted) mean; minus their
+weighted mean in bits. Of any other, differences between two models have no interval."""
 
 Statistic: TypeAlias = Literal["fisher", "gram"]
 """What a method may merge by, measured on a model beforehand: the diagonal of its Fisher information,
@@ -32,6 +37,7 @@ class Measure:
     metric: str
     filter: str
     higher_is_better: bool
+    aggregate: Aggregate = "mean"
 
     @property
     def arrow(self) -> str:
@@ -49,7 +55,9 @@ class ItemScores:
 
     `scores[k]` belongs to the item whose content hash is `items[k]`; `weights[k]` is 1 except for
     perplexities, where the score is a log-likelihood and the weight counts words or bytes. An item
-    whose metric only has a meaning over the whole set (BLEU, say) has the score NaN.
+    whose metric only has a meaning over the whole set (BLEU, say) has the score NaN. `margins[k]` says of a
+    multiple choice by how much the log-likelihood of the right option exceeds that of the best other one, each
+    divided by the option's length where the metric does so.
     """
 
     task: str
@@ -58,6 +66,23 @@ class ItemScores:
     items: tuple[str, ...]
     scores: tuple[float, ...]
     weights: tuple[float, ...] | None = None
+    margins: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identified:
+    """A candidate that was built and not scored yet: what shows whether it is one seen before.
+
+    `digest` is of the merged tensors' bytes. `fingerprint` are log-probabilities at the end of some prompts
+    `(prompts, tokens)`, prompt by prompt; two of them differ by up to `noise` where the models do not. Both
+    are comparable on the same `device` only.
+    """
+
+    digest: str
+    fingerprint: tuple[tuple[float, ...], ...]
+    noise: float
+    device: str
+    merge_seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,3 +124,6 @@ class Failed:
 
 
 Evaluation: TypeAlias = Scored | Failed
+
+Outcome: TypeAlias = Scored | Identified | Failed
+"""What comes back of a job: some or all scores, who the candidate is, or why there is neither."""

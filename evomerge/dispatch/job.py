@@ -6,29 +6,38 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from evomerge.recipe import Recipe
-from evomerge.types import Evaluation, Split
+from evomerge.types import Outcome, Split
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A recipe to build and score on the items of a split; `trial` comes back with the result."""
+    """A recipe to build, and to score on the items of a split; `trial` comes back with the result.
+
+    `look` asks for one of the parts the split comes in, in their order; None for all of them. `identify`
+    asks only who the merged model is.
+    """
 
     trial: int
     recipe: Recipe
     split: Split = "search"
+    look: int | None = None
+    identify: bool = False
 
 
 class Dispatcher(Protocol):
-    """Evaluators somewhere. A job handed in comes back exactly once, scored or failed."""
+    """Evaluators somewhere. A job handed in comes back exactly once."""
 
     @property
     def capacity(self) -> int:
         """How many jobs can be under way at once."""
 
     def submit(self, job: Job) -> None:
-        """Take a job; fewer than `capacity` may be under way."""
+        """Take a job; fewer than `capacity` may be under way.
 
-    def collect(self) -> list[tuple[Job, Evaluation]]:
+        The evaluator that had the trial before is preferred: it need not build the model again.
+        """
+
+    def collect(self) -> list[tuple[Job, Outcome]]:
         """Return what has finished, waiting up to about a second for the first.
 
         Raises `WorkError` if there is no evaluator left to wait for.
