@@ -60,9 +60,9 @@ def compare_items(
 
     Items are joined by content hash; either side may have more of them, in any order. `clusters` names the
     cluster of an item's hash; an item it lacks stands alone. A perplexity is a function g(R) of the rate
-    R = Σsᵢ/Σwᵢ; its mean difference is exact, and item i counts g(R) + g′(R)·(sᵢ − R·wᵢ)/w̄ (the delta method,
-    as Miller 2024, https://arxiv.org/abs/2411.00640, does for ratios of clustered sums). None where there
-    is no interval: fewer than two items or clusters, scores that are not finite, any other aggregate.
+    R = Σsᵢ/Σwᵢ; its difference is exact, and for the deviation item i counts g(R) + g′(R)·(sᵢ − R·wᵢ)/w̄ (the
+    delta method, https://en.wikipedia.org/wiki/Delta_method). None where there is no interval: fewer than
+    two items or clusters, scores that are not finite, any other aggregate.
     """
     if measure.aggregate == "other":
         return None

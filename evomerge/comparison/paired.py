@@ -160,7 +160,7 @@ def mid_p(wins: int, losses: int) -> float:
     """
     pairs = wins + losses
     outcomes = 2 * sum(math.comb(pairs, k) for k in range(losses)) + math.comb(pairs, losses)
-    return outcomes / 2 ** (pairs + 1)
+    return outcomes / (1 << (pairs + 1))
 
 
 def _are_binary(scores: NDArray[np.float64]) -> bool:
