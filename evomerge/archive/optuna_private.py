@@ -55,8 +55,6 @@ class _Seen:
     ) -> list[FrozenTrial]:
         return self._viewed(self._study._get_trials(deepcopy=deepcopy, use_cache=use_cache), states)
 
-    def _viewed(
-        self, trials: list[FrozenTrial], states: Container[TrialState] | None
-    ) -> list[FrozenTrial]:
+    def _viewed(self, trials: list[FrozenTrial], states: Container[TrialState] | None) -> list[FrozenTrial]:
         viewed = (self._view(trial) for trial in trials)
         return [trial for trial in viewed if trial is not None and (states is None or trial.state in states)]

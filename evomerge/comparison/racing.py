@@ -24,14 +24,14 @@ def beaten(differences: Sequence[Difference | None], *, alpha: float, margin: fl
     cannot be `margin` better anywhere counts as worse.
     """
     known = [each for each in differences if each is not None]
-    return bool(differences) and len(known) == len(differences) and all(
-        each.below(alpha, margin) for each in known
+    return (
+        bool(differences)
+        and len(known) == len(differences)
+        and all(each.below(alpha, margin) for each in known)
     )
 
 
-def surely_outside(
-    scores: Sequence[float], *, low: float | None, high: float | None, alpha: float
-) -> bool:
+def surely_outside(scores: Sequence[float], *, low: float | None, high: float | None, alpha: float) -> bool:
     """Return whether the mean of what `scores` are drawn from lies confidently below `low` or above `high`."""
     found = compare(scores, [0.0] * len(scores))
     if found is None:

@@ -94,9 +94,7 @@ class ItemScoring:
         self._tasks = {name: library.load(name) for name in names}
         self._scorers: dict[str, Scorer] = {}
 
-    def score(
-        self, model: Any, tokenizer: TokenizerFiles, split: Split, look: int | None = None
-    ) -> Scored:
+    def score(self, model: Any, tokenizer: TokenizerFiles, split: Split, look: int | None = None) -> Scored:
         """Return the model's score per measure and the items behind them, of one look or of all.
 
         Raises `EvaluationError` if a score is not finite, or there is nothing to ask.

@@ -36,9 +36,7 @@ def extended(before: Scored | None, part: Scored, measures: Sequence[Measure]) -
     earlier = {_what(each): each for each in before.items}
     items = {**earlier, **{_what(each): _joined(earlier.get(_what(each)), each) for each in part.items}}
     fresh = {
-        name: aggregate(named[name], items[_asked(named[name])])
-        if _asked(named[name]) in earlier
-        else score
+        name: aggregate(named[name], items[_asked(named[name])]) if _asked(named[name]) in earlier else score
         for name, score in part.scores.items()
     }
     return replace(
