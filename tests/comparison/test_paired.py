@@ -163,16 +163,16 @@ def test_copies_of_an_item_count_once_when_clustered() -> None:
 
 
 def test_clusters_of_other_sizes_keep_their_level() -> None:
-    """A shared effect per passage, passages of 1 to 9 items, the size unrelated to the effect."""
+    """A gap of 3 and an effect per passage, passages of 1 to 9 items, the size unrelated to the effect."""
     rng = np.random.default_rng(5)
     sizes = np.tile([1, 2, 4, 9], 10)
     clusters = [str(k) for k in np.repeat(np.arange(40), sizes)]
     wrong = naive = 0
     for _ in range(1500):
-        ours = (np.repeat(rng.normal(size=40), sizes) + rng.normal(size=len(clusters))).tolist()
+        ours = (np.repeat(rng.normal(3, 1, 40), sizes) + rng.normal(size=len(clusters))).tolist()
         found = difference(ours, [0.0] * len(ours), clusters=clusters)
         plain = difference(ours, [0.0] * len(ours))
-        wrong, naive = wrong + found.below(0.05), naive + plain.below(0.05)
+        wrong, naive = wrong + found.below(0.05, 3.0), naive + plain.below(0.05, 3.0)
     assert wrong / 1500 == pytest.approx(0.05, abs=0.02)
     assert naive / 1500 > 0.12
 
