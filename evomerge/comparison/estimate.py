@@ -1,9 +1,9 @@
 """What a candidate would score on all items, from its scores on the first few of a seeded order.
 
-Candidates of one search are siblings: what earlier ones scored on an item says much of what the next will. A model
-with two parameters per candidate is fitted to the items seen and predicts the others, as tinyBenchmarks does
-(https://arxiv.org/abs/2402.14992), but calibrated on candidates of the same run instead of public models and on one
-dimension, so that a fit takes well under a millisecond.
+Candidates of one search are siblings: what earlier ones scored on an item says much of what the next will. A
+model with two parameters per candidate is fitted to the items seen and predicts the others, as tinyBenchmarks
+does (https://arxiv.org/abs/2402.14992), but calibrated on candidates of the same run instead of public models
+and on one dimension, so that a fit takes well under a millisecond.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit
 
-Vector = NDArray[np.float64]
+Vector = NDArray[np.float64]  # (n,)
+Matrix = NDArray[np.float64]  # (m, n)
 
 _PRIOR_MEAN = np.array([0.0, 1.0])
 _PRIOR_DEVIATION = np.array([1.0, 0.5])
 """Of a candidate's shift and slope against the ease of items: before any score it is the average sibling."""
 _STEPS = 25
-_SETTLED = 1e-6
+_SETTLED = 1e-5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,13 +57,13 @@ class Ease:
 
     @property
     def logits(self) -> Vector:
-        """The log-odds of passing each item `(N,)`, finite also where all or none passed it (scores of 0 and 1)."""
+        """The log-odds of passing each item `(N,)`, finite also where all or none did (scores 0 and 1)."""
         return np.log((self.totals + 0.5) / (self.models - self.totals + 0.5))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """A candidate's mean score over all `N` items, with the variance of that, and what it should score on each.
+    """A candidate's mean score over all `N` items, the variance of that, and what it should score on each.
 
     `mean` is not held to the range of the scores: what is unbiased must be free to miss on both sides.
     """
@@ -76,28 +77,39 @@ class Estimate:
 class _Fit:
     predicted: Vector  # (N,)
     noise: Vector  # (N,) variance of a score about its prediction
-    gradient: NDArray[np.float64]  # (N, 2) of the predictions by shift and slope
-    covariance: NDArray[np.float64]  # (2, 2) of shift and slope
+    design: Matrix  # (N, 2) what shift and slope are multiplied by
+    gradient: Matrix  # (N, 2) of the predictions by shift and slope
+    inverse: Matrix  # (2, 2) of the curvature
+    covariance: Matrix  # (2, 2) of shift and slope
 
 
 def greg(prefix_scores: Sequence[float] | Vector, ease: Ease) -> Estimate:
-    """Return the generalised regression estimate: the mean prediction, corrected by how it missed on the items seen.
+    """Return the mean prediction, corrected by how it missed on the items seen: generalised regression.
 
-    Unbiased however wrong the predictions are, as long as the first `n` of the `N` items are a random sample; with
-    all items it is their mean. Where there is nothing to calibrate by (no candidate yet, or one item) it is the
-    mean of the items seen. Särndal, Swensson and Wretman 1992, https://doi.org/10.1007/978-1-4612-4378-6, §6.4.
+    Unbiased however wrong the predictions are, as long as the first `n` of the `N` items are a random sample;
+    with all items it is their mean. Where there is nothing to calibrate by (no candidate yet, or one item) it
+    is the mean of the items seen. Särndal, Swensson and Wretman 1992,
+    https://doi.org/10.1007/978-1-4612-4378-6, whose correction is by the misses of the fit on the items it
+    was fitted to. Each item is here predicted without itself, which takes out the bias that a wrong model has
+    at 25 items and makes up for misses that look small because they were fitted. A variance below what the
+    model itself expects is luck, and is not believed.
 
     Raises:
         ValueError: of no item, or more than `ease` knows.
     """
     seen = _seen(prefix_scores, ease)
     fit = _fit(seen, ease)
+    count, items = len(seen), len(ease.totals)
     if fit is None:
-        return _plain(seen, len(ease.totals))
-    missed = seen - fit.predicted[: len(seen)]
+        return _plain(seen, items)
+    told = _told(seen, fit)
+    unseen = 1 - count / items
+    moved = fit.design[:count] @ fit.inverse  # (n, 2) of shift and slope, by a unit missed on each item
+    missed = (seen - fit.predicted[:count]) / (1 - (moved * fit.gradient[:count]).sum(axis=1))
+    slope = fit.gradient[count:].sum(axis=0) / max(items - count, 1)
     return Estimate(
-        mean=float(fit.predicted.mean() + missed.mean()),
-        variance=_sampling_variance(missed, len(ease.totals), fitted=2),
+        mean=told + unseen * float((missed * (1 - moved @ slope)).mean()),
+        variance=unseen * max(_spread(missed), float(fit.noise.mean())) / count,
         predicted=fit.predicted,
     )
 
@@ -105,9 +117,10 @@ def greg(prefix_scores: Sequence[float] | Vector, ease: Ease) -> Estimate:
 def p_irt(prefix_scores: Sequence[float] | Vector, ease: Ease) -> Estimate:
     """Return the mean of the scores seen and, for the items not seen, of the predictions.
 
-    Closer than `greg` where few items are seen, but biased where candidates differ in more than shift and slope:
-    good for ranking proposals, not for dropping one. Its variance takes the model's word. Where there is nothing to
-    calibrate by it is the mean of the items seen. Maia Polo et al. 2024, https://arxiv.org/abs/2402.14992, §4.
+    Closer than `greg` where few items are seen, but biased where candidates differ in more than shift and
+    slope: good for ranking proposals, not for dropping one. Its variance takes the model's word. Where there
+    is nothing to calibrate by it is the mean of the items seen. Maia Polo et al. 2024,
+    https://arxiv.org/abs/2402.14992.
 
     Raises:
         ValueError: of no item, or more than `ease` knows.
@@ -119,7 +132,7 @@ def p_irt(prefix_scores: Sequence[float] | Vector, ease: Ease) -> Estimate:
         return _plain(seen, items)
     slope = fit.gradient[count:].sum(axis=0) / items
     return Estimate(
-        mean=float((seen.sum() + fit.predicted[count:].sum()) / items),
+        mean=_told(seen, fit),
         variance=float(slope @ fit.covariance @ slope + fit.noise[count:].sum() / items**2),
         predicted=fit.predicted,
     )
@@ -128,8 +141,8 @@ def p_irt(prefix_scores: Sequence[float] | Vector, ease: Ease) -> Estimate:
 def soft(margins: ArrayLike, scale: float) -> Vector:
     """Return, in [0, 1], how clearly each multiple-choice item was won: ½ at a margin of 0.
 
-    `scale` is the margin that counts as clear: the median size of the base's. For ranking within a search only: a
-    margin can grow on items that were won already, so accuracy need not follow.
+    `scale` is the margin that counts as clear: the median size of the base's. For ranking within a search
+    only: a margin can grow on items that were won already, so accuracy need not follow.
 
     Raises:
         ValueError: of a scale that is not positive.
@@ -147,22 +160,22 @@ def _seen(prefix_scores: Sequence[float] | Vector, ease: Ease) -> Vector:
 
 
 def _plain(seen: Vector, items: int) -> Estimate:
-    mean = float(seen.mean())
+    count, mean = len(seen), float(seen.mean())
     return Estimate(
-        mean=mean, variance=_sampling_variance(seen, items, fitted=1), predicted=np.full(items, mean)
+        mean=mean, variance=(1 - count / items) * _spread(seen) / count, predicted=np.full(items, mean)
     )
 
 
-def _sampling_variance(values: Vector, items: int, *, fitted: int) -> float:
-    """Return the variance of a mean of `values`, drawn without replacement from `items`.
+def _told(seen: Vector, fit: _Fit) -> float:
+    return float(seen.sum() + fit.predicted[len(seen) :].sum()) / len(fit.predicted)
 
-    Values that are all equal count as deviating by 1/√n, as in paired differences: that they never differed in a
-    small sample does not show that they cannot.
+
+def _spread(values: Vector) -> float:
+    """Return the sample variance of `values`, or 1/n where they are all equal, as in paired differences.
+
+    That a small sample never differed does not show that its population cannot.
     """
-    count = len(values)
-    centred = values - values.mean()
-    spread = float(centred @ centred) / max(count - fitted, 1)
-    return (1 - count / items) * max(spread, 0.0 if np.ptp(values) > 0 else 1 / count) / count
+    return float(values.var(ddof=1)) if np.ptp(values) > 0 else 1 / len(values)
 
 
 def _fit(seen: Vector, ease: Ease) -> _Fit | None:
@@ -178,47 +191,65 @@ def _logistic(seen: Vector, ease: Vector) -> _Fit:
     """
     design = np.stack([np.ones_like(ease), ease], axis=1)  # (N, 2)
     sample = design[: len(seen)]
-    precision = np.diag(_PRIOR_DEVIATION**-2)
-    at = _PRIOR_MEAN
+
+    def log_posterior(at: Vector) -> float:
+        logits, off = sample @ at, (at - _PRIOR_MEAN) / _PRIOR_DEVIATION
+        return float(seen @ logits - np.logaddexp(0.0, logits).sum() - off @ off / 2)
+
+    at, value = _PRIOR_MEAN, log_posterior(_PRIOR_MEAN)
     for _ in range(_STEPS):
-        passing = expit(sample @ at)
-        curvature = precision + (sample * (passing * (1 - passing))[:, None]).T @ sample
-        step = np.linalg.solve(curvature, sample.T @ (seen - passing) - precision @ (at - _PRIOR_MEAN))
-        at = at + step
+        step, curvature = _newton(seen, sample, at)
         if abs(step).max() < _SETTLED:
             break
+        while (reached := log_posterior(at + step)) < value - _SETTLED:  # overshot: flat where P is 0 or 1
+            step = step / 2
+        at, value = at + step, reached
     predicted = expit(design @ at)
     noise = predicted * (1 - predicted)
+    inverse = np.linalg.inv(curvature)
     return _Fit(
         predicted=predicted,
         noise=noise,
+        design=design,
         gradient=design * noise[:, None],
-        covariance=np.linalg.inv(curvature),
+        inverse=inverse,
+        covariance=inverse,
     )
+
+
+def _newton(seen: Vector, sample: Matrix, at: Vector) -> tuple[Vector, Matrix]:
+    """Return Newton's step from `at` and the curvature there, of minus the log-posterior."""
+    passing = expit(sample @ at)
+    precision = _PRIOR_DEVIATION**-2
+    curvature = (sample * (passing * (1 - passing))[:, None]).T @ sample + np.diag(precision)
+    slope = sample.T @ (seen - passing) - precision * (at - _PRIOR_MEAN)
+    return np.linalg.solve(curvature, slope), curvature
 
 
 def _linear(seen: Vector, ease: Vector) -> _Fit:
     """Fit score = ease + shift + change·(ease − its mean over the items seen).
 
-    The change of slope is held towards 0 by ridge, as the logistic slope is towards 1. The shift is free, for the
-    scores' unit is unknown.
+    The change of slope is held towards 0 by ridge, as the logistic slope is towards 1. The shift is free, for
+    the scores' unit is unknown.
     """
     count = len(seen)
     centred = ease - ease[:count].mean()
     above = seen - ease[:count]
-    shift = above.mean()
     spread = float(above.var(ddof=1))
-    held = spread / _PRIOR_DEVIATION[1] ** 2
-    weight = float(centred[:count] @ centred[:count]) + held
-    change = float(centred[:count] @ (above - shift)) / weight if weight > 0 else 0.0
-    predicted = ease + shift + change * centred
+    # Scores that are all as far above the ease are no reason to change the slope.
+    held = spread / _PRIOR_DEVIATION[1] ** 2 if spread > 0 else math.inf
+    inverse = np.diag([1 / count, 1 / (float(centred[:count] @ centred[:count]) + held)])
+    design = np.stack([np.ones_like(ease), centred], axis=1)
+    predicted = ease + design @ (inverse @ (design[:count].T @ above))
     missed = seen - predicted[:count]
     noise = float(missed @ missed) / max(count - 2, 1)
     return _Fit(
         predicted=predicted,
         noise=np.full_like(ease, noise),
-        gradient=np.stack([np.ones_like(ease), centred], axis=1),
-        covariance=noise * np.diag([1 / count, 1 / weight if weight > 0 else 0.0]),
+        design=design,
+        gradient=design,
+        inverse=inverse,
+        covariance=noise * inverse,
     )
 
 

@@ -9,10 +9,10 @@ from numpy.typing import ArrayLike
 def split_half(matrix: ArrayLike) -> float:
     """Return the reliability in [0, 1] of the row means of `matrix` (candidates, items).
 
-    That is the share of the means' variance that other items of the kind would show again: the correlation of the
-    means over odd and over even items, corrected for half the length by Spearman's and Brown's 2r/(1+r). It is 0
-    where nothing shows that the means tell candidates apart: fewer than three of them, one item, or all alike.
-    Spearman 1910, https://doi.org/10.1111/j.2044-8295.1910.tb00206.x.
+    That is the share of the means' variance that other items of the kind would show again: the correlation of
+    the means over odd and over even items, corrected for half the length by Spearman's and Brown's 2r/(1+r).
+    It is 0 where nothing shows that the means tell candidates apart: fewer than three of them, one item, or
+    all alike. Spearman 1910, https://doi.org/10.1111/j.2044-8295.1910.tb00206.x.
     """
     scores = np.asarray(matrix, dtype=np.float64)
     candidates, items = scores.shape
