@@ -61,8 +61,8 @@ class Dropped:
 
 def as_scored(trial: FrozenTrial) -> FrozenTrial:
     """Return a trial that was given up as one that scored what it is estimated to; any other as it is."""
-    if trial.state != TrialState.PRUNED or ESTIMATE not in trial.user_attrs:
-        return trial
+    if ESTIMATE not in trial.user_attrs:
+        return trial  # by this, and not by its state: while a sampler is told, it is still running
     shown = copy.copy(trial)
     shown.state = TrialState.COMPLETE
     shown.values = trial.user_attrs["values"]

@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit
 
+from evomerge.comparison.paired import Difference
+
 Vector = NDArray[np.float64]  # (n,)
 Matrix = NDArray[np.float64]  # (m, n)
 
@@ -255,3 +257,28 @@ def _linear(seen: Vector, ease: Vector) -> _Fit:
 
 def _binary(scores: Vector) -> bool:
     return bool(np.all((scores == 0) | (scores == 1)))
+
+
+def lead(
+    prefix_scores: Sequence[float] | Vector, rival_scores: Sequence[float] | Vector, ease: Ease
+) -> Difference | None:
+    """Return by how much a candidate will be better (positive) than its rival on all `N` items.
+
+    The rival has all its scores, and items that it passes against the odds its siblings often pass, too: where
+    both miss their predictions together, as far as they do, that is taken out (a regression estimator with the
+    rival's misses, known for all items, as its second auxiliary). As all `N` items are asked about and no others,
+    the variance has the factor 1 − n/N. None where there is nothing to tell the two apart by yet.
+    """
+    rival = np.asarray(rival_scores, dtype=np.float64)
+    seen = _seen(prefix_scores, ease)
+    count, items = len(seen), len(rival)
+    if count < 4 or np.array_equal(seen, rival[:count]):
+        return None
+    own, others = greg(seen, ease).predicted, greg(rival, ease).predicted
+    missed, theirs = seen - own[:count], rival - others
+    together = float(missed @ theirs[:count])
+    shared = min(max(together / max(float(theirs[:count] @ theirs[:count]), 1e-12), 0.0), 1.0)
+    left = missed - shared * theirs[:count]
+    mean = float(own.mean() + shared * theirs.mean() + left.mean() - rival.mean())
+    variance = (1 - count / items) * _spread(left) * (count - 1) / (count - 3)
+    return Difference(mean=mean, deviation=math.sqrt(variance), count=count, df=count - 3)

@@ -14,7 +14,7 @@ from enum import Enum
 
 from evomerge.archive.front import ParetoArchive
 from evomerge.archive.record import RunRecord
-from evomerge.comparison.estimate import Ease, greg
+from evomerge.comparison.estimate import Ease, greg, lead
 from evomerge.comparison.items import compare_items
 from evomerge.comparison.paired import Difference
 from evomerge.comparison.racing import Halving, beaten, rung_looks, surely_outside
@@ -172,21 +172,22 @@ class Race:
         return None
 
     def _differences(self, ours: Scored, theirs: Scored) -> list[Difference | None]:
-        return [
-            compare_items(
-                measure,
-                scores_of(ours, measure),
-                scores_of(theirs, measure),
-                clusters=None,
-            )
-            for measure in self.record.objectives
-        ]
+        import os
+        if os.environ.get("PAIRED"):
+            return [compare_items(m, scores_of(ours, m), scores_of(theirs, m)) for m in self.record.objectives]
+        return [self._lead(measure, scores_of(ours, measure), scores_of(theirs, measure)) for measure in self.record.objectives]
+
+    def _lead(self, measure, ours, theirs):
+        known = self._known.get(measure.name)
+        if known is None: return None
+        return lead([s/known.weight for s in ours.scores],[s/known.weight for s in theirs.scores], known.ease)
 
     def _tied(self, ours: Scored, theirs: Scored) -> bool:
         """Return whether ours cannot be told from theirs in some objective."""
         return any(
-            difference is None or not difference.below(0.025)
-            for difference in self._differences(ours, theirs)
+            (difference := compare_items(measure, scores_of(ours, measure), scores_of(theirs, measure))) is None
+            or not difference.below(0.025)
+            for measure in self.record.objectives
         )
 
 
