@@ -1,4 +1,7 @@
-"""Item scores on disk: one line per trial, split, task and metric, in the order the run record pins."""
+"""Item scores on disk: one line per trial, split, task and metric, in the order the run record pins.
+
+A trial that was given up early has scores of the first items only.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,9 @@ from evomerge.types import ItemScores, Scored, Split
 if TYPE_CHECKING:
     import pandas as pd
 
-_COLUMNS = ("trial", "split", "task", "metric", "filter", "item", "score", "weight")
+_COLUMNS = ("trial", "split", "task", "metric", "filter", "item", "score", "weight", "margin")
+_DIGITS = 4
+"""Of a margin: more than its size says of an item, and half the bytes of a float."""
 
 
 class ItemStore:
@@ -37,16 +42,23 @@ class ItemStore:
         """Return the trials that have scores here."""
         return {int(entry["trial"]) for entry in self._entries()}
 
+    def read(self, split: Split) -> dict[int, tuple[ItemScores, ...]]:
+        """Return the item scores of each trial on a split."""
+        found: dict[int, tuple[ItemScores, ...]] = {}
+        for entry in self._latest():
+            if entry["split"] == split:
+                found[entry["trial"]] = (*found.get(entry["trial"], ()), self._scores(entry))
+        return found
+
     def frame(self) -> pd.DataFrame:
         """Return one row per trial, split, task, metric, filter and item."""
         import pandas as pd
 
-        latest = {_key(entry): entry for entry in self._entries()}
-        rows = (row for entry in latest.values() for row in self._rows(entry))
+        rows = (row for entry in self._latest() for row in self._rows(entry))
         return pd.DataFrame.from_records(list(rows), columns=_COLUMNS)
 
     def _line(self, trial: int, split: Split, items: ItemScores) -> str:
-        if list(items.items) != list(self._order[items.task][split]):
+        if list(items.items) != list(self._order[items.task][split][: len(items.items)]):
             raise ValueError(f"items of `{items.task}` are not those the run record pins")
         entry: dict[str, Any] = {
             "trial": trial,
@@ -58,6 +70,8 @@ class ItemStore:
         }
         if items.weights is not None:
             entry["weights"] = [_compact(weight) for weight in items.weights]
+        if items.margins is not None:
+            entry["margins"] = [_compact(float(f"{margin:.{_DIGITS}g}")) for margin in items.margins]
         return json.dumps(entry, separators=(",", ":"))
 
     def _entries(self) -> Iterator[dict[str, Any]]:
@@ -68,16 +82,37 @@ class ItemStore:
                 if line.endswith("\n"):  # a last line without end is being written, or was torn
                     yield json.loads(line)
 
+    def _latest(self) -> list[dict[str, Any]]:
+        return list({_key(entry): entry for entry in self._entries()}.values())
+
+    def _scores(self, entry: dict[str, Any]) -> ItemScores:
+        scores = tuple(_number(score) for score in entry["scores"])
+        weights, margins = (entry.get(kind) for kind in ("weights", "margins"))
+        return ItemScores(
+            task=entry["task"],
+            metric=entry["metric"],
+            filter=entry["filter"],
+            items=tuple(self._order[entry["task"]][entry["split"]][: len(scores)]),
+            scores=scores,
+            weights=tuple(map(float, weights)) if weights else None,
+            margins=tuple(map(_number, margins)) if margins else None,
+        )
+
     def _rows(self, entry: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
         head = tuple(entry[column] for column in _COLUMNS[:5])
-        order = self._order[entry["task"]][entry["split"]]
-        weights = entry.get("weights", [1.0] * len(order))
-        for item, score, weight in zip(order, entry["scores"], weights, strict=True):
-            yield (*head, item, math.nan if score is None else float(score), float(weight))
+        found = self._scores(entry)
+        count = len(found.items)
+        weights, margins = found.weights or (1.0,) * count, found.margins or (math.nan,) * count
+        for row in zip(found.items, found.scores, weights, margins, strict=True):
+            yield (*head, *row)
 
 
 def _key(entry: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(entry[column] for column in _COLUMNS[:5])
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
 
 
 def _compact(value: float) -> float | int | None:

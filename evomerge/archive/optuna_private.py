@@ -7,13 +7,13 @@ to its use.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any, TypeAlias, cast
 
 from optuna.study import Study
-from optuna.trial import FrozenTrial, Trial
+from optuna.trial import FrozenTrial, Trial, TrialState
 
-Keep: TypeAlias = Callable[[FrozenTrial], bool]
+View: TypeAlias = Callable[[FrozenTrial], FrozenTrial | None]
 
 
 def live(study: Study, trial: FrozenTrial) -> Trial:
@@ -26,24 +26,35 @@ def remember(study: Study, trial: FrozenTrial, key: str, value: Any) -> None:
     study._storage.set_trial_system_attr(trial._trial_id, key, value)
 
 
-def only(study: Study, keep: Keep) -> Study:
-    """Return the study as if it had no other trials than those to keep."""
-    return cast("Study", _Filtered(study, keep))
+def seen(study: Study, view: View) -> Study:
+    """Return the study as if its trials were what `view` makes of each; None leaves one out."""
+    return cast("Study", _Seen(study, view))
 
 
-class _Filtered:
-    def __init__(self, study: Study, keep: Keep) -> None:
-        self._seen, self._keep = study, keep
+class _Seen:
+    def __init__(self, study: Study, view: View) -> None:
+        self._study, self._view = study, view
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._seen, name)
+        return getattr(self._study, name)
 
     @property
     def trials(self) -> list[FrozenTrial]:
         return self.get_trials()
 
-    def get_trials(self, *args: Any, **kwargs: Any) -> list[FrozenTrial]:
-        return [trial for trial in self._seen.get_trials(*args, **kwargs) if self._keep(trial)]
+    def get_trials(
+        self, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        return self._viewed(self._study.get_trials(deepcopy=deepcopy), states)
 
-    def _get_trials(self, *args: Any, **kwargs: Any) -> list[FrozenTrial]:
-        return [trial for trial in self._seen._get_trials(*args, **kwargs) if self._keep(trial)]
+    def _get_trials(
+        self,
+        deepcopy: bool = True,
+        states: Container[TrialState] | None = None,
+        use_cache: bool = False,
+    ) -> list[FrozenTrial]:
+        return self._viewed(self._study._get_trials(deepcopy=deepcopy, use_cache=use_cache), states)
+
+    def _viewed(self, trials: list[FrozenTrial], states: Container[TrialState] | None) -> list[FrozenTrial]:
+        viewed = (self._view(trial) for trial in trials)
+        return [trial for trial in viewed if trial is not None and (states is None or trial.state in states)]

@@ -17,9 +17,11 @@ from pydantic import ValidationError
 
 from evomerge.errors import RunError
 from evomerge.evaluate.brief import Brief
+from evomerge.evaluate.looks import look_ends
 from evomerge.recipe import ModelRef
 from evomerge.space import Genome, Space
 from evomerge.space.paths.form import MERGED
+from evomerge.space.schema import Racing
 from evomerge.types import Measure
 
 FORMAT = 1
@@ -62,6 +64,23 @@ class RunRecord:
         return Genome(space=self.space, layers=self.layers, models=self.models, influence=self.influence)
 
     @property
+    def race(self) -> Racing | None:
+        """The rules by which candidates are given up early; None where all are scored on all items.
+
+        That is so where racing is off, and where a measure is no mean over items: nothing can be said of it
+        before all are scored.
+        """
+        whole = any(measure.aggregate == "other" for measure in self.measures)
+        return None if whole else self.space.race
+
+    @property
+    def looks(self) -> tuple[int, ...]:
+        """After how many search items a candidate is judged; the last are all."""
+        wanted = self.race.looks if self.race is not None else ()
+        searched = {measure.task for measure in self.measures}
+        return look_ends(wanted, [len(self.items[task]["search"]) for task in searched])
+
+    @property
     def measures(self) -> tuple[Measure, ...]:
         """Objectives, then constraints."""
         return (*self.objectives, *self.constraints)
@@ -101,6 +120,7 @@ class RunRecord:
             seed=self.space.seed,
             adapts={name: ref.adapts for name, ref in self.models.items() if ref.adapts is not None},
             allow_pickle=self.allow_pickle,
+            looks=self.looks,
         )
 
     def to_json(self) -> dict[str, Any]:

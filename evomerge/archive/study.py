@@ -6,6 +6,7 @@ line (a torn one spoils the next append); both are seen to here.
 
 from __future__ import annotations
 
+import copy
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
@@ -29,6 +30,9 @@ from evomerge.types import Failed, Measure, Params, Scored
 
 LABEL = "baseline"
 KEY = "recipe"
+ESTIMATE, ITEMS, PREFIX = "estimate", "items", "prefix"
+"""Of a candidate given up early: its estimated scores, the number of items behind them, its scores on those."""
+INHERITED = "inherited_from"
 _LONGEST_REASON = 1900  # attributes of the SQL storages hold 2045 characters
 
 
@@ -39,6 +43,30 @@ class Asked:
     number: int
     params: Params
     label: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dropped:
+    """A candidate given up after `items` items: its scores so far, and what they say of all items.
+
+    `estimates` and their `variances` are by measure, `so_far` is what was scored.
+    """
+
+    reason: str
+    items: int
+    so_far: Scored
+    estimates: Mapping[str, float]
+    variances: Mapping[str, float]
+
+
+def as_scored(trial: FrozenTrial) -> FrozenTrial:
+    """Return a trial that was given up as one that scored what it is estimated to; any other as it is."""
+    if trial.state != TrialState.PRUNED or ESTIMATE not in trial.user_attrs:
+        return trial
+    shown = copy.copy(trial)
+    shown.state = TrialState.COMPLETE
+    shown.values = trial.user_attrs["values"]
+    return shown
 
 
 def distributions(genes: Sequence[GeneSpec]) -> dict[str, BaseDistribution]:
@@ -181,6 +209,22 @@ class StudyRecord:
         trial.set_user_attr("device", scored.device)
         values = [scored.scores[objective.name] for objective in self._objectives]
         self.study.tell(number, values)
+
+    def tell_dropped(self, number: int, dropped: Dropped, constraints: Mapping[str, float]) -> None:
+        """Finish a trial that was given up: pruned, with estimates that samplers see as its scores."""
+        trial = self._live.pop(number)
+        for name, violation in constraints.items():
+            trial.set_constraint(name, violation)
+        trial.set_user_attr("dropped", dropped.reason[:_LONGEST_REASON])
+        trial.set_user_attr(ITEMS, dropped.items)
+        trial.set_user_attr(ESTIMATE, dict(dropped.estimates))
+        trial.set_user_attr("estimate_variance", dict(dropped.variances))
+        trial.set_user_attr(PREFIX, dict(dropped.so_far.scores))
+        trial.set_user_attr("values", [dropped.estimates[each.name] for each in self._objectives])
+        trial.set_user_attr("merge_seconds", round(dropped.so_far.merge_seconds, 3))
+        trial.set_user_attr("score_seconds", round(dropped.so_far.score_seconds, 3))
+        trial.set_user_attr("device", dropped.so_far.device)
+        self.study.tell(number, state=TrialState.PRUNED)
 
     def tell_failed(self, number: int, failed: Failed) -> None:
         """Finish a trial that could not be scored; samplers never see it."""

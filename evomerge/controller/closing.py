@@ -84,7 +84,7 @@ def close_search(folder: RunFolder, run: Run, live: LiveRun, dispatcher: Dispatc
     with held():
         for number, result in results.items():
             if isinstance(result, Scored):
-                live.record_report(number, result)
+                live.record_scores(number, "report", result)
     winners = _winners(run)
     rows = tuple(
         ReportRow(

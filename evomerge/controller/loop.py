@@ -25,22 +25,32 @@ def run_loop(
     flying = 0
     while True:
         with held():
-            while flying < dispatcher.capacity and not _past(deadline):
-                job = run.next_job()
+            late = _past(deadline)
+            while flying < dispatcher.capacity:
+                job = run.next_job(begin=not late)
                 if job is None:
                     break
                 dispatcher.submit(job)
                 flying += 1
-            if _past(deadline):
-                flying -= len(dispatcher.withdraw())
+            if late:
+                flying -= _withdrawn(run, dispatcher)
         observe(run.snapshot())
         if flying == 0:
             return
         finished = dispatcher.collect()
         with held():
-            for job, evaluation in finished:
-                run.finish(job.trial, evaluation)
+            for job, outcome in finished:
+                run.take(job, outcome)
         flying -= len(finished)
+
+
+def _withdrawn(run: LiveRun, dispatcher: Dispatcher) -> int:
+    """Take back the candidates that no evaluator has begun, and return how many."""
+    jobs = dispatcher.withdraw()
+    begun = [job for job in jobs if run.has_begun(job.trial)]
+    for job in begun:
+        dispatcher.submit(job)
+    return len(jobs) - len(begun)
 
 
 def _past(deadline: float | None) -> bool:

@@ -17,7 +17,8 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from evomerge import plugins
-from evomerge.archive.optuna_private import only
+from evomerge.archive.optuna_private import seen
+from evomerge.archive.study import as_scored
 from evomerge.errors import RequestError
 from evomerge.seeds import derive
 from evomerge.space.genes import GeneSpec
@@ -51,29 +52,31 @@ def make_sampler(name: str, context: SamplerContext) -> BaseSampler:
     except (TypeError, ValueError) as error:
         given = f" does not take {dict(context.options)}" if context.options else ""
         raise RequestError(f"sampler `{name}`{given}: {error}") from error
-    return GenesOnly(sampler)
+    return Shown(sampler)
 
 
-class GenesOnly(BaseSampler):
-    """Shows a sampler only the trials that have genes.
+class Shown(BaseSampler):
+    """Shows a sampler the trials it can learn from, as it can.
 
     Some baselines (a parent, in a space of TIES merges) are no point of the space. Optuna's samplers
-    work on what all trials have in common, so one trial without genes would blind them.
+    work on what all trials have in common, so one trial without genes would blind them. Candidates that were
+    given up early count with their estimated scores: they are pruned in the study, and most samplers would not
+    look at them or take a prefix for the whole.
     """
 
     def __init__(self, inner: BaseSampler) -> None:
         self.inner = inner
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        self.inner.before_trial(only(study, _has_genes), trial)
+        self.inner.before_trial(seen(study, _view), trial)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        return self.inner.infer_relative_search_space(only(study, _has_genes), trial)
+        return self.inner.infer_relative_search_space(seen(study, _view), trial)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        return self.inner.sample_relative(only(study, _has_genes), trial, search_space)
+        return self.inner.sample_relative(seen(study, _view), trial, search_space)
 
     def sample_independent(
         self,
@@ -83,7 +86,7 @@ class GenesOnly(BaseSampler):
         param_distribution: BaseDistribution,
     ) -> Any:
         return self.inner.sample_independent(
-            only(study, _has_genes),
+            seen(study, _view),
             trial,
             param_name,
             param_distribution,
@@ -96,11 +99,19 @@ class GenesOnly(BaseSampler):
         state: TrialState,
         values: Sequence[float] | None,
     ) -> None:
-        if _has_genes(trial):
-            self.inner.after_trial(only(study, _has_genes), trial, state, values)
+        if not _has_genes(trial):
+            return
+        if state == TrialState.PRUNED:
+            trial = as_scored(trial)
+            state, values = trial.state, trial.values
+        self.inner.after_trial(seen(study, _view), trial, state, values)
 
     def reseed_rng(self) -> None:
         self.inner.reseed_rng()
+
+
+def _view(trial: FrozenTrial) -> FrozenTrial | None:
+    return as_scored(trial) if _has_genes(trial) else None
 
 
 def _has_genes(trial: FrozenTrial) -> bool:

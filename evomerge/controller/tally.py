@@ -23,10 +23,16 @@ class Best:
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """How far a search is, for people to look at. Sampled are those that are no baselines."""
+    """How far a search is, for people to look at.
+
+    Sampled are those that are no baselines and have scores of their own; `items` of `all_items` were scored,
+    the latter being what it would have taken to score all those candidates on all items.
+    """
 
     budget: int
     scored: int
+    dropped: int
+    inherited: int
     sampled: int
     failed: int
     sampled_failed: int
@@ -37,11 +43,13 @@ class Snapshot:
     front: int
     hypervolume: float | None
     last_failure: str | None
+    items: int
+    all_items: int
 
     @property
     def finished(self) -> int:
-        """Trials scored or failed, in this and earlier sittings."""
-        return self.scored + self.failed
+        """Trials scored, given up or failed, in this and earlier sittings."""
+        return self.scored + self.dropped + self.inherited + self.failed
 
     @property
     def per_minute(self) -> float:
@@ -55,23 +63,32 @@ class Tally:
 
     record: RunRecord
     scored: int = 0
+    dropped: int = 0
+    inherited: int = 0
     failed: int = 0
     sampled_failed: int = 0
     archive: ParetoArchive = field(default_factory=ParetoArchive)
     last_failure: str | None = None
+    items: int = 0
     _baselines: dict[int, tuple[float, ...]] = field(default_factory=dict)
     _started: float = field(default_factory=time.monotonic)
     _finished_before: int = 0
 
     @property
     def finished(self) -> int:
-        """Trials scored or failed."""
-        return self.scored + self.failed
+        """Trials scored, given up or failed."""
+        return self.scored + self.dropped + self.inherited + self.failed
+
+    @property
+    def _all_items(self) -> int:
+        """The search items of all tasks that are searched."""
+        tasks = {measure.task for measure in self.record.measures}
+        return sum(len(self.record.items[task]["search"]) for task in tasks)
 
     @property
     def sampled(self) -> int:
-        """Trials scored that are no baselines."""
-        return self.scored - len(self._baselines)
+        """Trials with scores of their own, on all items or some, that are no baselines."""
+        return self.scored + self.dropped - len(self._baselines)
 
     def begin(self) -> None:
         """Start this sitting's clock; what was counted so far belongs to earlier ones."""
@@ -80,6 +97,7 @@ class Tally:
     def add_scored(self, trial: int, scores: Mapping[str, float], *, baseline: bool, feasible: bool) -> bool:
         """Count a scored trial; return whether the front changed."""
         self.scored += 1
+        self.items += self._all_items
         oriented = tuple(m.oriented(scores[m.name]) for m in self.record.objectives)
         if baseline:
             self._baselines[trial] = oriented
@@ -87,6 +105,15 @@ class Tally:
         if feasible:
             self.archive = before.add(Member(trial=trial, scores=oriented))
         return self.archive is not before
+
+    def add_dropped(self, items: int) -> None:
+        """Count a trial that was given up after `items` items, all tasks together."""
+        self.dropped += 1
+        self.items += items
+
+    def add_inherited(self) -> None:
+        """Count a trial that has the scores of an equivalent earlier one."""
+        self.inherited += 1
 
     def add_failed(self, reason: str, *, baseline: bool) -> None:
         """Count a failed trial."""
@@ -109,6 +136,8 @@ class Tally:
         return Snapshot(
             budget=budget,
             scored=self.scored,
+            dropped=self.dropped,
+            inherited=self.inherited,
             sampled=self.sampled,
             failed=self.failed,
             sampled_failed=self.sampled_failed,
@@ -121,6 +150,8 @@ class Tally:
             front=len(self.archive.front),
             hypervolume=self.hypervolume(),
             last_failure=self.last_failure,
+            items=self.items,
+            all_items=self._all_items * (self.scored + self.dropped + self.inherited),
         )
 
     def _best(self, index: int) -> Best:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from evomerge.dispatch.job import Job
 from evomerge.evaluate.brief import Brief
-from evomerge.recipe import Recipe
-from evomerge.types import Evaluation, Split
+from evomerge.types import Outcome
 
 if TYPE_CHECKING:
     from evomerge.dispatch.worker import Worker
@@ -31,6 +31,6 @@ class RayWorker:
         """Return True once sources and tasks are there."""
         return True
 
-    def evaluate(self, recipe: Recipe, split: Split) -> Evaluation:
-        """Return the recipe's scores, or why there are none."""
-        return self._worker.evaluate(recipe, split)
+    def run(self, job: Job) -> Outcome:
+        """Return what the job asks of its recipe, or why there is nothing."""
+        return self._worker.run(job)

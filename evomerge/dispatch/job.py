@@ -14,7 +14,7 @@ class Job:
     """A recipe to build, and to score on the items of a split; `trial` comes back with the result.
 
     `look` asks for one of the parts the split comes in, in their order; None for all of them. `identify`
-    asks only who the merged model is.
+    asks only who the merged model is, and `screen` then refuses one that is plainly broken.
     """
 
     trial: int
@@ -22,6 +22,7 @@ class Job:
     split: Split = "search"
     look: int | None = None
     identify: bool = False
+    screen: bool = True
 
 
 class Dispatcher(Protocol):

@@ -101,8 +101,11 @@ class WorkerPool:
                 self._proven = True
                 self._idle.append(start.actor)
 
-    def take(self) -> Any | None:
-        """Return the worker that has been idle longest, or None."""
+    def take(self, preferred: Any | None = None) -> Any | None:
+        """Return the `preferred` worker if it is idle, else the one that has been idle longest, or None."""
+        if preferred is not None and preferred in self._idle:
+            self._idle.remove(preferred)
+            return preferred
         return self._idle.popleft() if self._idle else None
 
     def give_back(self, actor: Any) -> None:

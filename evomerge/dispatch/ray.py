@@ -20,7 +20,7 @@ from evomerge.dispatch.shape import WorkerShape, read_cluster, shape_workers
 from evomerge.dispatch.worker import unforeseen
 from evomerge.evaluate.brief import Brief
 from evomerge.interrupts import held
-from evomerge.types import Evaluation, Failed
+from evomerge.types import Outcome, Failed
 
 _log = logging.getLogger(__name__)
 
@@ -88,12 +88,13 @@ class RayDispatcher:
         self._ray, self._pool = ray, pool
         self._waiting: deque[_Attempt] = deque()
         self._flights: dict[Any, _Flight] = {}
+        self._had: dict[int, Any] = {}  # by trial, the worker that built its model last and may have it yet
 
     def submit(self, job: Job) -> None:
         self._waiting.append(_Attempt(job=job, number=1))
         self._launch()
 
-    def collect(self) -> list[tuple[Job, Evaluation]]:
+    def collect(self) -> list[tuple[Job, Outcome]]:
         """Return what has finished. Raises `WorkError` if no worker is left to wait for."""
         if self._waiting and not self._flights:
             self._pool.check()
@@ -120,18 +121,22 @@ class RayDispatcher:
         self._pool.close()
 
     def _launch(self) -> None:
-        """Send waiting jobs out while there are idle workers."""
-        while self._waiting and (actor := self._pool.take()) is not None:
+        """Send waiting jobs out while there are idle workers, each to the one that had its trial before."""
+        while self._waiting:
+            actor = self._pool.take(self._had.get(self._waiting[0].job.trial))
+            if actor is None:
+                return
             attempt = self._waiting.popleft()
-            reference = actor.evaluate.remote(attempt.job.recipe, attempt.job.split)
+            reference = actor.run.remote(attempt.job)
             self._flights[reference] = _Flight(actor=actor, attempt=attempt, started=time.monotonic())
 
-    def _land(self, flight: _Flight, reference: Any) -> Iterator[tuple[Job, Evaluation]]:
+    def _land(self, flight: _Flight, reference: Any) -> Iterator[tuple[Job, Outcome]]:
         from ray.exceptions import RayError, RayTaskError
 
         job, number = flight.attempt.job, flight.attempt.number
+        self._had = {trial: actor for trial, actor in self._had.items() if actor is not flight.actor}
         try:
-            evaluation = self._ray.get(reference)
+            outcome = self._ray.get(reference)
         except RayTaskError:  # raised by our own code: a bug
             raise
         except RayError as error:
@@ -140,12 +145,13 @@ class RayDispatcher:
                 _log.warning("worker lost on trial %d (%s); trying it once more", job.trial, cause(error))
                 self._waiting.appendleft(_Attempt(job=job, number=number + 1))
                 return
-            evaluation = Failed(
+            outcome = Failed(
                 reason=f"it ended its worker {number} times: {cause(error)}",
                 traceback=str(error),
                 seconds=time.monotonic() - flight.started,
             )
         else:
-            settle = self._pool.replace if unforeseen(evaluation) else self._pool.give_back
+            self._had[job.trial] = flight.actor
+            settle = self._pool.replace if unforeseen(outcome) else self._pool.give_back
             settle(flight.actor)
-        yield job, evaluation
+        yield job, outcome

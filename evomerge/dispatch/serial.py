@@ -5,7 +5,7 @@ from __future__ import annotations
 from evomerge.dispatch.job import Job
 from evomerge.dispatch.worker import Worker
 from evomerge.evaluate.brief import Brief
-from evomerge.types import Evaluation
+from evomerge.types import Outcome
 
 
 class SerialDispatcher:
@@ -20,11 +20,11 @@ class SerialDispatcher:
     def submit(self, job: Job) -> None:
         self._waiting.append(job)
 
-    def collect(self) -> list[tuple[Job, Evaluation]]:
+    def collect(self) -> list[tuple[Job, Outcome]]:
         if not self._waiting:
             return []
         job = self._waiting.pop(0)
-        return [(job, self._worker.evaluate(job.recipe, job.split))]
+        return [(job, self._worker.run(job))]
 
     def withdraw(self) -> list[Job]:
         taken, self._waiting = self._waiting, []

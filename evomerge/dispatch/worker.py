@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 import traceback
 
+from evomerge.dispatch.job import Job
 from evomerge.evaluate.brief import Brief
 from evomerge.evaluate.evaluator import Evaluator
-from evomerge.recipe import Recipe
-from evomerge.types import Evaluation, Failed, Split
+from evomerge.types import Failed, Outcome
 
 
 class Worker:
@@ -17,11 +17,13 @@ class Worker:
     def __init__(self, brief: Brief) -> None:
         self._evaluator = Evaluator(brief)
 
-    def evaluate(self, recipe: Recipe, split: Split) -> Evaluation:
-        """Return the recipe's scores, or why there are none."""
+    def run(self, job: Job) -> Outcome:
+        """Return what the job asks of its recipe, or why there is nothing."""
         started = time.monotonic()
         try:
-            return self._evaluator.evaluate(recipe, split)
+            if job.identify:
+                return self._evaluator.identify(job.recipe, screen=job.screen)
+            return self._evaluator.evaluate(job.recipe, job.split, job.look)
         except Exception as error:  # a candidate must not take the search down
             return Failed(
                 reason=_reason(error),
@@ -34,12 +36,12 @@ class Worker:
         self._evaluator.close()
 
 
-def unforeseen(evaluation: Evaluation) -> bool:
+def unforeseen(outcome: Outcome) -> bool:
     """Return whether an error that is none of evomerge's ended it: its process may be broken.
 
     After some CUDA errors every later call fails, too. `Failed` has a traceback for these errors only.
     """
-    return isinstance(evaluation, Failed) and bool(evaluation.traceback)
+    return isinstance(outcome, Failed) and bool(outcome.traceback)
 
 
 def _reason(error: Exception) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from evomerge.evaluate.items import ItemSplit
-from evomerge.types import Measure
+from evomerge.evaluate.looks import parts
+from evomerge.types import Measure, Split
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,7 +15,8 @@ class Brief:
     """An evaluator's instructions: where the sources are, and what to ask the merged models.
 
     `checkpoints` are places as `checkpoints/models.py` reads them: `NAME` a folder, `NAME:fisher` a file.
-    `adapts` names the checkpoint under each that is a LoRA adapter.
+    `adapts` names the checkpoint under each that is a LoRA adapter. `looks` are the numbers of search items
+    after which a candidate may be judged (`evaluate/looks.py`); without any, all are scored at once.
     """
 
     checkpoints: Mapping[str, str]
@@ -28,3 +30,10 @@ class Brief:
     device: str = "auto"
     adapts: Mapping[str, str] = field(default_factory=dict)
     allow_pickle: bool = False
+    looks: tuple[int, ...] = ()
+
+    def parts(self, task: str, split: Split) -> tuple[tuple[str, ...], ...]:
+        """Return the items of a split in the parts they are scored in."""
+        items = self.items[task][split]
+        ends = self.looks if split == "search" and self.looks else (len(items),)
+        return tuple(items[start:stop] for start, stop in parts(ends, len(items)))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,21 @@ from evomerge.checkpoints.tokenizer import TokenizerFiles, words_digest
 from evomerge.errors import EvaluationError, EvomergeError
 from evomerge.evaluate.brief import Brief
 from evomerge.evaluate.harness import Scorer, TaskLibrary
+from evomerge.evaluate.looks import extended
 from evomerge.merge.memory import ResidentModel
 from evomerge.merge.planning import compile_plan
 from evomerge.recipe import Recipe
 from evomerge.types import Evaluation, Failed, ItemScores, Measure, Scored, Split
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Built:
+    """The resident model, and which recipe's it is."""
+
+    key: str
+    model: Any
+    tokenizer: TokenizerFiles
+    seconds: float
 
 
 class Evaluator:
@@ -35,27 +47,35 @@ class Evaluator:
         self._resident = ResidentModel(self._library, device=device_named(brief.device))
         self._device = device_label(brief.device)
         self._scoring = ItemScoring(brief)
+        self._built: _Built | None = None
 
-    def evaluate(self, recipe: Recipe, split: Split = "search") -> Evaluation:
-        """Return the recipe's scores on the items of `split`, or why there are none."""
+    def evaluate(self, recipe: Recipe, split: Split = "search", look: int | None = None) -> Evaluation:
+        """Return the recipe's scores on the items of `split`, or why there are none.
+
+        `look` asks for one part of the items only; that of a model that is still there costs no merge.
+        """
         started = time.monotonic()
         try:
-            plan = compile_plan(recipe, self._checkpoints)
-            if not self._resident.fits(plan):
-                self._scoring.forget_model()
-            model = self._resident.load(plan)
-            merged = time.monotonic()
-            assert plan.tokenizer is not None  # plans of recipes have one
-            scores, items = self._scoring.score(model, plan.tokenizer, split)
+            built = self._build(recipe)
+            scored = self._scoring.score(built.model, built.tokenizer, split, look)
         except EvomergeError as error:  # anything else is our bug: let it surface
             return Failed(reason=str(error), seconds=time.monotonic() - started)
-        return Scored(
-            scores=scores,
-            items=items,
-            merge_seconds=merged - started,
-            score_seconds=time.monotonic() - merged,
-            device=self._device,
-        )
+        return replace(scored, merge_seconds=built.seconds, device=self._device)
+
+    def _build(self, recipe: Recipe) -> _Built:
+        """Return the merged model; the one built last is there already."""
+        if self._built is not None and self._built.key == recipe.key:
+            return replace(self._built, seconds=0.0)
+        started = time.monotonic()
+        self._built = None
+        plan = compile_plan(recipe, self._checkpoints)
+        if not self._resident.fits(plan):
+            self._scoring.forget_model()
+        model = self._resident.load(plan)
+        assert plan.tokenizer is not None  # plans of recipes have one
+        seconds = time.monotonic() - started
+        self._built = _Built(key=recipe.key, model=model, tokenizer=plan.tokenizer, seconds=seconds)
+        return self._built
 
     def close(self) -> None:
         """Unmap the sources."""
@@ -74,25 +94,39 @@ class ItemScoring:
         self._tasks = {name: library.load(name) for name in names}
         self._scorers: dict[str, Scorer] = {}
 
-    def score(
-        self, model: Any, tokenizer: TokenizerFiles, split: Split
-    ) -> tuple[dict[str, float], tuple[ItemScores, ...]]:
-        """Return the model's score per measure and the items behind them.
+    def score(self, model: Any, tokenizer: TokenizerFiles, split: Split, look: int | None = None) -> Scored:
+        """Return the model's score per measure and the items behind them, of one look or of all.
 
-        Raises `EvaluationError` if a score is not finite.
+        Raises `EvaluationError` if a score is not finite, or there is nothing to ask.
         """
         scorer = self._scorer_for(model, tokenizer)
+        found: Scored | None = None
+        for part in range(self._looks(split)) if look is None else (look,):
+            found = extended(found, self._part(scorer, split, part), self._brief.measures)
+        if found is None or not found.scores:
+            raise EvaluationError(f"there are no {split} items to ask")
+        _check_finite(found.scores)
+        return found
+
+    def _looks(self, split: Split) -> int:
+        return len(self._brief.looks) if split == "search" and self._brief.looks else 1
+
+    def _part(self, scorer: Scorer, split: Split, look: int) -> Scored:
+        started = time.monotonic()
         scores: dict[str, float] = {}
         items: list[ItemScores] = []
         with torch.inference_mode():
             for name, task in self._tasks.items():
-                order = self._brief.items[name][split]
+                order = self._brief.parts(name, split)[look]
+                if not order:  # lm-eval would take that for all
+                    continue
                 answers = task.answer(scorer, order)
                 for measure in self._asked_of(name):
                     scores[measure.name], found = answers.read(measure, order)
                     items.append(found)
         _check_finite(scores)
-        return scores, tuple(items)
+        seconds = time.monotonic() - started
+        return Scored(scores=scores, items=tuple(items), merge_seconds=0.0, score_seconds=seconds, device="")
 
     def _asked_of(self, task: str) -> Sequence[Measure]:
         return [measure for measure in self._brief.measures if measure.task == task]
@@ -130,7 +164,7 @@ def device_named(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _check_finite(scores: dict[str, float]) -> None:
+def _check_finite(scores: Mapping[str, float]) -> None:
     for name, score in scores.items():
         if not math.isfinite(score):
             raise EvaluationError(f"`{name}` of this candidate is {score}")

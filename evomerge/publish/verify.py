@@ -43,8 +43,7 @@ def score_folder(folder: Path, brief: Brief) -> dict[str, float]:
         folder, dtype="auto", local_files_only=True, trust_remote_code=False
     )
     model.to(device_named(brief.device)).eval()
-    scores, _ = ItemScoring(brief).score(model, TokenizerFiles(folder=folder), "search")
-    return scores
+    return dict(ItemScoring(brief).score(model, TokenizerFiles(folder=folder), "search").scores)
 
 
 def _advice(differing: list[str]) -> str:

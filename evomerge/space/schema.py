@@ -174,6 +174,21 @@ class Items(Table):
     report: Count | None = None
 
 
+class Racing(Table):
+    """When a candidate is given up before all its search items are scored.
+
+    After each of `looks` items it is compared with the incumbent (with several objectives: with every member of
+    the front), and given up if it is confidently worse. `alpha` is the risk, over all looks together, of giving
+    up one that is as good. `margin` also gives up those that confidently cannot be that much better. The first
+    `cold_start` candidates compete with one another, too: a third of them goes on from each rung.
+    """
+
+    looks: list[Count] = Field(default=[25, 50, 100, 200, 350], min_length=1)
+    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    margin: Annotated[float, Field(ge=0)] = 0.0
+    cold_start: Annotated[int, Field(ge=0)] | None = None
+
+
 class SamplerChoice(Table):
     """A sampler by name (its file, an entry point, or `optunahub:PACKAGE`) with its own options."""
 
@@ -193,6 +208,9 @@ class Space(Table):
 
     `baselines` asks for more than the usual models to compare with: `greedy_soup` costs a trial per source.
 
+    `racing` (on by default) gives up candidates that a part of the search items rules out; `off` scores all on
+    all items. `inherit` lets a candidate that is an earlier one again have its scores.
+
     `batch_size` and `threads` (torch's, per CPU worker) stand here because sums, and so now and then a
     score, depend on how they are split: they belong to what is reproduced.
     """
@@ -208,6 +226,8 @@ class Space(Table):
     items: Items = Field(default_factory=Items)
     baselines: list[Literal["greedy_soup"]] = Field(default_factory=list)
     sampler: SamplerChoice | None = None
+    racing: Racing | bool = True
+    inherit: bool = True
     seed: Annotated[int, Field(ge=0)] = 0
     budget: Count = 200
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
@@ -246,6 +266,13 @@ class Space(Table):
         """The sources it needs, each once: template and base, and the parents."""
         first = [name for name in (self.merge.template, self.merge.base) if name is not None]
         return tuple(dict.fromkeys([*first, *self.parents]))
+
+    @property
+    def race(self) -> Racing | None:
+        """The rules of the race; None if it is off."""
+        if isinstance(self.racing, Racing):
+            return self.racing
+        return Racing() if self.racing else None
 
     @property
     def sampler_choice(self) -> SamplerChoice:

@@ -26,7 +26,7 @@ class Actor:
     """A worker that is ready, and done with its job, when the test says so."""
 
     ready: Reference = field(default_factory=Reference)
-    evaluate: Reference = field(default_factory=Reference)
+    run: Reference = field(default_factory=Reference)
     killed: bool = False
 
 

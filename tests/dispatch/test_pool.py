@@ -60,7 +60,7 @@ def test_a_worker_that_never_comes_gets_no_job() -> None:
     jobs(dispatcher, 1, 2)
     for trial in (1, 2):
         assert results(dispatcher) == []
-        one.evaluate.answer = GOOD
+        one.run.answer = GOOD
         assert results(dispatcher) == [(trial, GOOD)]
     assert dispatcher.capacity == 2
 
@@ -70,7 +70,7 @@ def test_a_late_worker_joins_when_it_is_ready() -> None:
     dispatcher = dispatcher_of(StandInRay(ready(), late), 2)
     jobs(dispatcher, 1, 2)
     late.ready.answer = True
-    late.evaluate.answer = GOOD
+    late.run.answer = GOOD
     assert results(dispatcher) == [(2, GOOD)]
 
 
@@ -87,11 +87,11 @@ def test_a_worker_is_replaced_after_an_error_nobody_foresaw() -> None:
     dispatcher = dispatcher_of(ray := StandInRay(poisoned := ready(), fresh := ready()), 1)
     jobs(dispatcher, 1)
     bad = Failed(reason="AcceleratorError: illegal memory access", traceback="Traceback ...")
-    poisoned.evaluate.answer = bad
+    poisoned.run.answer = bad
     assert results(dispatcher) == [(1, bad)]
     assert poisoned.killed
     jobs(dispatcher, 2)
-    fresh.evaluate.answer = GOOD
+    fresh.run.answer = GOOD
     assert results(dispatcher) == [(2, GOOD)]
     assert ray.actors == [poisoned, fresh]
 
@@ -100,7 +100,7 @@ def test_a_worker_stays_after_a_failure_that_was_foreseen() -> None:
     dispatcher = dispatcher_of(ray := StandInRay(only := ready()), 1)
     for trial in (1, 2):
         jobs(dispatcher, trial)
-        only.evaluate.answer = Failed(reason="`a` of this candidate is nan")
+        only.run.answer = Failed(reason="`a` of this candidate is nan")
         assert [trial for trial, _ in results(dispatcher)] == [trial]
     assert ray.actors == [only]
 
@@ -121,7 +121,7 @@ def test_whatever_ray_says_of_a_lost_worker_costs_one_retry_then_the_candidate(
 ) -> None:
     dispatcher = dispatcher_of(ray := StandInRay(*(actors := [ready(), ready(), ready()])), 1)
     jobs(dispatcher, 1)
-    actors[0].evaluate.answer = actors[1].evaluate.answer = error
+    actors[0].run.answer = actors[1].run.answer = error
     [(trial, failed)] = results(dispatcher)
     assert isinstance(failed, Failed)
     assert trial == 1
@@ -129,14 +129,14 @@ def test_whatever_ray_says_of_a_lost_worker_costs_one_retry_then_the_candidate(
     assert "\n" not in failed.reason
     assert [actor.killed for actor in ray.actors] == [True, True, False]
     jobs(dispatcher, 2)
-    actors[2].evaluate.answer = GOOD
+    actors[2].run.answer = GOOD
     assert results(dispatcher) == [(2, GOOD)]
 
 
 def test_a_bug_of_ours_ends_the_search() -> None:
     dispatcher = dispatcher_of(StandInRay(only := ready()), 1)
     jobs(dispatcher, 1)
-    only.evaluate.answer = task_error("Traceback", TypeError("ours"))
+    only.run.answer = task_error("Traceback", TypeError("ours"))
     with pytest.raises(RayTaskError):
         dispatcher.collect()
 
@@ -159,7 +159,7 @@ def test_a_worker_that_cannot_start_is_tried_twice_once_another_could(
     with caplog.at_level(logging.WARNING):
         assert results(dispatcher) == []
     assert "one less: 1 worker(s) were killed for memory." in caplog.text
-    good.evaluate.answer = GOOD
+    good.run.answer = GOOD
     assert results(dispatcher) == [(1, GOOD)]
     assert [actor.killed for actor in ray.actors] == [False, True, True]
 
@@ -176,7 +176,7 @@ def test_one_worker_that_cannot_start_does_not_end_the_run() -> None:
     bad = Actor(ready=Reference(answer=broken_constructor()))
     dispatcher = dispatcher_of(StandInRay(bad, good := ready()), 2)
     jobs(dispatcher, 1)
-    good.evaluate.answer = GOOD
+    good.run.answer = GOOD
     assert results(dispatcher) == [(1, GOOD)]
 
 
@@ -184,7 +184,7 @@ def test_a_search_whose_workers_all_fail_to_come_back_ends() -> None:
     bad = [Actor(ready=Reference(answer=NODE_DIED)) for _ in range(2)]
     dispatcher = dispatcher_of(StandInRay(only := ready(), *bad), 1)
     jobs(dispatcher, 1)
-    only.evaluate.answer = NODE_DIED
+    only.run.answer = NODE_DIED
     with pytest.raises(WorkError, match=r"^no worker is left: Task failed due to the node being dead\. "):
         results(dispatcher)
 
@@ -192,7 +192,7 @@ def test_a_search_whose_workers_all_fail_to_come_back_ends() -> None:
 def test_a_search_whose_workers_find_no_room_any_more_ends() -> None:
     dispatcher = dispatcher_of(StandInRay(only := ready()), 1, patience=0.05)
     jobs(dispatcher, 1)
-    only.evaluate.answer = NODE_DIED
+    only.run.answer = NODE_DIED
     with pytest.raises(WorkError, match=r"none has come back in 0.05 seconds; continue with `--resume`"):
         results(dispatcher, turns=1000)  # a turn without news takes 0.01 seconds
 

@@ -1,0 +1,184 @@
+"""Whole searches whose evaluator is simulated: what racing saves and costs, over many seeds in little time.
+
+Everything but the model is the product's own: space, sampler, loop, race, study. An item is passed where its
+margin is positive; margins are smooth in the genes, and differ from item to item in where they are best, so
+that candidates which are close to one another pass the same items, as merges of the same models do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evomerge.archive.folder import RunFolder
+from evomerge.archive.record import RunRecord
+from evomerge.archive.study import LABEL, StudyRecord, open_storage
+from evomerge.controller.live import LiveRun
+from evomerge.controller.loop import run_loop
+from evomerge.controller.sampling import SamplerContext, make_sampler
+from evomerge.controller.setup import resolve
+from evomerge.controller.unit_cube import UnitCube
+from evomerge.dispatch.job import Job
+from evomerge.space import read_space
+from evomerge.types import ItemScores, Outcome, Scored
+
+QUICKSTART = Path(__file__).parent.parent / "search_spaces" / "quickstart.yaml"
+
+Vector = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Items:
+    """How items answer to a point of the unit cube: margin_i(x) = ease_i + pull_i·(x - peak) - width |x - peak|²."""
+
+    ease: Vector  # (N,)
+    pull: Vector  # (N, d)
+    peak: Vector  # (d,)
+    width: float
+
+    def passed(self, x: Vector) -> NDArray[np.bool_]:
+        """Return which items are passed at `x` (d,), as `(N,)`."""
+        away = x - self.peak
+        return np.asarray(self.ease + self.pull @ away - self.width * (away @ away) > 0)
+
+
+def make_items(count: int, genes: int, *, seed: int, top: float = 0.75) -> Items:
+    """Return items of which a share of `top` is passed at the peak."""
+    rng = np.random.default_rng(seed)
+    ease = rng.normal(0.0, 1.0, count)
+    ease -= np.quantile(ease, 1 - top)
+    pull = rng.normal(0.0, 0.9, (count, genes)) / np.sqrt(genes) * 3
+    peak = rng.uniform(0.3, 0.7, genes)
+    return Items(ease=ease, pull=pull, peak=peak, width=12.0 / genes)
+
+
+class SimulatedDispatcher:
+    """Answers for the items at once; baselines are somewhere on the way to the peak."""
+
+    capacity = 1
+
+    def __init__(self, record: RunRecord, study: StudyRecord, items: Items) -> None:
+        self._record, self._study, self._items = record, study, items
+        self._cube = UnitCube(record.genome.genes)
+        self._brief = record.brief()
+        self._waiting: list[Job] = []
+        self.scored = 0
+
+    def submit(self, job: Job) -> None:
+        self._waiting.append(job)
+
+    def collect(self) -> list[tuple[Job, Outcome]]:
+        job = self._waiting.pop(0)
+        return [(job, self._answer(job))]
+
+    def withdraw(self) -> list[Job]:
+        taken, self._waiting = self._waiting, []
+        return taken
+
+    def close(self) -> None:
+        self._waiting.clear()
+
+    def _answer(self, job: Job) -> Outcome:
+        measure = self._record.objectives[0]
+        passed = self._items.passed(self.point(job.trial))
+        parts = self._brief.parts(measure.task, "search")
+        order = [item for part in (parts if job.look is None else parts[job.look : job.look + 1]) for item in part]
+        start = 0 if job.look is None else sum(len(part) for part in parts[: job.look])
+        scores = tuple(float(each) for each in passed[start : start + len(order)])
+        self.scored += len(order)
+        items = ItemScores(
+            task=measure.task, metric=measure.metric, filter=measure.filter, items=tuple(order), scores=scores
+        )
+        mean = statistics.fmean(scores)
+        return Scored(
+            scores={measure.name: mean}, items=(items,), merge_seconds=0.0, score_seconds=0.0, device="cpu"
+        )
+
+    def point(self, trial: int) -> Vector:
+        """Return where a trial lies in the unit cube."""
+        frozen = self._study.trials()[trial]
+        if LABEL in frozen.user_attrs:
+            rng = np.random.default_rng(trial)
+            share = 0.55 if "task arithmetic" in frozen.user_attrs[LABEL] else 0.0
+            corner = rng.choice([0.1, 0.9], len(self._items.peak))
+            return np.asarray(corner + share * (self._items.peak - corner))
+        genes = self._record.genome.genes
+        return np.asarray([(frozen.params[g.name] - g.low) / (g.high - g.low) for g in genes])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome2:
+    share: float
+    true: float
+    best: float
+    dropped: int
+    seconds: float
+
+
+def simulate(record: RunRecord, *, seed: int, budget: int, folder: Path) -> Outcome2:
+    record = replace(record, space=record.space.model_copy(update={"seed": seed}), study=f"s{seed}")
+    measure = record.objectives[0]
+    count = len(record.items[measure.task]["search"])
+    rest = 4000
+    everything = make_items(count + rest, len(record.genome.genes), seed=seed)
+    searched = Items(everything.ease[:count], everything.pull[:count], everything.peak, everything.width)
+    fresh = Items(everything.ease[count:], everything.pull[count:], everything.peak, everything.width)
+    run = RunFolder(folder)
+    run.path.mkdir(parents=True)
+    study = StudyRecord(
+        __import__("optuna").storages.InMemoryStorage(), record.study, objectives=record.objectives,
+        genes=record.genome.genes, sampler=None,
+    )
+    context = SamplerContext(
+        genes=record.genome.genes, objectives=record.objectives, seed=seed, workers=1, trials_before=0,
+        options=record.space.sampler_choice.options,
+    )
+    study.study.sampler = make_sampler(record.space.sampler_choice.name, context)
+    live = LiveRun(run, record, study, budget=budget)
+    dispatcher = SimulatedDispatcher(record, study, searched)
+    started = time.monotonic()
+    run_loop(live, dispatcher, lambda snapshot: None)
+    seconds = time.monotonic() - started
+    complete = [t for t in study.trials() if t.values]
+    best = max(complete, key=lambda t: t.values[0])
+    true = float(fresh.passed(dispatcher.point(best.number)).mean())
+    return Outcome2(share=dispatcher.scored / (count * len(study.trials())), true=true, best=best.values[0],
+                    dropped=len(study.trials()) - len(complete), seconds=seconds)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--space", type=Path, default=QUICKSTART)
+    parser.add_argument("--sampler", default="cma")
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--budget", type=int, default=200)
+    parser.add_argument("--racing", nargs="+", default=["on", "off"])
+    asked = parser.parse_args()
+    import yaml
+    results: dict[str, list[Outcome2]] = {}
+    for racing in asked.racing:
+        value = yaml.safe_load(racing)
+        record = resolve(read_space(asked.space, {"racing": value, "sampler": asked.sampler}))
+        with tempfile.TemporaryDirectory() as temporary:
+            for seed in range(asked.seeds):
+                found = simulate(record, seed=seed, budget=asked.budget, folder=Path(temporary) / f"{seed}")
+                results.setdefault(racing, []).append(found)
+        rows = results[racing]
+        print(racing, *(f"{name} {statistics.fmean(getattr(r, name) for r in rows):.4f}" for name in ("share", "true", "best", "dropped", "seconds")), flush=True)
+    first = results[asked.racing[-1]]
+    for racing in asked.racing[:-1]:
+        d = [b.true - a.true for a, b in zip(results[racing], first, strict=True)]
+        print(f"regret of {racing}: {statistics.fmean(d):.4f} ± {statistics.stdev(d) / len(d) ** 0.5:.4f}")
+
+
+if __name__ == "__main__":
+    main()

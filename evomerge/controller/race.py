@@ -1,0 +1,209 @@
+"""The race of a search: after each look at a candidate, whether to go on, wait for others or give it up.
+
+Rules and their measured error rates: Maron and Moore 1993 (https://papers.nips.cc/paper/841) race by bounds
+on the mean; here items are paired with those of a rival that has all of them, which takes a fraction of the
+items. `comparison/racing.py` holds the rules, this file who is compared with whom.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+
+from evomerge.archive.front import ParetoArchive
+from evomerge.archive.record import RunRecord
+from evomerge.comparison.estimate import Ease, greg
+from evomerge.comparison.items import compare_items
+from evomerge.comparison.paired import Difference
+from evomerge.comparison.racing import Halving, beaten, rung_looks, surely_outside
+from evomerge.evaluate.looks import scores_of
+from evomerge.types import ItemScores, Measure, Scored
+
+_COLD_START = 20
+
+
+class Verdict(Enum):
+    """What becomes of a candidate after a look."""
+
+    GO_ON = "go on"
+    WAIT = "wait"
+    DROP = "drop"
+    DONE = "done"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """A verdict and, of a candidate that is given up, why."""
+
+    verdict: Verdict
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimated:
+    """What a candidate would score on all search items, by measure, and the variances of that."""
+
+    scores: Mapping[str, float]
+    variances: Mapping[str, float]
+
+
+@dataclass
+class _Known:
+    """Of a measure, over all search items: how easy they are and what they weigh on average."""
+
+    ease: Ease
+    weight: float = 1.0
+
+
+@dataclass
+class Race:
+    """Compares candidates with those that are best so far, which have all items.
+
+    `ends` are the numbers of items at each look. Without rules nobody is given up.
+    """
+
+    record: RunRecord
+    ends: tuple[int, ...] = field(init=False)
+    _start: Halving = field(init=False)
+    _known: dict[str, _Known] = field(default_factory=dict)
+    _rivals: dict[int, Scored] = field(default_factory=dict)
+    _members: dict[int, Scored] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.ends = self.record.looks
+        rules = self.record.race
+        size = 0 if rules is None else _COLD_START if rules.cold_start is None else rules.cold_start
+        self._start = Halving(size=size, rungs=rung_looks(self.ends) if size > 1 else ())
+
+    def learn(self, number: int, scored: Scored, front: ParetoArchive) -> None:
+        """Take in a trial that has all items; the rivals are the members of the `front`."""
+        for measure in self.record.measures:
+            self._learn_items(measure, scores_of(scored, measure))
+        distinct = {member.scores: member.trial for member in reversed(front.front)}
+        known = {**self._rivals, number: scored}
+        self._rivals = {trial: known[trial] for trial in distinct.values() if trial in known}
+
+    def _learn_items(self, measure: Measure, items: ItemScores) -> None:
+        if measure.aggregate == "other" or not all(map(math.isfinite, items.scores)):
+            return
+        known = self._known.get(measure.name)
+        if known is None:
+            known = _Known(ease=Ease.unknown(len(items.items)))
+            if items.weights is not None:
+                known.weight = math.fsum(items.weights) / len(items.weights)
+            self._known[measure.name] = known
+        known.ease = known.ease.add([score / known.weight for score in items.scores])
+
+    @property
+    def waiting(self) -> tuple[int, ...]:
+        """The candidates that wait for others."""
+        return self._start.waiting
+
+    def enters_start(self, position: int) -> bool:
+        """Return whether the sampled candidate of this position (from 0) is one of the first few."""
+        return position < self._start.size and not self._start.over
+
+    def judge(self, number: int, so_far: Scored, look: int, *, first: bool) -> Judgement:
+        """Return what becomes of a candidate after a look; `first` says whether it is one of the first few."""
+        if look == len(self.ends) - 1:
+            return self._leaving(Judgement(verdict=Verdict.DONE), first=first)
+        rules = self.record.race
+        assert rules is not None  # without a race there is one look
+        if reason := self._hopeless(so_far, alpha=rules.alpha / len(self.ends), margin=rules.margin):
+            return self._leaving(Judgement(verdict=Verdict.DROP, reason=reason), first=first)
+        if first and self._start.halts(look):
+            estimated = self.estimate(so_far).scores
+            self._members[number] = so_far
+            self._start.arrive(number, [m.oriented(estimated[m.name]) for m in self.record.objectives])
+            return Judgement(verdict=Verdict.WAIT)
+        return Judgement(verdict=Verdict.GO_ON)
+
+    def _leaving(self, judgement: Judgement, *, first: bool) -> Judgement:
+        if first:
+            self._start.leave()
+        return judgement
+
+    def leave_start(self) -> None:
+        """Expect one of the first few less: it failed, or had its scores from elsewhere."""
+        self._start.leave()
+
+    def release(self, *, all_are_in: bool = False) -> dict[int, Judgement]:
+        """Return what becomes of those that wait, once all expected do or `all_are_in`; nothing before."""
+        if not self._start.waiting or not (self._start.complete or all_are_in):
+            return {}
+        members, self._members = self._members, {}
+        end = self.ends[self._start.look]
+        kept, dropped = self._start.decide(lambda a, b: self._tied(members[a], members[b]))
+        reason = f"of the first {self._start.size} candidates, a third goes on after {end} items"
+        return {
+            **{number: Judgement(verdict=Verdict.GO_ON) for number in kept},
+            **{number: Judgement(verdict=Verdict.DROP, reason=reason) for number in dropped},
+        }
+
+    def estimate(self, so_far: Scored) -> Estimated:
+        """Return what the items scored so far say of all search items."""
+        scores: dict[str, float] = {}
+        variances: dict[str, float] = {}
+        for measure in self.record.measures:
+            items = scores_of(so_far, measure)
+            known = self._known.get(measure.name)
+            if known is None or len(items.items) == len(known.ease.totals):
+                scores[measure.name], variances[measure.name] = so_far.scores[measure.name], 0.0
+                continue
+            found = greg([score / known.weight for score in items.scores], known.ease)
+            value, slope = _in_units(measure, found.mean)
+            scores[measure.name], variances[measure.name] = value, found.variance * slope**2
+        return Estimated(scores=scores, variances=variances)
+
+    def _hopeless(self, so_far: Scored, *, alpha: float, margin: float) -> str | None:
+        """Return why a candidate is given up: a bound it surely misses, or a rival it surely loses to."""
+        asked = zip(self.record.constraints, self.record.space.constraints, strict=True)
+        for measure, constraint in asked:
+            if measure.aggregate == "mean" and surely_outside(
+                scores_of(so_far, measure).scores, low=constraint.min, high=constraint.max, alpha=alpha
+            ):
+                return f"{measure.name} surely misses {' and '.join(constraint.bounds)}"
+        for trial, rival in self._rivals.items():
+            differences = self._differences(so_far, rival)
+            if beaten(differences, alpha=alpha, margin=margin):
+                return f"surely worse than trial {trial} ({_shown(self.record.objectives, differences)})"
+        return None
+
+    def _differences(self, ours: Scored, theirs: Scored) -> list[Difference | None]:
+        return [
+            compare_items(
+                measure,
+                scores_of(ours, measure),
+                scores_of(theirs, measure),
+                clusters=None,
+            )
+            for measure in self.record.objectives
+        ]
+
+    def _tied(self, ours: Scored, theirs: Scored) -> bool:
+        """Return whether ours cannot be told from theirs in some objective."""
+        return any(
+            difference is None or not difference.below(0.025)
+            for difference in self._differences(ours, theirs)
+        )
+
+
+def _in_units(measure: Measure, mean: float) -> tuple[float, float]:
+    """Return the measure whose items' scores (over the mean weight) have this mean, and its slope there."""
+    match measure.aggregate:
+        case "perplexity" | "weighted_perplexity":
+            value = math.exp(min(-mean, 700.0))
+            return value, -value
+        case "bits_per_byte":
+            return -mean / math.log(2), -1 / math.log(2)
+    return mean, 1.0
+
+
+def _shown(objectives: Sequence[Measure], differences: Sequence[Difference | None]) -> str:
+    return ", ".join(
+        f"{measure.name} {each.mean:+.3f} on {each.count} items"
+        for measure, each in zip(objectives, differences, strict=True)
+        if each is not None
+    )
