@@ -205,7 +205,7 @@ def _logistic(seen: Vector, ease: Vector) -> _Fit:
         at, value = at + step, reached
     predicted = _sigmoid(design @ at)
     noise = predicted * (1 - predicted)
-    inverse = np.linalg.inv(curvature)
+    inverse = np.asarray(np.linalg.inv(curvature), dtype=np.float64)
     return _Fit(
         predicted=predicted,
         noise=noise,

@@ -112,8 +112,8 @@ def test_all_right_or_all_wrong_stays_finite(
 ) -> None:
     """Also against siblings who all did the opposite, where Newton's full step would never settle."""
     mixed = np.arange(ITEMS) % 2.0
-    totals = models * (mixed if others is None else np.full(ITEMS, others))
-    ease = Ease(totals=totals, models=models)
+    passed = mixed if others is None else np.full(ITEMS, others)
+    ease = Ease(totals=np.asarray(models * passed, dtype=np.float64), models=models)
     seen = np.full(count, right)
     for told in (greg(seen, ease), p_irt(seen, ease)):
         assert np.isfinite(told.predicted).all()
