@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit
 
 from evomerge.comparison.paired import Difference
 
@@ -151,7 +150,7 @@ def soft(margins: ArrayLike, scale: float) -> Vector:
     """
     if not scale > 0:
         raise ValueError(f"the scale of soft margins must be positive, found {scale}")
-    return np.asarray(expit(np.asarray(margins, dtype=np.float64) / scale), dtype=np.float64)
+    return _sigmoid(np.asarray(margins, dtype=np.float64) / scale)
 
 
 def _seen(prefix_scores: Sequence[float] | Vector, ease: Ease) -> Vector:
@@ -206,9 +205,9 @@ def _logistic(seen: Vector, ease: Vector) -> _Fit:
         while (reached := log_posterior(at + step)) < value - _SETTLED:  # overshot: flat where P is 0 or 1
             step = step / 2
         at, value = at + step, reached
-    predicted = expit(design @ at)
+    predicted = _sigmoid(design @ at)
     noise = predicted * (1 - predicted)
-    inverse = np.linalg.inv(curvature)
+    inverse = np.asarray(np.linalg.inv(curvature), dtype=np.float64)
     return _Fit(
         predicted=predicted,
         noise=noise,
@@ -221,7 +220,7 @@ def _logistic(seen: Vector, ease: Vector) -> _Fit:
 
 def _newton(seen: Vector, sample: Matrix, at: Vector) -> tuple[Vector, Matrix]:
     """Return Newton's step from `at` and the curvature there, of minus the log-posterior."""
-    passing = expit(sample @ at)
+    passing = _sigmoid(sample @ at)
     precision = _PRIOR_DEVIATION**-2
     curvature = (sample * (passing * (1 - passing))[:, None]).T @ sample + np.diag(precision)
     slope = sample.T @ (seen - passing) - precision * (at - _PRIOR_MEAN)
@@ -253,6 +252,10 @@ def _linear(seen: Vector, ease: Vector) -> _Fit:
         inverse=inverse,
         covariance=noise * inverse,
     )
+
+
+def _sigmoid(logits: Vector) -> Vector:
+    return (1 + np.tanh(logits / 2)) / 2  # overflows nowhere
 
 
 def _binary(scores: Vector) -> bool:
