@@ -15,7 +15,8 @@ class Brief:
     """An evaluator's instructions: where the sources are, and what to ask the merged models.
 
     `checkpoints` are places as `checkpoints/models.py` reads them: `NAME` a folder, `NAME:fisher` a file.
-    `adapts` names the checkpoint under each that is a LoRA adapter. `looks` are the numbers of search items
+    `adapts` names the checkpoint under each that is a LoRA adapter. The measures that `held_out` names are
+    only read on report items; a split of a task may have no items. `looks` are the numbers of search items
     after which a candidate may be judged (`evaluate/looks.py`); without any, all are scored at once.
     """
 
@@ -37,3 +38,14 @@ class Brief:
         items = self.items[task][split]
         ends = self.looks if split == "search" and self.looks else (len(items),)
         return tuple(items[start:stop] for start, stop in parts(ends, len(items)))
+    held_out: tuple[str, ...] = ()
+
+    def asked(self, task: str, split: Split) -> tuple[Measure, ...]:
+        """Return what is measured of a task on the items of a split; nothing where there are none."""
+        if not self.items[task][split]:
+            return ()
+        return tuple(
+            each
+            for each in self.measures
+            if each.task == task and (split == "report" or each.name not in self.held_out)
+        )

@@ -23,7 +23,7 @@ from evomerge.evaluate.looks import extended
 from evomerge.merge.memory import ResidentModel
 from evomerge.merge.planning import compile_plan
 from evomerge.recipe import Recipe
-from evomerge.types import Evaluation, Failed, ItemScores, Measure, Scored, Split
+from evomerge.types import Evaluation, Failed, ItemScores, Scored, Split
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,19 +117,16 @@ class ItemScoring:
         items: list[ItemScores] = []
         with torch.inference_mode():
             for name, task in self._tasks.items():
-                order = self._brief.parts(name, split)[look]
-                if not order:  # lm-eval would take that for all
+                asked, order = self._brief.asked(name, split), self._brief.parts(name, split)[look]
+                if not asked or not order:  # lm-eval would take no items for all
                     continue
                 answers = task.answer(scorer, order)
-                for measure in self._asked_of(name):
+                for measure in asked:
                     scores[measure.name], found = answers.read(measure, order)
                     items.append(found)
         _check_finite(scores)
         seconds = time.monotonic() - started
         return Scored(scores=scores, items=tuple(items), merge_seconds=0.0, score_seconds=seconds, device="")
-
-    def _asked_of(self, task: str) -> Sequence[Measure]:
-        return [measure for measure in self._brief.measures if measure.task == task]
 
     def forget_model(self) -> None:
         """Let go of the model scored last, so that two need not fit; what was tokenised stays."""
