@@ -12,31 +12,19 @@ them. Sources are taken to have the same tensors, tied or not; where they have n
 from __future__ import annotations
 
 import hashlib
-import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any
 
 from evomerge import plugins
 from evomerge.errors import MergeError, RecipeError, RequestError
-from evomerge.merge.method import Averaging, MergeMethod, ignored_by, statistic_of, survey_key_of
-from evomerge.parameters import Gene, bind, declared
+from evomerge.merge.method import MergeMethod, ignored_by, statistic_of, survey_key_of
+from evomerge.merge.mixes import GRAIN, Mix, Source, as_json, combined, params_of, rounded, runs, said
+from evomerge.parameters import bind, declared
 from evomerge.recipe import MODULES, Merge, Recipe
 from evomerge.recipe.merge import IN_LAYERS
-from evomerge.recipe.model import plain
-from evomerge.types import Value
-
-GRAIN = 1e-4
-"""Weights of a sum this close together are the same."""
-
-_SMALLEST_SUM = 1e-6
-"""Weights that sum to less are not made shares of."""
-_COARSE_FROM = 0.05
-"""Smaller numbers count as they are: of them the grain would be no small part."""
-
-Mix: TypeAlias = Mapping[str, float]
-"""A linear combination: for each term, a model or what a method makes (as JSON), its coefficient."""
+from evomerge.recipe.model import ModelRef, plain
+from evomerge.types import Statistic
 
 
 def canonical_key(recipe: Recipe, *, layers: int | None = None) -> str:
@@ -49,7 +37,7 @@ def canonical_key(recipe: Recipe, *, layers: int | None = None) -> str:
         content = _content(recipe, layers)
     except (RequestError, MergeError):
         content = ["as it is written", recipe.key]  # it cannot be built, which is for others to say
-    return hashlib.sha256(_json(content).encode()).hexdigest()[:32]
+    return hashlib.sha256(as_json(content).encode()).hexdigest()[:32]
 
 
 def _content(recipe: Recipe, layers: int | None) -> Any:
@@ -64,11 +52,11 @@ def _stack(recipe: Recipe, terms: _Terms) -> Any:
     """Return what a path is made of: each slot's modules, and the ends."""
 
     def of(name: str, module: str, layer: int | None) -> Any:
-        return [layer, _said(terms.at(name, module, layer))]
+        return [layer, said(terms.at(name, module, layer))]
 
     slots = [
         [
-            _rounded(slot.scale, GRAIN),
+            rounded(slot.scale, GRAIN),
             plain(slot.weights),
             of(slot.model, "attn", slot.layer),
             of(slot.model, "mlp", slot.layer),
@@ -102,17 +90,17 @@ class _Terms:
     def at(self, name: str, module: str, layer: int | None) -> Mix:
         """Return what the tensors of `module` in `layer` of a model or merge are."""
         if name in self.recipe.models:
-            return {_json(self.model(name)): 1.0}
+            return {as_json(self.model(name)): 1.0}
         return self._made(name, module, layer)
 
     def whole(self, merge: str, layers: int | None) -> Any:
         """Return what a merge is everywhere: by module runs of layers that are made alike."""
-        return self._everywhere(merge, layers, lambda module, layer: _said(self._made(merge, module, layer)))
+        return self._everywhere(merge, layers, lambda module, layer: said(self._made(merge, module, layer)))
 
     def _everywhere(self, merge: str, layers: int | None, say: Callable[[str, int | None], Any]) -> Any:
         starts = sorted(start for start in self._starts(merge) if layers is None or start < layers)
-        runs = {module: _runs([(start, say(module, start)) for start in starts]) for module in IN_LAYERS}
-        return runs | {module: say(module, None) for module in MODULES if module not in IN_LAYERS}
+        inside = {module: runs([(start, say(module, start)) for start in starts]) for module in IN_LAYERS}
+        return inside | {module: say(module, None) for module in MODULES if module not in IN_LAYERS}
 
     def _starts(self, merge: str) -> set[int]:
         """Return the layers from which on another group may hold, in a merge or one that it reads."""
@@ -134,21 +122,21 @@ class _Terms:
     def _merged(self, name: str, module: str, layer: int | None) -> Mix:
         merge = self.recipe.merges[name]
         method, base, sources = self._operation(merge, module, layer)
-        if (mix := _combined(method, base, sources)) is not None:
+        if (mix := combined(method, base, sources)) is not None:
             return mix
         if "zero weight" in ignored_by(method):
             # only none at all: by an elected sign a tiny weight decides alone where the others have zeros
             sources = [each for each in sources if each.weight != 0]
             if not sources and base is not None and method.on == "deltas":
                 return base
-        said = self._term(name, method, base, sources)
+        term = self._term(name, method, base, sources)
         if survey_key_of(method) is not None:  # then each tensor depends on all of them
-            said.append(self._surveyed(name))
-        return {_json(said): 1.0}
+            term.append(self._surveyed(name))
+        return {as_json(term): 1.0}
 
     def _operation(
         self, merge: Merge, module: str, layer: int | None
-    ) -> tuple[MergeMethod, Mix | None, list[_Source]]:
+    ) -> tuple[MergeMethod, Mix | None, list[Source]]:
         """Return the method in force, the base if it uses one, and the sources."""
         method = _bound(merge, module, layer)
         base = self.at(merge.base, module, layer) if merge.base and method.base != "unused" else None
@@ -157,27 +145,27 @@ class _Terms:
         for i, name in enumerate(merge.sources):
             ref = self.recipe.models.get(name)
             sources.append(
-                _Source(
+                Source(
                     mix=self.at(name, module, layer),
-                    params=_params(method, source=i),
+                    params=params_of(method, source=i),
                     weight=method.weight[i] if "weight" in declared(type(method)) else 1.0,
-                    measured=ref.measured.get(statistic) if ref and statistic else None,
+                    measured=_measured(ref, statistic) if ref and statistic else None,
                     drawn_by=name if ref else f"#{i}",
                 )
             )
         return method, base, sources
 
-    def _term(self, name: str, method: MergeMethod, base: Mix | None, sources: list[_Source]) -> list[Any]:
+    def _term(self, name: str, method: MergeMethod, base: Mix | None, sources: list[Source]) -> list[Any]:
         """Return as JSON values what a method makes of the sources, those aside that it does not look at."""
-        said = [each.said for each in sources]
+        read = [each.said for each in sources]
         draws = "seed" not in ignored_by(method)
         if draws:
-            said = [[*one, each.drawn_by] for one, each in zip(said, sources, strict=True)]
+            read = [[*one, each.drawn_by] for one, each in zip(read, sources, strict=True)]
         if "order" in ignored_by(method):
-            said.sort(key=_json)
+            read.sort(key=as_json)
         drawn = [self.recipe.seed, self._form(name)] if draws else None
         kind = self.recipe.merges[name].method
-        return [kind, method.compat, base and _said(base), _params(method), said, drawn]
+        return [kind, method.compat, base and said(base), params_of(method), read, drawn]
 
     def _surveyed(self, name: str) -> Any:
         """Return everything that a method sees that looks at the whole model."""
@@ -194,26 +182,16 @@ class _Terms:
             for each in merge.models
         ]
         measured = [self.recipe.models[each].content for each in merge.sources if each in self.recipe.models]
-        return {_json([plain(merge), read, measured, self.recipe.seed, self._form(name)]): 1.0}
+        return {as_json([plain(merge), read, measured, self.recipe.seed, self._form(name)]): 1.0}
 
     def _form(self, name: str) -> Any:
         """Return the model whose names the tensors of a merge have; draws and filters go by them."""
         return self.model(self.recipe.read_by(name)[0])
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Source:
-    """A source as its merge sees it; random draws know it by the name `drawn_by`."""
-
-    mix: Mix
-    params: dict[str, Value]
-    weight: float
-    measured: Any
-    drawn_by: str
-
-    @property
-    def said(self) -> list[Any]:
-        return [_said(self.mix), self.params, self.measured]
+def _measured(ref: ModelRef, statistic: Statistic) -> str | None:
+    path, digest = ref.measured.get(statistic, (None, None))
+    return digest or path
 
 
 def _varies(merge: Merge) -> bool:
@@ -239,75 +217,3 @@ def _bound(merge: Merge, module: str, layer: int | None) -> Any:
             settings[key] = value
     kind = plugins.load("methods", merge.method)
     return bind(kind, settings, len(merge.sources), compat=merge.compat)
-
-
-def _combined(method: Any, base: Mix | None, sources: list[_Source]) -> Mix | None:
-    """Return what a method adds up to, if under its parameters it is no more than a weighted sum."""
-    weights = [each.weight for each in sources]
-    total = math.fsum(weights)
-    if method.additive is not None and base is not None and _has(method, method.additive):
-        parts = [(base, 1.0 - total), *((each.mix, each.weight) for each in sources)]
-    elif isinstance(method, Averaging) and _has(method, method.average) and abs(total) >= _SMALLEST_SUM:
-        parts = [(each.mix, each.weight / total) for each in sources]
-    else:
-        return None
-    mix: dict[str, float] = {}
-    for part, share in parts:
-        for term, coefficient in part.items():
-            mix[term] = mix.get(term, 0.0) + share * coefficient
-    return mix
-
-
-def _has(method: Any, settings: Mapping[str, Value]) -> bool:
-    """Return whether the method's parameters have these values, for every source that has a weight."""
-    known = declared(type(method))
-    for name, value in settings.items():
-        found = getattr(method, known[name].field)
-        if known[name].per_source:
-            found = {each for each, weight in zip(found, method.weight, strict=True) if weight != 0}
-            if found - {value}:
-                return False
-        elif found != value:
-            return False
-    return True
-
-
-def _params(method: Any, *, source: int | None = None) -> dict[str, Value]:
-    """Return the parameters of a source, or those that hold for all, numbers rounded to their grain."""
-    found: dict[str, Value] = {}
-    for name, parameter in declared(type(method)).items():
-        if parameter.per_source == (source is not None):
-            value = getattr(method, parameter.field)
-            value = value if source is None else value[source]
-            spec = parameter.spec
-            found[name] = _within(spec, value) if isinstance(spec, Gene) else value
-    return found
-
-
-def _within(spec: Gene, value: float) -> float:
-    """Return a number rounded to the gene's grain, but not onto the end of its range."""
-    rounded = _rounded(value, spec.grain)
-    return value if rounded in (spec.least, spec.most) else rounded
-
-
-def _rounded(value: float, grain: float) -> float:
-    if not grain or abs(value) < _COARSE_FROM:
-        return float(value)
-    return round(value / grain) * grain
-
-
-def _runs(said: list[tuple[int, Any]]) -> list[tuple[int, Any]]:
-    """Return the first of each run of layers of which the same is said."""
-    return [
-        each for before, each in zip([None, *said], said, strict=False) if not before or before[1] != each[1]
-    ]
-
-
-def _said(mix: Mix) -> Any:
-    """Return a mix as JSON values: its terms in order, those aside whose coefficient rounds to zero."""
-    counts = {term: round(coefficient / GRAIN) for term, coefficient in mix.items()}
-    return [[term, count] for term, count in sorted(counts.items()) if count]
-
-
-def _json(content: Any) -> str:
-    return json.dumps(content, sort_keys=True, separators=(",", ":"))

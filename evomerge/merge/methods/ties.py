@@ -138,7 +138,8 @@ class Ties:
 
     @property
     def ignores(self) -> frozenset[Ignored]:
-        return SUMS if _RULES[self.compat].weights_vote else COMMUTES
+        rules = _RULES[self.compat]
+        return SUMS if rules.weights and rules.weights_vote else COMMUTES
 
     def merge(self, base: Tensor | None, operands: Tensor, site: Site) -> Tensor:
         """Merge `base (*s)` and `operands (n, *s)` to `(*s)`."""
