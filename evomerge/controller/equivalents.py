@@ -134,7 +134,7 @@ class Equivalents:
             self.near = False
             _log.warning(
                 "%d of %d candidates that seemed equal to earlier ones and were scored all the same differ "
-                "(trial %d, %s trial %d); from now on only equal recipes and weights are taken for one another",
+                "(trial %d, %s trial %d); from now on only equal recipes and weights count as the same",
                 sum(self._audits), len(self._audits), trial, _SAID[type(hit)], hit.trial,
             )  # fmt: skip
 
