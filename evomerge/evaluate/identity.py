@@ -276,5 +276,4 @@ def _config(model: Any) -> Mapping[str, Any]:
 
 def _tensor_digest(tensor: Tensor) -> str:
     content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-    digest: str = xxhash.xxh3_128_hexdigest(content.numpy())
-    return digest
+    return xxhash.xxh3_128_hexdigest(content.numpy().data)

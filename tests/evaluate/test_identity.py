@@ -39,10 +39,11 @@ from evomerge.merge.planning import compile_plan
 from evomerge.recipe import Merge, ModelRef, Recipe, Slot
 from evomerge.types import Identified
 
+SOLD = "ken wa kami o {} mai motte imasu . soshite {} mai uru . ima kami wa"
 TEXTS = [
-    [f"ken wa kami o {n} mai motte imasu . soshite {m} mai uru . ima kami wa" for n in range(4, 9) for m in (2, 3)],
+    [SOLD.format(n, m) for n in range(4, 9) for m in (2, 3)],
     [f"{a} tasu {b} wa {a + b} desu ." for a in range(3, 7) for b in (1, 5)],
-]  # fmt: skip
+]
 NAMES = ("base", "math", "lang", "logic", "poor")
 
 
@@ -222,7 +223,7 @@ def test_no_model_of_the_zoo_and_no_usual_merge_is_taken_for_broken(identify: Id
         refs = {each: ModelRef(source=each) for each in NAMES}
         assert identify(Recipe(models=refs, merges={"alone": alone})).fingerprint
     for weight in ({"math": 1.0, "lang": 1.0}, {"math": 0.5, "lang": 0.5}, {"math": 2.0}, {"lang": -0.5}):
-        assert identify(arithmetic(**weight)).fingerprint
+        assert identify(arithmetic(None, **weight)).fingerprint
     for method in ("ties", "dare_ties", "della", "sce", "model_stock", "widen"):
         merge = Merge(method=method, base="base", sources=("math", "lang"))
         recipe = replace(arithmetic(), merges={"merged": merge})
