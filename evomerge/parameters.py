@@ -42,6 +42,8 @@ class Gene:
     """Other words for it in the literature, each with the conversion to ours."""
     whole: bool = False
     """One value for the whole model: groups of layers or modules cannot have their own."""
+    grain: float = 0.0
+    """Numbers this close together give merges that nobody can tell apart; 0 where nothing is known."""
     under: Mapping[str, float] = field(default_factory=dict)
     """The default under the semantics of another implementation (by `compat`), where it differs."""
 

@@ -73,9 +73,10 @@ class ItemScores:
 class Identified:
     """A candidate that was built and not scored yet: what shows whether it is one seen before.
 
-    `digest` is of the merged tensors' bytes. `fingerprint` are log-probabilities at the end of some prompts
-    `(prompts, tokens)`, prompt by prompt; two of them differ by up to `noise` where the models do not. Both
-    are comparable on the same `device` only.
+    `digest` is of the merged tensors' bytes, the config and the tokenizer. `fingerprint` are
+    log-probabilities at the end of some prompts `(prompts, tokens)`, prompt by prompt; two of them differ by
+    up to `noise` where the models do not. Both are comparable on the same `device` only, fingerprints also on
+    one `basis` only, which names prompts, tokens and dtype; there is none where there is no fingerprint.
     """
 
     digest: str
@@ -83,6 +84,7 @@ class Identified:
     noise: float
     device: str
     merge_seconds: float
+    basis: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ runs/NAME/
   run.json        the resolved record: versions, digests, items, seeds
   study.journal   the trials (Optuna), unless the storage is a database
   items.jsonl     every item's score
+  identities.jsonl who each trial's model was: keys, digests and fingerprints
   front.json      the Pareto front, rewritten whenever it changes
   report.json     the closing scores on the report items
   log.txt         the log
@@ -52,6 +53,10 @@ class RunFolder:
     @property
     def items(self) -> Path:
         return self.path / "items.jsonl"
+
+    @property
+    def identities(self) -> Path:
+        return self.path / "identities.jsonl"
 
     @property
     def front(self) -> Path:

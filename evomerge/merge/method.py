@@ -22,6 +22,13 @@ BaseUse: TypeAlias = Literal["needed", "optional", "unused"]
 Cost: TypeAlias = Literal["elementwise", "norms", "ranks", "decomposition"]
 """What dominates a merge: reading and writing; sums over each tensor; order statistics; an SVD or a solve."""
 
+Ignored: TypeAlias = Literal["order", "zero weight", "seed"]
+"""The order of the sources; whether a source of weight 0 is among them; the seed of random draws."""
+
+DRAWS_NOTHING: frozenset[Ignored] = frozenset({"seed"})
+COMMUTES: frozenset[Ignored] = frozenset({"order", "seed"})
+SUMS: frozenset[Ignored] = frozenset({"order", "zero weight", "seed"})
+
 EVERYONES = ("evomerge", "mergekit", "official", "peft", "mergelm", "fusion_bench", "regmean_repo")
 """The implementations whose semantics `compat` can name; a method on which they agree takes any of them."""
 
@@ -123,6 +130,30 @@ class Informed(Protocol):
     """A method that merges by what was measured on each source; `merge` finds it in `site.statistics`."""
 
     statistic: ClassVar[Statistic]
+
+
+@runtime_checkable
+class Indifferent(Protocol):
+    """A method that says what makes no difference to it; to any other, everything may.
+
+    What holds for some parameters only is a property. Methods without a source left give the base.
+    """
+
+    @property
+    def ignores(self) -> frozenset[Ignored]:
+        """What may change without the merge changing, but for the rounding of its sums."""
+
+
+@runtime_checkable
+class Averaging(Protocol):
+    """A method that is Σ wᵢ θᵢ over Σ wᵢ under some settings, up to rounding."""
+
+    average: ClassVar[Mapping[str, Value]]
+
+
+def ignored_by(method: MergeMethod) -> frozenset[Ignored]:
+    """Return what makes no difference to the method under its parameters, as far as it says."""
+    return method.ignores if isinstance(method, Indifferent) else frozenset()
 
 
 def statistic_of(method: type[MergeMethod]) -> Statistic | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -55,24 +55,27 @@ def merge(
     name: str,
     base: Tensors,
     models: Sequence[Tensors],
+    params: Mapping[str, Any] | None = None,
     *,
     seed: int = 0,
+    compat: str = "evomerge",
     template_in_models: Tensors | None = None,
 ) -> Tensors:
-    """Return the merge under the method's defaults; where they draw, under half the density.
+    """Return the merge under `params`, else the method's defaults with half the density, if it has one.
 
     Without a base the first model is the template, and gets `template_in_models` in its place.
     """
     kind = plugins.load("methods", name)
-    params = {"density": 0.5} if "density" in declared(kind) else {}
+    if params is None:
+        params = {"density": 0.5} if "density" in declared(kind) else {}
     known = None
     if isinstance(kind, Informed):
         known = [statistics_of(kind.statistic, i, model) for i, model in enumerate(models)]
     if kind.base != "unused":
-        return merge_tensors(name, base, models, params, seed=seed, statistics=known)
+        return merge_tensors(name, base, models, params, seed=seed, compat=compat, statistics=known)
     first = {**models[0], **(template_in_models or {})} if models else None
     sources = [first, *models[1:]] if first else []
-    return merge_tensors(name, None, sources, params, seed=seed, statistics=known)
+    return merge_tensors(name, None, sources, params, seed=seed, compat=compat, statistics=known)
 
 
 def statistics_of(kind: Statistic, number: int, model: Tensors) -> Tensors:

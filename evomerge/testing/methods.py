@@ -23,7 +23,7 @@ from torch import Tensor
 
 from evomerge import plugins
 from evomerge.errors import MergeError
-from evomerge.merge.method import BaseUse, Cost
+from evomerge.merge.method import BaseUse, Cost, ignored_by
 from evomerge.merge.tensors import merge_tensors
 from evomerge.parameters import Choice, bind, declared
 from evomerge.testing.examples import Tensors, cast, example, merge
@@ -181,6 +181,28 @@ def ignores_order_and_neighbours(name: str) -> None:
         _same(alone, {tensor: value}, f"`{name}` merges `{tensor}` differently without the other tensors")
 
 
+def ignores_what_it_says(name: str) -> None:
+    """Check that what the method declares to make no difference makes none, under every `compat` it lists."""
+    kind = plugins.load("methods", name)
+    count = max(kind.sources[0], min(3, kind.sources[1] or 3))
+    base, models = example(name, count=count)
+    for compat in kind.compats:
+        params: dict[str, Any] = {"density": 0.5} if "density" in declared(kind) else {}
+        ignored = ignored_by(bind(kind, params, count, compat=compat))
+        once = merge(name, base, models, params, compat=compat)
+        if "seed" in ignored:
+            _same(merge(name, base, models, params, compat=compat, seed=1), once, f"`{name}` draws")
+        if {"order", "seed"} <= ignored:  # draws go by the sources' names, which are their places here
+            _close(merge(name, base, models[::-1], params, compat=compat), once, f"`{name}` goes by order")
+        if "zero weight" in ignored:
+            weight = {"weight": [*[1.0] * (count - 1), 0.0]}
+            found = merge(name, base, models, params | weight, compat=compat)
+            _close(found, merge(name, base, models[:-1], params, compat=compat), f"`{name}` counts weight 0")
+            if kind.on == "deltas":
+                none = merge(name, base, models[:1], params | {"weight": [0.0]}, compat=compat)
+                _close(none, base, f"`{name}` of no weight is not the base")
+
+
 def works_with_the_least_and_more_sources(name: str) -> None:
     """Check that the least number of sources works, and up to three more where they are allowed."""
     least, most = plugins.load("methods", name).sources
@@ -242,6 +264,7 @@ CHECKS: Mapping[str, Check] = {
         repeats_under_one_seed,
         draws_from_its_own_stream,
         ignores_order_and_neighbours,
+        ignores_what_it_says,
         works_with_the_least_and_more_sources,
         refuses_too_few_and_too_many_sources,
         handles_scalars_and_empty_tensors,
@@ -274,6 +297,12 @@ def _refuses(name: str, base: Tensors, models: Sequence[Tensors], word: str) -> 
 def _same(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], otherwise: str) -> None:
     for tensor, value in expected.items():
         alike = found[tensor].dtype == value.dtype and torch.equal(found[tensor], value)
+        _hold(alike, f"{otherwise} (`{tensor}`)")
+
+
+def _close(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], otherwise: str) -> None:
+    for tensor, value in expected.items():
+        alike = torch.allclose(found[tensor], value, rtol=1e-5, atol=_ROUNDING)
         _hold(alike, f"{otherwise} (`{tensor}`)")
 
 

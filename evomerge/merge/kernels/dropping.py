@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from evomerge.merge.kernels.trimming import trim, trim_at
@@ -18,6 +19,7 @@ CHANCE_TO_STAY = Gene(
     meaning="chance of each entry to stay",
     least=0.0,
     most=1.0,
+    grain=1e-4,
     also=dict.fromkeys(("drop_rate", "weight_mask_rate"), lambda rate: 1 - rate),
 )
 RESCALE = Choice(
@@ -33,6 +35,11 @@ MASK_STRATEGY = Choice(
     meaning="what is dropped: entries at random, or the smallest, as MergeLM also offers",
 )
 _NO_NORM = 1e-7
+
+
+def draws(density: Sequence[float], strategy: str = "random") -> bool:
+    """Return whether what stays of task vectors at these densities is a matter of chance."""
+    return strategy == "random" and any(0 < share < 1 for share in density)
 
 
 def drop(

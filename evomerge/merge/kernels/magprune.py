@@ -25,6 +25,7 @@ MEAN_CHANCE = Gene(
     meaning="mean chance of an entry to stay",
     least=0.0,
     most=1.0,
+    grain=1e-4,
     also={"drop_rate": lambda rate: 1 - rate},
 )
 EPSILON_SHARE = Gene(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from evomerge.merge.kernels.ranking import rows_of
-from evomerge.merge.method import EVERYONES, BaseUse, Cost, MergeMethod, Operand, Site
+from evomerge.merge.method import DRAWS_NOTHING, EVERYONES, BaseUse, Cost, Ignored, MergeMethod, Operand, Site
 from evomerge.types import Value
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ class ArceeFusion:
     compats: ClassVar[tuple[str, ...]] = EVERYONES
     additive: ClassVar[Mapping[str, Value] | None] = None
     cost: ClassVar[Cost] = "ranks"
+    ignores: ClassVar[frozenset[Ignored]] = DRAWS_NOTHING
 
     compat: str = "evomerge"
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from evomerge.merge.kernels.crumbs import CRUMBS, CRUMBS_SCOPE, OUTLIERS, REMOVE_FIRST, crumbs_of
 from evomerge.merge.kernels.weighting import LAMBDA, NORMALIZE, TASK_WEIGHT, add_weighted
-from evomerge.merge.method import BaseUse, Cost, MergeMethod, Operand, Site
+from evomerge.merge.method import SUMS, BaseUse, Cost, Ignored, MergeMethod, Operand, Site
 from evomerge.parameters import PerSource
 from evomerge.types import Value
 
@@ -33,6 +33,7 @@ class Breadcrumbs:
         "lambda": 1.0, "normalize": False, "density": 1.0, "gamma": 0.0,
     }  # fmt: skip
     cost: ClassVar[Cost] = "ranks"
+    ignores: ClassVar[frozenset[Ignored]] = SUMS
 
     weight: Annotated[PerSource, TASK_WEIGHT]
     density: Annotated[PerSource, CRUMBS]

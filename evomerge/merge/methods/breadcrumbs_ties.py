@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from evomerge.merge.kernels.consensus import SIGN_METHOD, VOTE_WEIGHT
 from evomerge.merge.kernels.crumbs import CRUMBS, CRUMBS_SCOPE, OUTLIERS, REMOVE_FIRST, crumbs_of
 from evomerge.merge.kernels.weighting import LAMBDA
-from evomerge.merge.method import BaseUse, Cost, MergeMethod, Operand, Site
+from evomerge.merge.method import SUMS, BaseUse, Cost, Ignored, MergeMethod, Operand, Site
 from evomerge.merge.methods.ties import merge_untrimmed
 from evomerge.parameters import Choice, PerSource
 from evomerge.types import Value
@@ -32,6 +32,7 @@ class BreadcrumbsTies:
     compats: ClassVar[tuple[str, ...]] = ("evomerge", "mergekit")
     additive: ClassVar[Mapping[str, Value] | None] = None
     cost: ClassVar[Cost] = "ranks"
+    ignores: ClassVar[frozenset[Ignored]] = SUMS
 
     weight: Annotated[PerSource, VOTE_WEIGHT]
     density: Annotated[PerSource, CRUMBS]

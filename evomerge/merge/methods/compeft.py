@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from evomerge.merge.kernels.trimming import global_cuts, kept_count, share_out, trim_at
 from evomerge.merge.kernels.weighting import LAMBDA, NORMALIZE, TASK_WEIGHT, add_weighted
-from evomerge.merge.method import BaseUse, Cost, MergeMethod, Operand, Site, Stream, View
+from evomerge.merge.method import SUMS, BaseUse, Cost, Ignored, MergeMethod, Operand, Site, Stream, View
 from evomerge.parameters import Choice, Gene, PerSource
 from evomerge.types import Value
 
@@ -48,6 +48,7 @@ class Compeft:
     compats: ClassVar[tuple[str, ...]] = ("evomerge", "official")
     additive: ClassVar[Mapping[str, Value] | None] = None
     cost: ClassVar[Cost] = "ranks"
+    ignores: ClassVar[frozenset[Ignored]] = SUMS
 
     weight: Annotated[PerSource, TASK_WEIGHT]
     density: Annotated[

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from evomerge.merge.kernels.tall_masks import consensus_mask, task_masks
-from evomerge.merge.method import BaseUse, Cost, MergeMethod, Operand, Site, Stream
+from evomerge.merge.method import COMMUTES, BaseUse, Cost, Ignored, MergeMethod, Operand, Site, Stream
 from evomerge.merge.methods.ties import Ties
 from evomerge.parameters import Choice, Gene, PerSource
 from evomerge.types import Value
@@ -32,6 +32,7 @@ class Consensus:
     compats: ClassVar[tuple[str, ...]] = ("evomerge", "official")
     additive: ClassVar[Mapping[str, Value] | None] = None
     cost: ClassVar[Cost] = "elementwise"
+    ignores: ClassVar[frozenset[Ignored]] = COMMUTES
 
     tall_lambda: Annotated[
         PerSource,

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from evomerge.merge.kernels.dropping import CHANCE_TO_STAY, MASK_STRATEGY, RESCALE, drop
+from evomerge.merge.kernels.dropping import CHANCE_TO_STAY, MASK_STRATEGY, RESCALE, draws, drop
 from evomerge.merge.kernels.weighting import LAMBDA, NORMALIZE, TASK_WEIGHT, add_weighted
-from evomerge.merge.method import EVERYONES, BaseUse, Cost, MergeMethod, Operand, Site
+from evomerge.merge.method import EVERYONES, SUMS, BaseUse, Cost, Ignored, MergeMethod, Operand, Site
 from evomerge.parameters import PerSource
 from evomerge.types import Value
 
@@ -39,6 +39,10 @@ class DareLinear:
     mask_strategy: Annotated[str, MASK_STRATEGY]
     normalize: Annotated[bool, NORMALIZE]
     compat: str = "evomerge"
+
+    @property
+    def ignores(self) -> frozenset[Ignored]:
+        return SUMS - {"seed"} if draws(self.density, self.mask_strategy) else SUMS
 
     def merge(self, base: Tensor | None, operands: Tensor, site: Site) -> Tensor:
         """Return θ₀ + λ Σ wᵢ mask(δᵢ): `base (*s)` and `operands (n, *s)` to `(*s)`."""

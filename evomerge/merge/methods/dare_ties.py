@@ -13,9 +13,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from evomerge.merge.kernels.consensus import SIGN_METHOD, VOTE_WEIGHT
-from evomerge.merge.kernels.dropping import CHANCE_TO_STAY, MASK_STRATEGY, RESCALE, drop
+from evomerge.merge.kernels.dropping import CHANCE_TO_STAY, MASK_STRATEGY, RESCALE, draws, drop
 from evomerge.merge.kernels.weighting import LAMBDA
-from evomerge.merge.method import BaseUse, Cost, MergeMethod, Operand, Site, Stream, View
+from evomerge.merge.method import BaseUse, Cost, Ignored, MergeMethod, Operand, Site, Stream, View
 from evomerge.merge.methods.ties import Ties
 from evomerge.parameters import Choice, Gene, PerSource
 from evomerge.types import Value
@@ -67,6 +67,11 @@ class DareTies:
 
     def __post_init__(self) -> None:
         _ = self._ties  # refuses weights where the semantics have none
+
+    @property
+    def ignores(self) -> frozenset[Ignored]:
+        rest = self._ties.ignores
+        return rest - {"seed"} if draws(self.density, self.mask_strategy) else rest
 
     def merge(self, base: Tensor | None, operands: Tensor, site: Site) -> Tensor:
         """Merge `base (*s)` and `operands (n, *s)` to `(*s)`."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from evomerge.merge.kernels.consensus import SIGN_METHOD, VOTE_WEIGHT
-from evomerge.merge.kernels.dropping import RESCALE
+from evomerge.merge.kernels.dropping import RESCALE, draws
 from evomerge.merge.kernels.magprune import (
     EPSILON,
     EPSILON_SHARE,
@@ -21,7 +21,7 @@ from evomerge.merge.kernels.magprune import (
     magprune,
 )
 from evomerge.merge.kernels.weighting import LAMBDA
-from evomerge.merge.method import BaseUse, Cost, MergeMethod, Operand, Site
+from evomerge.merge.method import SUMS, BaseUse, Cost, Ignored, MergeMethod, Operand, Site
 from evomerge.merge.methods.ties import merge_untrimmed
 from evomerge.parameters import Choice, PerSource
 from evomerge.types import Value
@@ -57,6 +57,10 @@ class Della:
 
     def __post_init__(self) -> None:
         half_widths(self.density, self.epsilon, self.epsilon_share)  # refuses what no chance can be
+
+    @property
+    def ignores(self) -> frozenset[Ignored]:
+        return SUMS - {"seed"} if draws(self.density) else SUMS
 
     def merge(self, base: Tensor | None, operands: Tensor, site: Site) -> Tensor:
         """Merge `base (*s)` and `operands (n, *s)` to `(*s)`."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from evomerge.merge.kernels.dropping import RESCALE
+from evomerge.merge.kernels.dropping import RESCALE, draws
 from evomerge.merge.kernels.magprune import (
     EPSILON,
     EPSILON_SHARE,
@@ -20,7 +20,7 @@ from evomerge.merge.kernels.magprune import (
     magprune,
 )
 from evomerge.merge.kernels.weighting import LAMBDA, NORMALIZE, TASK_WEIGHT, add_weighted
-from evomerge.merge.method import BaseUse, Cost, MergeMethod, Operand, Site
+from evomerge.merge.method import SUMS, BaseUse, Cost, Ignored, MergeMethod, Operand, Site
 from evomerge.parameters import PerSource
 from evomerge.types import Value
 
@@ -51,6 +51,10 @@ class DellaLinear:
 
     def __post_init__(self) -> None:
         half_widths(self.density, self.epsilon, self.epsilon_share)  # refuses what no chance can be
+
+    @property
+    def ignores(self) -> frozenset[Ignored]:
+        return SUMS - {"seed"} if draws(self.density) else SUMS
 
     def merge(self, base: Tensor | None, operands: Tensor, site: Site) -> Tensor:
         """Return θ₀ + λ Σ wᵢ prune(δᵢ): `base (*s)` and `operands (n, *s)` to `(*s)`."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from evomerge.errors import MergeError
 from evomerge.merge.kernels.shares import SHARE, shares
 from evomerge.merge.kernels.weighting import weighted_sum
-from evomerge.merge.method import BaseUse, Cost, MergeMethod, Operand, Site, Stream
+from evomerge.merge.method import DRAWS_NOTHING, BaseUse, Cost, Ignored, MergeMethod, Operand, Site, Stream
 from evomerge.parameters import Choice, Gene, PerSource
 from evomerge.types import Statistic, Value
 
@@ -64,6 +64,7 @@ class Fisher:
     compats: ClassVar[tuple[str, ...]] = tuple(_RULES)
     additive: ClassVar[Mapping[str, Value] | None] = None
     cost: ClassVar[Cost] = "norms"
+    ignores: ClassVar[frozenset[Ignored]] = DRAWS_NOTHING
     statistic: ClassVar[Statistic] = "fisher"
 
     weight: Annotated[PerSource, SHARE]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from evomerge.merge.kernels.angles import inner_products, lengths, whole
 from evomerge.merge.kernels.shares import SHARE, shares
 from evomerge.merge.kernels.weighting import SMALLEST_SUM, weighted_sum
-from evomerge.merge.method import EVERYONES, BaseUse, Cost, MergeMethod, Operand, Site
+from evomerge.merge.method import DRAWS_NOTHING, EVERYONES, BaseUse, Cost, Ignored, MergeMethod, Operand, Site
 from evomerge.parameters import Gene, PerSource
 from evomerge.types import Value
 
@@ -35,6 +35,7 @@ class Karcher:
     compats: ClassVar[tuple[str, ...]] = EVERYONES
     additive: ClassVar[Mapping[str, Value] | None] = None
     cost: ClassVar[Cost] = "norms"
+    ignores: ClassVar[frozenset[Ignored]] = DRAWS_NOTHING
 
     weight: Annotated[PerSource, _ALPHA]
     max_iter: Annotated[

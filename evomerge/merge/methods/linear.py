@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from evomerge.merge.kernels.shares import SIGNED_SHARE, shares
 from evomerge.merge.kernels.weighting import weighted_sum
-from evomerge.merge.method import EVERYONES, BaseUse, Cost, MergeMethod, Operand, Site
+from evomerge.merge.method import EVERYONES, SUMS, BaseUse, Cost, Ignored, MergeMethod, Operand, Site
 from evomerge.parameters import Choice, PerSource
 from evomerge.types import Value
 
@@ -30,6 +30,8 @@ class Linear:
     compats: ClassVar[tuple[str, ...]] = EVERYONES
     additive: ClassVar[Mapping[str, Value] | None] = None
     cost: ClassVar[Cost] = "elementwise"
+    average: ClassVar[Mapping[str, Value]] = {"normalize": True}
+    ignores: ClassVar[frozenset[Ignored]] = SUMS
 
     weight: Annotated[PerSource, SIGNED_SHARE]
     normalize: Annotated[

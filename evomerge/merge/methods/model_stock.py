@@ -13,7 +13,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from evomerge.merge.kernels.angles import inner_products, lengths, rows, whole
-from evomerge.merge.method import EVERYONES, BaseUse, Cost, MergeMethod, Operand, Site
+from evomerge.merge.method import COMMUTES, EVERYONES, BaseUse, Cost, Ignored, MergeMethod, Operand, Site
 from evomerge.parameters import Choice, Gene
 from evomerge.types import Value
 
@@ -35,6 +35,7 @@ class ModelStock:
     compats: ClassVar[tuple[str, ...]] = EVERYONES
     additive: ClassVar[Mapping[str, Value] | None] = None
     cost: ClassVar[Cost] = "norms"
+    ignores: ClassVar[frozenset[Ignored]] = COMMUTES
 
     filter_wise: Annotated[
         bool, Choice(options=(False, True), default=False, meaning="an angle for each row of a matrix")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from evomerge.errors import MergeError
 from evomerge.merge.kernels.shares import SIGNED_SHARE, shares
 from evomerge.merge.kernels.weighting import weighted_sum
-from evomerge.merge.method import EVERYONES, BaseUse, Cost, MergeMethod, Operand, Site
+from evomerge.merge.method import DRAWS_NOTHING, EVERYONES, BaseUse, Cost, Ignored, MergeMethod, Operand, Site
 from evomerge.parameters import Choice, Gene, PerSource
 from evomerge.types import Value
 
@@ -32,6 +32,7 @@ class Multislerp:
     compats: ClassVar[tuple[str, ...]] = EVERYONES
     additive: ClassVar[Mapping[str, Value] | None] = None
     cost: ClassVar[Cost] = "norms"
+    ignores: ClassVar[frozenset[Ignored]] = DRAWS_NOTHING
 
     weight: Annotated[PerSource, SIGNED_SHARE]
     normalize: Annotated[

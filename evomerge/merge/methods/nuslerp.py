@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from evomerge.merge.kernels.angles import inner_products, lengths, rows, whole
 from evomerge.merge.kernels.shares import SIGNED_SHARE
-from evomerge.merge.method import EVERYONES, BaseUse, Cost, MergeMethod, Operand, Site
+from evomerge.merge.method import DRAWS_NOTHING, EVERYONES, BaseUse, Cost, Ignored, MergeMethod, Operand, Site
 from evomerge.parameters import Choice, PerSource
 from evomerge.types import Value
 
@@ -36,6 +36,7 @@ class Nuslerp:
     compats: ClassVar[tuple[str, ...]] = EVERYONES
     additive: ClassVar[Mapping[str, Value] | None] = None
     cost: ClassVar[Cost] = "norms"
+    ignores: ClassVar[frozenset[Ignored]] = DRAWS_NOTHING
 
     weight: Annotated[PerSource, SIGNED_SHARE]
     flatten: Annotated[

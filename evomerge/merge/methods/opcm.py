@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from evomerge.merge.kernels.projection import project_out
-from evomerge.merge.method import BaseUse, Cost, MergeMethod, Operand, Site, Stream
+from evomerge.merge.method import DRAWS_NOTHING, BaseUse, Cost, Ignored, MergeMethod, Operand, Site, Stream
 from evomerge.parameters import Gene, PerSource
 from evomerge.types import Value
 
@@ -45,6 +45,7 @@ class Opcm:
     compats: ClassVar[tuple[str, ...]] = ("evomerge", "official", "fusion_bench")
     additive: ClassVar[Mapping[str, Value] | None] = None
     cost: ClassVar[Cost] = "decomposition"
+    ignores: ClassVar[frozenset[Ignored]] = DRAWS_NOTHING
 
     alpha: Annotated[
         float,

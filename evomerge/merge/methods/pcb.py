@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from evomerge.merge.kernels.blocks import blocks
 from evomerge.merge.kernels.order_statistics import Rows, order_statistics
 from evomerge.merge.kernels.weighting import per_source, weighted_sum
-from evomerge.merge.method import BaseUse, Cost, MergeMethod, Operand, Site, Stream
+from evomerge.merge.method import DRAWS_NOTHING, BaseUse, Cost, Ignored, MergeMethod, Operand, Site, Stream
 from evomerge.parameters import Choice, Gene, PerSource
 from evomerge.types import Value
 
@@ -46,6 +46,7 @@ class Pcb:
     compats: ClassVar[tuple[str, ...]] = ("evomerge", "official")
     additive: ClassVar[Mapping[str, Value] | None] = None
     cost: ClassVar[Cost] = "ranks"
+    ignores: ClassVar[frozenset[Ignored]] = DRAWS_NOTHING
 
     weight: Annotated[
         PerSource,

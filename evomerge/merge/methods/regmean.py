@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from evomerge.errors import MergeError
 from evomerge.merge.kernels.shares import SHARE, shares
 from evomerge.merge.kernels.weighting import weighted_sum
-from evomerge.merge.method import BaseUse, Cost, MergeMethod, Operand, Site
+from evomerge.merge.method import DRAWS_NOTHING, BaseUse, Cost, Ignored, MergeMethod, Operand, Site
 from evomerge.parameters import Gene, PerSource
 from evomerge.types import Statistic, Value
 
@@ -39,6 +39,7 @@ class RegMean:
     compats: ClassVar[tuple[str, ...]] = ("evomerge", "official", "mergelm", "fusion_bench", "regmean_repo")
     additive: ClassVar[Mapping[str, Value] | None] = None
     cost: ClassVar[Cost] = "decomposition"
+    ignores: ClassVar[frozenset[Ignored]] = DRAWS_NOTHING
     statistic: ClassVar[Statistic] = "gram"
 
     weight: Annotated[PerSource, SHARE]

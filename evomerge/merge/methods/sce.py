@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from evomerge.merge.kernels.consensus import agreeing, elect
 from evomerge.merge.kernels.trimming import kept_count, trim
 from evomerge.merge.kernels.weighting import per_source, weighted_sum
-from evomerge.merge.method import EVERYONES, BaseUse, Cost, MergeMethod, Operand, Site
+from evomerge.merge.method import COMMUTES, EVERYONES, BaseUse, Cost, Ignored, MergeMethod, Operand, Site
 from evomerge.parameters import Choice, Gene
 from evomerge.types import Value
 
@@ -36,6 +36,7 @@ class Sce:
     compats: ClassVar[tuple[str, ...]] = EVERYONES
     additive: ClassVar[Mapping[str, Value] | None] = None
     cost: ClassVar[Cost] = "ranks"
+    ignores: ClassVar[frozenset[Ignored]] = COMMUTES
 
     select_topk: Annotated[
         float,

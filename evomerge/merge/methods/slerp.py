@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from evomerge.merge.method import EVERYONES, BaseUse, Cost, MergeMethod, Operand, Site
+from evomerge.merge.method import DRAWS_NOTHING, EVERYONES, BaseUse, Cost, Ignored, MergeMethod, Operand, Site
 from evomerge.parameters import Gene
 from evomerge.types import Value
 
@@ -32,8 +32,11 @@ class Slerp:
     compats: ClassVar[tuple[str, ...]] = EVERYONES
     additive: ClassVar[Mapping[str, Value] | None] = None
     cost: ClassVar[Cost] = "norms"
+    ignores: ClassVar[frozenset[Ignored]] = DRAWS_NOTHING
 
-    t: Annotated[float, Gene(low=0.0, high=1.0, default=0.5, meaning="0 is the base, 1 is the source")]
+    t: Annotated[
+        float, Gene(low=0.0, high=1.0, default=0.5, meaning="0 is the base, 1 is the source", grain=1e-4)
+    ]
     compat: str = "evomerge"
 
     def merge(self, base: Tensor | None, operands: Tensor, site: Site) -> Tensor:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from evomerge.merge.kernels.weighting import LAMBDA, NORMALIZE, TASK_WEIGHT, add_weighted
-from evomerge.merge.method import EVERYONES, BaseUse, Cost, MergeMethod, Operand, Site
+from evomerge.merge.method import EVERYONES, SUMS, BaseUse, Cost, Ignored, MergeMethod, Operand, Site
 from evomerge.parameters import PerSource
 from evomerge.types import Value
 
@@ -28,6 +28,7 @@ class TaskArithmetic:
     compats: ClassVar[tuple[str, ...]] = EVERYONES
     additive: ClassVar[Mapping[str, Value] | None] = {"lambda": 1.0, "normalize": False}
     cost: ClassVar[Cost] = "elementwise"
+    ignores: ClassVar[frozenset[Ignored]] = SUMS
 
     weight: Annotated[PerSource, TASK_WEIGHT]
     lambda_: Annotated[float, LAMBDA]

@@ -17,7 +17,7 @@ from evomerge.merge.kernels.blocks import blocks
 from evomerge.merge.kernels.consensus import SIGN_METHOD, VOTE_WEIGHT, agreeing, elect, strongest
 from evomerge.merge.kernels.trimming import global_cuts, kept_count, share_out, trim, trim_at
 from evomerge.merge.kernels.weighting import per_source
-from evomerge.merge.method import BaseUse, Cost, MergeMethod, Operand, Site, Stream
+from evomerge.merge.method import COMMUTES, SUMS, BaseUse, Cost, Ignored, MergeMethod, Operand, Site, Stream
 from evomerge.parameters import Choice, Gene, PerSource
 from evomerge.types import Value
 
@@ -83,6 +83,7 @@ class Ties:
             meaning="share of each task vector kept, largest first",
             least=0.0,
             most=1.0,
+            grain=1e-4,
             also={
                 "k_percent": lambda percent: percent / 100,
                 **dict.fromkeys(("mask_rate", "param_value_mask_rate"), lambda rate: round(1 - rate, 12)),
@@ -97,6 +98,7 @@ class Ties:
             default=1.0,
             meaning="multiplies the merged vector",
             searched=False,
+            grain=1e-4,
             also={"scaling_coefficient": float},
             under={"fusion_bench": 0.3},
         ),
@@ -133,6 +135,11 @@ class Ties:
                 f"`compat: {self.compat}` has no weights in TIES, found {list(self.weight)}; "
                 "fix `weight` at 1"
             )
+
+    @property
+    def ignores(self) -> frozenset[Ignored]:
+        rules = _RULES[self.compat]
+        return SUMS if rules.weights and rules.weights_vote else COMMUTES
 
     def merge(self, base: Tensor | None, operands: Tensor, site: Site) -> Tensor:
         """Merge `base (*s)` and `operands (n, *s)` to `(*s)`."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from evomerge.merge.kernels.ranking import ranks, rows_of
-from evomerge.merge.method import EVERYONES, BaseUse, Cost, MergeMethod, Operand, Site
+from evomerge.merge.method import COMMUTES, EVERYONES, BaseUse, Cost, Ignored, MergeMethod, Operand, Site
 from evomerge.parameters import Gene
 from evomerge.types import Value
 
@@ -31,6 +31,7 @@ class Widen:
     compats: ClassVar[tuple[str, ...]] = EVERYONES
     additive: ClassVar[Mapping[str, Value] | None] = None
     cost: ClassVar[Cost] = "norms"
+    ignores: ClassVar[frozenset[Ignored]] = COMMUTES
 
     above_average_ratio: Annotated[
         float,
