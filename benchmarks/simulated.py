@@ -11,17 +11,15 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evomerge.archive.folder import RunFolder
 from evomerge.archive.record import RunRecord
-from evomerge.archive.study import LABEL, StudyRecord, open_storage
+from evomerge.archive.study import LABEL, StudyRecord
 from evomerge.controller.live import LiveRun
 from evomerge.controller.loop import run_loop
 from evomerge.controller.sampling import SamplerContext, make_sampler
@@ -91,7 +89,9 @@ class SimulatedDispatcher:
         measure = self._record.objectives[0]
         passed = self._items.passed(self.point(job.trial))
         parts = self._brief.parts(measure.task, "search")
-        order = [item for part in (parts if job.look is None else parts[job.look : job.look + 1]) for item in part]
+        order = [
+            item for part in (parts if job.look is None else parts[job.look : job.look + 1]) for item in part
+        ]
         start = 0 if job.look is None else sum(len(part) for part in parts[: job.look])
         scores = tuple(float(each) for each in passed[start : start + len(order)])
         self.scored += len(order)
@@ -135,28 +135,41 @@ def simulate(record: RunRecord, *, seed: int, budget: int, folder: Path) -> Outc
     run = RunFolder(folder)
     run.path.mkdir(parents=True)
     study = StudyRecord(
-        __import__("optuna").storages.InMemoryStorage(), record.study, objectives=record.objectives,
-        genes=record.genome.genes, sampler=None,
+        __import__("optuna").storages.InMemoryStorage(),
+        record.study,
+        objectives=record.objectives,
+        genes=record.genome.genes,
+        sampler=None,
     )
     context = SamplerContext(
-        genes=record.genome.genes, objectives=record.objectives, seed=seed, workers=1, trials_before=0,
+        genes=record.genome.genes,
+        objectives=record.objectives,
+        seed=seed,
+        workers=1,
+        trials_before=0,
         options=record.space.sampler_choice.options,
     )
     study.study.sampler = make_sampler(record.space.sampler_choice.name, context)
     live = LiveRun(run, record, study, budget=budget)
     dispatcher = SimulatedDispatcher(record, study, searched)
     import os
+
     if os.environ.get("ORACLE"):
         from evomerge.controller.race import Estimated
+
         current = {}
         take = live.take
+
         def remember(job, outcome):
             current["trial"] = job.trial
             take(job, outcome)
+
         live.take = remember
+
         def exact(so_far):
             mean = float(searched.passed(dispatcher.point(current["trial"])).mean())
             return Estimated(scores={measure.name: mean}, variances={measure.name: 0.0})
+
         live._race.estimate = exact
     started = time.monotonic()
     run_loop(live, dispatcher, lambda snapshot: None)
@@ -164,8 +177,13 @@ def simulate(record: RunRecord, *, seed: int, budget: int, folder: Path) -> Outc
     complete = [t for t in study.trials() if t.values]
     best = max(complete, key=lambda t: t.values[0])
     true = float(fresh.passed(dispatcher.point(best.number)).mean())
-    return Outcome2(share=dispatcher.scored / (count * len(study.trials())), true=true, best=best.values[0],
-                    dropped=len(study.trials()) - len(complete), seconds=seconds)
+    return Outcome2(
+        share=dispatcher.scored / (count * len(study.trials())),
+        true=true,
+        best=best.values[0],
+        dropped=len(study.trials()) - len(complete),
+        seconds=seconds,
+    )
 
 
 def main() -> None:
@@ -177,6 +195,7 @@ def main() -> None:
     parser.add_argument("--racing", nargs="+", default=["on", "off"])
     asked = parser.parse_args()
     import yaml
+
     results: dict[str, list[Outcome2]] = {}
     for racing in asked.racing:
         value = yaml.safe_load(racing)
@@ -186,8 +205,16 @@ def main() -> None:
                 found = simulate(record, seed=seed, budget=asked.budget, folder=Path(temporary) / f"{seed}")
                 results.setdefault(racing, []).append(found)
         rows = results[racing]
-        print(racing, *(f"{name} {statistics.fmean(getattr(r, name) for r in rows):.4f}" for name in ("share", "true", "best", "dropped", "seconds")), flush=True)
+        print(
+            racing,
+            *(
+                f"{name} {statistics.fmean(getattr(r, name) for r in rows):.4f}"
+                for name in ("share", "true", "best", "dropped", "seconds")
+            ),
+            flush=True,
+        )
     import json
+
     saved = Path("/tmp/sim_off.json")
     if asked.racing == ["off"]:
         saved.write_text(json.dumps([r.true for r in results["off"]]))

@@ -17,8 +17,8 @@ from pydantic import ValidationError
 
 from evomerge.errors import RunError
 from evomerge.evaluate.brief import Brief
-from evomerge.evaluate.looks import look_ends
 from evomerge.evaluate.items import SPLITS
+from evomerge.evaluate.looks import look_ends
 from evomerge.recipe import ModelRef
 from evomerge.space import Genome, Space
 from evomerge.space.paths.form import MERGED

@@ -173,19 +173,29 @@ class Race:
 
     def _differences(self, ours: Scored, theirs: Scored) -> list[Difference | None]:
         import os
+
         if os.environ.get("PAIRED"):
-            return [compare_items(m, scores_of(ours, m), scores_of(theirs, m)) for m in self.record.objectives]
-        return [self._lead(measure, scores_of(ours, measure), scores_of(theirs, measure)) for measure in self.record.objectives]
+            return [
+                compare_items(m, scores_of(ours, m), scores_of(theirs, m)) for m in self.record.objectives
+            ]
+        return [
+            self._lead(measure, scores_of(ours, measure), scores_of(theirs, measure))
+            for measure in self.record.objectives
+        ]
 
     def _lead(self, measure, ours, theirs):
         known = self._known.get(measure.name)
-        if known is None: return None
-        return lead([s/known.weight for s in ours.scores],[s/known.weight for s in theirs.scores], known.ease)
+        if known is None:
+            return None
+        return lead(
+            [s / known.weight for s in ours.scores], [s / known.weight for s in theirs.scores], known.ease
+        )
 
     def _tied(self, ours: Scored, theirs: Scored) -> bool:
         """Return whether ours cannot be told from theirs in some objective."""
         return any(
-            (difference := compare_items(measure, scores_of(ours, measure), scores_of(theirs, measure))) is None
+            (difference := compare_items(measure, scores_of(ours, measure), scores_of(theirs, measure)))
+            is None
             or not difference.below(0.025)
             for measure in self.record.objectives
         )

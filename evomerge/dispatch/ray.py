@@ -20,7 +20,7 @@ from evomerge.dispatch.shape import WorkerShape, read_cluster, shape_workers
 from evomerge.dispatch.worker import unforeseen
 from evomerge.evaluate.brief import Brief
 from evomerge.interrupts import held
-from evomerge.types import Outcome, Failed
+from evomerge.types import Failed, Outcome
 
 _log = logging.getLogger(__name__)
 

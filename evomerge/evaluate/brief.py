@@ -38,6 +38,7 @@ class Brief:
         items = self.items[task][split]
         ends = self.looks if split == "search" and self.looks else (len(items),)
         return tuple(items[start:stop] for start, stop in parts(ends, len(items)))
+
     held_out: tuple[str, ...] = ()
 
     def asked(self, task: str, split: Split) -> tuple[Measure, ...]:
