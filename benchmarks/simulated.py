@@ -34,29 +34,52 @@ QUICKSTART = Path(__file__).parent.parent / "search_spaces" / "quickstart.yaml"
 Vector = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Items:
-    """How items answer to a point of the unit cube: margin_i(x) = ease_i + pull_i·(x - peak) - width |x - peak|²."""
+    """How items answer to a point x of the unit cube, by a margin: passed where it is positive.
+
+    margin(x) = ease + pull·(x - peak) + ripple(x) - |stretch (x - peak)|², with a ripple of random waves.
+    """
 
     ease: Vector  # (N,)
     pull: Vector  # (N, d)
+    waves: Vector  # (N, k) heights
+    phases: Vector  # (N, k)
+    frequencies: Vector  # (k, d)
     peak: Vector  # (d,)
-    width: float
+    stretch: Vector  # (d,)
 
-    def passed(self, x: Vector) -> NDArray[np.bool_]:
-        """Return which items are passed at `x` (d,), as `(N,)`."""
+    def margins(self, x: Vector) -> Vector:
+        """Return the margins `(N,)` at `x` (d,)."""
         away = x - self.peak
-        return np.asarray(self.ease + self.pull @ away - self.width * (away @ away) > 0)
+        ripple = (self.waves * np.cos(self.frequencies @ x + self.phases)).sum(axis=1)
+        return np.asarray(self.ease + self.pull @ away + ripple - ((self.stretch * away) ** 2).sum())
+
+    def some(self, start: int, stop: int) -> Items:
+        """Return some of the items."""
+        return replace(
+            self,
+            **{name: getattr(self, name)[start:stop] for name in ("ease", "pull", "waves", "phases")},
+        )
 
 
 def make_items(count: int, genes: int, *, seed: int, top: float = 0.75) -> Items:
-    """Return items of which a share of `top` is passed at the peak."""
+    """Return items of which about a share of `top` is passed at the peak."""
     rng = np.random.default_rng(seed)
+    waves = 16
     ease = rng.normal(0.0, 1.0, count)
-    ease -= np.quantile(ease, 1 - top)
-    pull = rng.normal(0.0, 0.9, (count, genes)) / np.sqrt(genes) * 3
-    peak = rng.uniform(0.3, 0.7, genes)
-    return Items(ease=ease, pull=pull, peak=peak, width=12.0 / genes)
+    return Items(
+        ease=ease - np.quantile(ease, 1 - top),
+        pull=rng.normal(0.0, PULL, (count, genes)),
+        waves=rng.normal(0.0, RIPPLE / np.sqrt(waves / 2), (count, waves)),
+        phases=rng.uniform(0, 2 * np.pi, (count, waves)),
+        frequencies=rng.normal(0.0, 2 * np.pi / WAVE, (waves, genes)) / np.sqrt(genes) * np.sqrt(3),
+        peak=rng.uniform(0.3, 0.7, genes),
+        stretch=np.sqrt(np.geomspace(NARROW / SKEW, NARROW, genes)),
+    )
+
+
+PULL, RIPPLE, WAVE, NARROW, SKEW = 1.0, 0.7, 0.5, 6.0, 10.0
 
 
 class SimulatedDispatcher:
@@ -87,7 +110,8 @@ class SimulatedDispatcher:
 
     def _answer(self, job: Job) -> Outcome:
         measure = self._record.objectives[0]
-        passed = self._items.passed(self.point(job.trial))
+        margins = self._items.margins(self.point(job.trial))
+        passed = margins > 0
         parts = self._brief.parts(measure.task, "search")
         order = [
             item for part in (parts if job.look is None else parts[job.look : job.look + 1]) for item in part
@@ -96,7 +120,12 @@ class SimulatedDispatcher:
         scores = tuple(float(each) for each in passed[start : start + len(order)])
         self.scored += len(order)
         items = ItemScores(
-            task=measure.task, metric=measure.metric, filter=measure.filter, items=tuple(order), scores=scores
+            task=measure.task,
+            metric=measure.metric,
+            filter=measure.filter,
+            items=tuple(order),
+            scores=scores,
+            margins=tuple(float(m) for m in margins[start : start + len(order)]),
         )
         mean = statistics.fmean(scores)
         return Scored(
@@ -130,8 +159,7 @@ def simulate(record: RunRecord, *, seed: int, budget: int, folder: Path) -> Outc
     count = len(record.items[measure.task]["search"])
     rest = 4000
     everything = make_items(count + rest, len(record.genome.genes), seed=seed)
-    searched = Items(everything.ease[:count], everything.pull[:count], everything.peak, everything.width)
-    fresh = Items(everything.ease[count:], everything.pull[count:], everything.peak, everything.width)
+    searched, fresh = everything.some(0, count), everything.some(count, count + rest)
     run = RunFolder(folder)
     run.path.mkdir(parents=True)
     study = StudyRecord(
@@ -154,6 +182,8 @@ def simulate(record: RunRecord, *, seed: int, budget: int, folder: Path) -> Outc
     dispatcher = SimulatedDispatcher(record, study, searched)
     import os
 
+    if os.environ.get("TRACE"):
+        print([round(t.values[0], 3) if t.values else None for t in study.trials()])
     if os.environ.get("ORACLE"):
         from evomerge.controller.race import Estimated
 
@@ -167,7 +197,7 @@ def simulate(record: RunRecord, *, seed: int, budget: int, folder: Path) -> Outc
         live.take = remember
 
         def exact(so_far):
-            mean = float(searched.passed(dispatcher.point(current["trial"])).mean())
+            mean = float((searched.margins(dispatcher.point(current["trial"])) > 0).mean())
             return Estimated(scores={measure.name: mean}, variances={measure.name: 0.0})
 
         live._race.estimate = exact
@@ -176,7 +206,7 @@ def simulate(record: RunRecord, *, seed: int, budget: int, folder: Path) -> Outc
     seconds = time.monotonic() - started
     complete = [t for t in study.trials() if t.values]
     best = max(complete, key=lambda t: t.values[0])
-    true = float(fresh.passed(dispatcher.point(best.number)).mean())
+    true = float((fresh.margins(dispatcher.point(best.number)) > 0).mean())
     return Outcome2(
         share=dispatcher.scored / (count * len(study.trials())),
         true=true,
