@@ -17,7 +17,7 @@ from evomerge.controller.tally import Snapshot, Tally
 from evomerge.dispatch.job import Job
 from evomerge.errors import RunError
 from evomerge.space.baselines import baseline, baselines, greedy_soup
-from evomerge.types import Evaluation, Failed, Scored
+from evomerge.types import Evaluation, Failed, Scored, Split
 
 _log = logging.getLogger(__name__)
 _HOPELESS = 30
@@ -110,9 +110,9 @@ class LiveRun:
         if changed:
             self._write_front()
 
-    def record_report(self, number: int, scored: Scored) -> None:
-        """Record what a trial scored on the report items."""
-        self._items.add(number, "report", scored)
+    def record_final(self, number: int, split: Split, scored: Scored) -> None:
+        """Record what a trial scored on select or report items."""
+        self._items.add(number, split, scored)
 
     def snapshot(self) -> Snapshot:
         """Return how far the search is."""
