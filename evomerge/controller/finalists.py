@@ -12,6 +12,7 @@ from evomerge.archive.run import Run, feasible
 from evomerge.archive.study import KEY, LABEL
 from evomerge.comparison.final import one_standard_error
 from evomerge.comparison.items import compare_items
+from evomerge.comparison.paired import Difference
 from evomerge.controller.sheets import Sheet
 from evomerge.space.baselines import BASE, baselines, greedy_soup, parent
 from evomerge.types import Measure
@@ -129,3 +130,24 @@ def choose(run: Run, among: Sequence[int], sheets: Mapping[int, Sheet]) -> Choic
         scores = tuple(measure.oriented(sheets[number].scores[measure.name]) for measure in objectives)
         front = front.add(Member(trial=number, scores=scores))
     return Choice(best=best, knee=front.knee().trial)
+
+
+def _best(run: Run, measure: Measure, among: Sequence[int], sheets: Mapping[int, Sheet]) -> int:
+    """Return the trial with the fewest layers within one standard error of the best in a measure."""
+    clusters = run.record.clusters.get(measure.task)
+
+    def compared(best: int, other: int) -> Difference | None:
+        ours, theirs = (sheets[among[k]].of(measure) for k in (best, other))
+        return compare_items(measure, ours, theirs, clusters=clusters) if ours and theirs else None
+
+    index = one_standard_error(
+        scores=[measure.oriented(sheets[number].scores[measure.name]) for number in among],
+        costs=[_layers(run, number) for number in among],
+        compared=compared,
+    )
+    return among[index]
+
+
+def _layers(run: Run, number: int) -> int:
+    path = run.recipe(number).path
+    return run.record.layers if path is None else len(path)
