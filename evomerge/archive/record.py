@@ -55,6 +55,8 @@ class RunRecord:
     changes: Mapping[str, Any] = field(default_factory=dict)
     allow_pickle: bool = False
     influence: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    held_out: tuple[Measure, ...] = ()
+    clusters: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     @property
     def genome(self) -> Genome:

@@ -9,7 +9,6 @@ from optuna.trial import TrialState
 from evomerge.archive.files import write_json
 from evomerge.archive.folder import RunFolder
 from evomerge.archive.run import Run
-from evomerge.archive.study import LABEL
 from evomerge.controller.closing_report import ClosingReport, ReportRow
 from evomerge.controller.finalists import Baselines, Choice, choose, finalists, reported_baselines
 from evomerge.controller.gains import Comparison, finals, gains

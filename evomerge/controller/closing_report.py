@@ -1,4 +1,4 @@
-"""What is told at the end of a search, as values: who was chosen, its scores on three sets of items, its gains."""
+"""What is told at the end of a search, as values: who was chosen, its scores on all splits, its gains."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, TypeAlias
 
+from evomerge.space.baselines import BASE
 from evomerge.types import Split
 
 Verdict: TypeAlias = Literal["better", "worse", "not proven", "not known", "itself"]
@@ -19,10 +20,10 @@ Rival: TypeAlias = Literal["parent", "baseline"]
 class ReportRow:
     """A baseline or finalist and its scores on the items of each split; None where it was not scored there.
 
-    `label` names a baseline, and is "candidate" for any other. `chosen_for` are the objectives for which it was
-    chosen by its select items, `knee` whether it is the most balanced by them. `shrunken` are the search scores
-    drawn towards the mean of all candidates as far as their noise asks for, of candidates only. `failed` are the
-    splits on which it could not be scored.
+    `label` names a baseline, and is "candidate" for any other. `chosen_for` are the objectives for which it
+    was chosen by its select items, `knee` whether it is the most balanced by them. `shrunken` are the search
+    scores drawn towards the mean of all candidates as far as their noise asks for, of candidates only.
+    `failed` are the splits on which it could not be scored.
     """
 
     trial: int
@@ -72,10 +73,23 @@ class Gain:
     items: int
     verdict: Verdict
 
+    @property
+    def sentence(self) -> str:
+        """How much it gained, over whom, how sure, on how many items."""
+        rival = "base model" if self.over == BASE else self.over
+        if self.verdict == "itself":
+            return f"{self.measure}: no candidate did better than the {rival}, which was chosen"
+        best = f"the {rival} (best {' and best '.join(self.as_best)})"
+        head = f"{self.measure}: trial {self.trial} against {best}: {self.gain:+.3f}"
+        if self.low is None or self.high is None:
+            return f"{head} on {self.items} report items, which allow no interval"
+        told = {"worse": ", worse", "not proven": ", not proven"}.get(self.verdict, "")
+        return f"{head} [{self.low:+.3f}, {self.high:+.3f}] on {self.items} report items{told}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Finalist:
-    """A finalist against the best rival on select items: the gain, and its p-value among all finalists' (Holm)."""
+    """A finalist against the best rival on select items: its gain, and the p-value among all (Holm)."""
 
     measure: str
     trial: int
@@ -104,9 +118,10 @@ class ClosingReport:
     """The closing table and what it supports.
 
     `finished` counts the trials it was made of: where the run has others, the search has gone on since.
-    `chosen` gives the trial per objective, `knee` the most balanced one of several objectives. `gains` are in
-    what was searched for, `held_out` in what the search never looked at. `feasible` says whether any candidate
-    meets every constraint; `unmet` are the constraints that none meets, each with the nearest score there is.
+    `chosen` gives the trial per objective, `knee` the most balanced one of several objectives. `gains` are
+    in what was searched for, `held_out` in what the search never looked at. `feasible` says whether any
+    candidate meets every constraint; `unmet` are the constraints that none meets, each with the nearest
+    score there is.
     """
 
     finished: int
@@ -119,6 +134,10 @@ class ClosingReport:
     optimism: tuple[Optimism, ...]
     feasible: bool
     unmet: tuple[str, ...]
+
+    def decided_on(self, measure: str) -> Split:
+        """Return by which items a measure was judged when choosing."""
+        return "select" if any(measure in (row.select or {}) for row in self.rows) else "search"
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON values, each row with its title."""

@@ -1,4 +1,4 @@
-"""How much better the chosen trials are than parents and baselines, and how the finalists fare against these."""
+"""How much better the chosen trials are than parents and baselines, and how finalists fare with these."""
 
 from __future__ import annotations
 

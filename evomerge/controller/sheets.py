@@ -43,16 +43,18 @@ def _search_items(run: Run) -> dict[int, tuple[ItemScores, ...]]:
     frame = run.items()
     found: dict[int, tuple[ItemScores, ...]] = {}
     keys = ["trial", "task", "metric", "filter"]
-    for (trial, task, metric, filter), part in frame[frame["split"] == "search"].groupby(keys, sort=False):
+    for key, part in frame[frame["split"] == "search"].groupby(keys, sort=False):
+        trial, task, metric, filtered = key
         read = ItemScores(
-            task=task,
-            metric=metric,
-            filter=filter,
+            task=str(task),
+            metric=str(metric),
+            filter=str(filtered),
             items=tuple(part["item"]),
             scores=tuple(part["score"]),
             weights=tuple(part["weight"]),
         )
-        found[int(trial)] = (*found.get(int(trial), ()), read)
+        number = int(str(trial))
+        found[number] = (*found.get(number, ()), read)
     return found
 
 
@@ -62,13 +64,10 @@ def for_choosing(run: Run, searched: Mapping[int, Sheet], selected: Mapping[int,
         return dict(searched)
     tasks = {measure.name: measure.task for measure in run.record.measures}
     without = {task for task in tasks.values() if not run.record.items[task].get("select")}
-    return {
-        number: Sheet(
-            scores={
-                **{name: score for name, score in searched[number].scores.items() if tasks[name] in without},
-                **found.scores,
-            },
-            items=(*(each for each in searched[number].items if each.task in without), *found.items),
-        )
-        for number, found in selected.items()
-    }
+    found = {}
+    for number, again in selected.items():
+        before = searched[number]
+        left = {name: score for name, score in before.scores.items() if tasks.get(name) in without}
+        items = [each for each in before.items if each.task in without]
+        found[number] = Sheet(scores={**left, **again.scores}, items=(*items, *again.items))
+    return found

@@ -25,8 +25,8 @@ class Spread:
     """How the candidates of a search differ in one measure, and how noisy their search scores are.
 
     `mean` is that of all candidates, of dropped ones as estimated; `between` the variance of their true
-    scores, `within` the mean variance of a score's error: that of its paired difference to the candidates' mean
-    on each item, as what is hard for all of them makes none look better than another.
+    scores, `within` the mean variance of a score's error: that of its paired difference to the candidates'
+    mean on each item, as what is hard for all of them makes none look better than another.
     """
 
     measure: Measure
@@ -58,15 +58,14 @@ def spread(run: Run, measure: Measure, sheets: Mapping[int, Sheet]) -> Spread | 
     `sheets` are the search sheets of the fully scored trials.
     """
     sampled = [trial for trial in run.frozen_trials if LABEL not in trial.user_attrs]
-    items = [
-        found for trial in sampled if trial.number in sheets and (found := sheets[trial.number].of(measure))
-    ]
+    asked = [sheets[trial.number].of(measure) for trial in sampled if trial.number in sheets]
+    items = [each for each in asked if each is not None]
     errors = _errors(measure, items)
-    scores = [score for trial in sampled if (score := _score(trial, measure)) is not None]
     if not errors:
         return None
-    dropped = [float(found) for trial in sampled if (found := _estimated(trial, "estimate_variance", measure))]
-    within = statistics.fmean([*errors, *dropped])
+    scores = [score for trial in sampled if (score := _score(trial, measure)) is not None]
+    variances = [_estimated(trial, "estimate_variance", measure) for trial in sampled]
+    within = statistics.fmean([*errors, *(each for each in variances if each is not None)])
     return Spread(
         measure=measure,
         candidates=len(scores),
