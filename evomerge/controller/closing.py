@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeAlias
 
 from optuna.trial import TrialState
 
@@ -12,15 +13,17 @@ from evomerge.archive.run import Run
 from evomerge.controller.closing_report import ClosingReport, ReportRow
 from evomerge.controller.finalists import Baselines, Choice, choose, finalists, reported_baselines
 from evomerge.controller.gains import Comparison, finals, gains
-from evomerge.controller.live import LiveRun
 from evomerge.controller.sheets import Sheet, for_choosing, searched, sheet
 from evomerge.controller.shrinkage import Spread, spread
 from evomerge.dispatch.job import Dispatcher, Job
 from evomerge.interrupts import held
 from evomerge.types import Scored, Split
 
+Record: TypeAlias = Callable[[int, Split, Scored], None]
+"""Keeps what a trial scored on the items of a split."""
 
-def close_search(folder: RunFolder, run: Run, live: LiveRun, dispatcher: Dispatcher) -> ClosingReport:
+
+def close_search(folder: RunFolder, run: Run, record: Record, dispatcher: Dispatcher) -> ClosingReport:
     """Choose among the finalists on select items, score the chosen on report items, write `report.json`.
 
     The baselines are scored on both, too. Where there are no select items, search scores choose.
@@ -28,7 +31,7 @@ def close_search(folder: RunFolder, run: Run, live: LiveRun, dispatcher: Dispatc
     baselines, last = reported_baselines(run), finalists(run)
     sheets: dict[Split, dict[int, Sheet]] = {"search": searched(run), "select": {}, "report": {}}
     asked: dict[Split, tuple[int, ...]] = {"search": tuple(sheets["search"])}
-    rounds = _Rounds(run, live, dispatcher)
+    rounds = _Rounds(run, record, dispatcher)
     asked["select"] = (*baselines.labels, *last) if last and _has_select(run) else ()
     sheets["select"] = rounds.score(asked["select"], "select")
     deciding = for_choosing(run, sheets["search"], sheets["select"])
@@ -121,8 +124,8 @@ def _has_select(run: Run) -> bool:
 class _Rounds:
     """Scores trials of a run once more, on other items."""
 
-    def __init__(self, run: Run, live: LiveRun, dispatcher: Dispatcher) -> None:
-        self._run, self._live, self._dispatcher = run, live, dispatcher
+    def __init__(self, run: Run, record: Record, dispatcher: Dispatcher) -> None:
+        self._run, self._record, self._dispatcher = run, record, dispatcher
 
     def score(self, numbers: Sequence[int], split: Split) -> dict[int, Sheet]:
         """Return what the trials score on a split, recorded; those that fail are missing."""
@@ -140,5 +143,5 @@ class _Rounds:
         with held():
             for number in dict.fromkeys(numbers):
                 if number in found:
-                    self._live.record_final(number, split, found[number])
+                    self._record(number, split, found[number])
         return {number: sheet(scored) for number, scored in found.items()}

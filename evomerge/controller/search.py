@@ -142,7 +142,7 @@ def _search(prepared: Prepared, dispatcher: Dispatcher, options: Options, observ
     _log.info("evomerge %s searches into %s", importlib.metadata.version("evomerge"), prepared.folder.path)
     run_loop(live, dispatcher, observe, deadline=deadline)
     _check_scored(live)
-    report = close_search(prepared.folder, run, live, dispatcher)
+    report = close_search(prepared.folder, run, live.record_final, dispatcher)
     _log.info("done: %s", report.to_json()["gains"])
     return report
 

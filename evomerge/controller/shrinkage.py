@@ -25,8 +25,9 @@ class Spread:
     """How the candidates of a search differ in one measure, and how noisy their search scores are.
 
     `mean` is that of all candidates, of dropped ones as estimated; `between` the variance of their true
-    scores, `within` the mean variance of a score's error: that of its paired difference to the candidates'
-    mean on each item, as what is hard for all of them makes none look better than another.
+    scores, `within` that of a score's error: of its paired difference to the candidates' mean on each item, as
+    what is hard for all of them makes none look better than another. It is the median over candidates, as those
+    that forgot everything differ from that mean on nearly all items.
     """
 
     measure: Measure
@@ -65,7 +66,7 @@ def spread(run: Run, measure: Measure, sheets: Mapping[int, Sheet]) -> Spread | 
         return None
     scores = [score for trial in sampled if (score := _score(trial, measure)) is not None]
     variances = [_estimated(trial, "estimate_variance", measure) for trial in sampled]
-    within = statistics.fmean([*errors, *(each for each in variances if each is not None)])
+    within = statistics.median([*errors, *(each for each in variances if each is not None)])
     return Spread(
         measure=measure,
         candidates=len(scores),

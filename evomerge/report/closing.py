@@ -20,7 +20,7 @@ _SPLITS: tuple[Split, ...] = ("report", "select", "search")
 def closing_of(run: Run) -> ClosingReport:
     """Return a run's closing report. Raises `RunError` if its search has not ended, or was taken up again."""
     content = run.report()
-    again = "continue it with `evomerge search SPACE --resume --run` and this folder"
+    again = f"continue it with `evomerge search {run.folder.path / 'space.yaml'} --resume`"
     if content is None:
         raise RunError(
             f"the search of {run.folder.path} has not ended, so nothing was scored on report items yet; "
@@ -105,9 +105,8 @@ def headline(report: ClosingReport) -> Iterator[str]:
 def details(report: ClosingReport, record: RunRecord) -> Iterator[str]:
     """Yield how it was chosen, and how far its search score flattered it."""
     yield f"items: {'; '.join(_counts(record))}"
-    for name in report.chosen:
-        if report.decided_on(name) == "search":
-            yield f"{name}: without select items the search scores chose, among which the luckiest stands out"
+    if lucky := [name for name in report.chosen if report.decided_on(name) == "search"]:
+        yield f"{', '.join(lucky)}: without select items the search scores chose, where the luckiest stands out"
     yield from _finalists(report)
     yield from _shrunken(report)
     for each in report.optimism:

@@ -53,7 +53,8 @@ def front_table(run: Run, frame: pd.DataFrame) -> Table:
             table.add_column(f"{measure.name} {measure.arrow} {split}" if i == 0 else split, justify="right")
     for row in frame.to_dict("records"):
         scores = [_number(row[key]) for key in keys]
-        table.add_row(str(row["trial"]), str(row["chosen"] or row["kind"]), *scores)
+        kind = row["chosen"] if isinstance(row["chosen"], str) else row["kind"]  # pandas' None is NaN
+        table.add_row(str(row["trial"]), str(kind), *scores)
     return table
 
 

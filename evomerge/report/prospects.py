@@ -139,8 +139,8 @@ def sentences(found: Prospects) -> Iterator[str]:
         yield f"  items of {task}: {', '.join(f'{count} {split}' for split, count in items.items())}"
 
 
-def objective_table(found: Prospect) -> Table:
-    """Return what the items of an objective can show."""
+def objective_table(found: Prospect, budget: int) -> Table:
+    """Return what the items of an objective can show of a search with this budget."""
     table = Table(title=f"What the items of {found.measure} can show", title_justify="left")
     table.add_column("where two models differ on" if found.shows and found.shows[0].discordance else "")
     for each in found.shows:
@@ -149,7 +149,7 @@ def objective_table(found: Prospect) -> Table:
     rows = {
         f"smallest gain over a parent that {found.items['report']} report items prove": "proven",
         f"smallest difference that {found.items[choosing]} {choosing} items tell apart": "told_apart",
-        f"by how much the luckiest on {found.items['search']} search items flatters itself": "flatters",
+        f"luck of the best of {budget} candidates on {found.items['search']} search items": "flatters",
     }
     for said, name in rows.items():
         table.add_row(said, *(f"{getattr(each, name):.3f}" for each in found.shows))
