@@ -7,7 +7,7 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,12 +17,13 @@ from pydantic import ValidationError
 
 from evomerge.errors import RunError
 from evomerge.evaluate.brief import Brief
+from evomerge.evaluate.items import SPLITS
 from evomerge.recipe import ModelRef
 from evomerge.space import Genome, Space
 from evomerge.space.paths.form import MERGED
 from evomerge.types import Measure
 
-FORMAT = 1
+FORMAT = 2
 """Raised when run folders change in a way older code cannot read."""
 
 _PACKAGES = (
@@ -35,10 +36,12 @@ _FREE_TO_CHANGE = {"name", "budget", "sources"}  # sources by their place; their
 class RunRecord:
     """Everything needed to continue or reread a run.
 
-    `study` names the study in its storage, wherever the folder moves to; `items` gives content hashes by
-    task and split; `paths` where the sources lay on the controller; `changes` which keys of the space
-    file were replaced from outside (`--seed 3`); `allow_pickle` whether pickled weights may be read;
-    `influence` the block influence of each layer of the sources on which it was measured.
+    `study` names the study in its storage, wherever the folder moves to; `held_out` are the measures that
+    are only reported; `items` gives content hashes by task and split; `clusters` which text each item is
+    about, of tasks that ask several about one; `paths` where the sources lay on the controller; `changes`
+    which keys of the space file were replaced from outside (`--seed 3`); `allow_pickle` whether pickled
+    weights may be read; `influence` the block influence of each layer of the sources on which it was
+    measured.
     """
 
     study: str
@@ -65,19 +68,17 @@ class RunRecord:
 
     @property
     def measures(self) -> tuple[Measure, ...]:
-        """Objectives, then constraints."""
+        """What is searched by: objectives, then constraints."""
         return (*self.objectives, *self.constraints)
 
     def summary(self) -> dict[str, str]:
         """Return what is searched, and for what, in a few phrases for people."""
         space = self.space
-        goals = ", ".join(f"{each.name} ({each.metric} {each.arrow})" for each in self.objectives)
-        counts = ", ".join(f"{len(split['search'])} items of {task}" for task, split in self.items.items())
         sampler = space.sampler_choice.name
         said = {
             "models": _varied(space),
             "search": f"{len(self.genome.genes)} genes, sampler {sampler}, seed {space.seed}",
-            "objectives": f"{goals}; on {counts}",
+            "objectives": _goals(self.objectives),
         }
         if self.constraints:
             said["constraints"] = ", ".join(
@@ -85,17 +86,21 @@ class RunRecord:
                 for measure, each in zip(self.constraints, space.constraints, strict=True)
                 for bounds in each.bounds
             )
-        return said
+        if self.held_out:
+            said["held out"] = ", ".join(
+                f"{each.name} ({each.metric} {each.arrow})" for each in self.held_out
+            )
+        return said | {"items": ", ".join(_counted(task, splits) for task, splits in self.items.items())}
 
     def brief(self) -> Brief:
         """Return what an evaluator of this run must know."""
         return Brief(
             checkpoints=self.paths,
             tasks=self.tasks,
-            measures=self.measures,
+            measures=(*self.measures, *self.held_out),
+            held_out=tuple(measure.name for measure in self.held_out),
             items={
-                task: {"search": tuple(splits["search"]), "report": tuple(splits["report"])}
-                for task, splits in self.items.items()
+                task: {split: tuple(splits[split]) for split in SPLITS} for task, splits in self.items.items()
             },
             batch_size=self.space.batch_size,
             threads=self.space.threads,
@@ -117,13 +122,25 @@ class RunRecord:
             "tasks": self.tasks,
             "objectives": [asdict(measure) for measure in self.objectives],
             "constraints": [asdict(measure) for measure in self.constraints],
+            "held_out": [asdict(measure) for measure in self.held_out],
             "items": {task: dict(splits) for task, splits in self.items.items()},
+            "clusters": {task: dict(texts) for task, texts in self.clusters.items()},
             "storage": self.storage,
             "changes": dict(self.changes),
             "allow_pickle": self.allow_pickle,
             "influence": {name: list(found) for name, found in self.influence.items()},
             "provenance": dict(self.provenance),
         }
+
+
+def _goals(measures: Sequence[Measure]) -> str:
+    return ", ".join(f"{each.name} ({each.metric} {each.arrow})" for each in measures)
+
+
+def _counted(task: str, splits: Mapping[str, Sequence[str]]) -> str:
+    """Return how many items of a task are in each split that has any."""
+    *others, last = (f"{len(items)} {split}" for split, items in splits.items() if items)
+    return f"{', '.join(others)} and {last} items of {task}" if others else f"{last} items of {task}"
 
 
 def _varied(space: Space) -> str:
@@ -165,8 +182,10 @@ def _record(content: Mapping[str, Any]) -> RunRecord:
         storage=content["storage"],
         changes=content["changes"],
         provenance=content["provenance"],
-        allow_pickle=content.get("allow_pickle", False),  # runs from before it could be asked
-        influence={name: tuple(found) for name, found in content.get("influence", {}).items()},  # likewise
+        allow_pickle=content["allow_pickle"],
+        influence={name: tuple(found) for name, found in content["influence"].items()},
+        held_out=tuple(Measure(**measure) for measure in content["held_out"]),
+        clusters=content["clusters"],
     )
 
 
@@ -186,8 +205,10 @@ def differences(old: RunRecord, new: RunRecord) -> list[str]:
     for task, splits in old.items.items():
         if task in new.items and dict(new.items[task]) != dict(splits):
             changed.append(f"the items of task `{task}`")
-    if old.measures != new.measures:
-        changed.append("a metric's direction")
+        elif task in new.items and old.clusters.get(task) != new.clusters.get(task):
+            changed.append(f"which items of task `{task}` are about the same text")
+    if (*old.measures, *old.held_out) != (*new.measures, *new.held_out):
+        changed.append("a metric's direction or aggregation")
     return changed
 
 

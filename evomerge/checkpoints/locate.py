@@ -65,6 +65,14 @@ def locate_statistics(path: str, *, near: Path | None = None) -> Path:
     )
 
 
+def locate_items(path: str, *, near: Path | None = None) -> Path:
+    """Return the file of items that `path` names, looked up as the folder of a model is."""
+    for candidate in _folders(path, near):
+        if candidate.is_file():
+            return candidate.resolve()
+    raise CheckpointError(f"no file of items `{path}` (looked at {_looked(path, near)})")
+
+
 def locate_run(run: str, *, near: Path | None = None) -> Path:
     """Return the run folder that `run` names, looked up as the folder of a model is."""
     for candidate in _folders(run, near):

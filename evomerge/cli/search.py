@@ -96,6 +96,7 @@ def _announce(prepared: Prepared) -> None:
         f"Searching {prepared.record.space.name}: {said['models']}",
         f"  {said['search']}, budget {prepared.budget}",
         f"  for {said['objectives']}",
+        f"  on {said['items']}",
         *([f"  under {said['constraints']}"] if "constraints" in said else []),
         f"  into {_shown(prepared.folder)}; starting workers …",
     ):

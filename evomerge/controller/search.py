@@ -20,6 +20,7 @@ from evomerge.controller.closing_report import ClosingReport
 from evomerge.controller.live import LiveRun
 from evomerge.controller.loop import Observer, run_loop
 from evomerge.controller.sampling import SamplerContext, make_sampler
+from evomerge.controller.scoring import small_task_notes
 from evomerge.controller.setup import resolve
 from evomerge.controller.sources import about
 from evomerge.controller.stages import Tell
@@ -140,6 +141,8 @@ def _search(prepared: Prepared, dispatcher: Dispatcher, options: Options, observ
         live = _opened(prepared, run, workers=dispatcher.capacity)
     deadline = time.monotonic() + options.time_limit if options.time_limit is not None else None
     _log.info("evomerge %s searches into %s", importlib.metadata.version("evomerge"), prepared.folder.path)
+    for note in small_task_notes(prepared.record):
+        _log.warning("%s", note)
     run_loop(live, dispatcher, observe, deadline=deadline)
     _check_scored(live)
     report = close_search(prepared.folder, run, live.record_final, dispatcher)

@@ -8,10 +8,7 @@ from __future__ import annotations
 import functools
 import logging
 import random
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 from evomerge.archive.record import RunRecord, provenance, redacted
 from evomerge.checkpoints.architecture import Architecture
@@ -20,24 +17,18 @@ from evomerge.checkpoints.digest import digests, file_digest
 from evomerge.checkpoints.finite import check_finite
 from evomerge.checkpoints.folder import Checkpoint
 from evomerge.checkpoints.language import find_tower
-from evomerge.checkpoints.locate import canonical, locate_tasks
+from evomerge.checkpoints.locate import canonical
 from evomerge.checkpoints.measured import check_measured_on
 from evomerge.checkpoints.models import places_of
 from evomerge.checkpoints.vocabulary import merged_vocabulary
+from evomerge.controller.scoring import scoring
 from evomerge.controller.sources import Where, about, open_sources, read_influences
 from evomerge.controller.stages import Tell
-from evomerge.errors import RecipeError, SpaceError, TaskError, unknown
-from evomerge.evaluate.items import split_items
+from evomerge.errors import RecipeError, SpaceError
 from evomerge.merge.planning import compile_plan
 from evomerge.recipe import ModelRef
 from evomerge.space import Genome, Space, SpaceFile
-from evomerge.space.load import measure_name
 from evomerge.space.merge_genes import METHOD
-from evomerge.space.schema import Measured
-from evomerge.types import Measure
-
-if TYPE_CHECKING:
-    from evomerge.evaluate.harness import TaskFacts
 
 _PROBES = 16
 _log = logging.getLogger(__name__)
@@ -61,9 +52,9 @@ def resolve(
     Raises a `RequestError` for the first thing that would keep the search from working.
     """
     space, where, near = file.space, file.document.where, file.path.absolute().parent
-    scoring = functools.cache(functools.partial(_scoring, space, where, near, known))
+    scored = functools.cache(functools.partial(scoring, space, where, near, known))
     checkpoints, adapts = open_sources(
-        space, where, near, known, allow_pickle=allow_pickle, ready=scoring, tell=tell
+        space, where, near, known, allow_pickle=allow_pickle, ready=scored, tell=tell
     )
     structure = _structure(space, checkpoints, where)
     space = _with_template(space, checkpoints)
@@ -80,17 +71,19 @@ def resolve(
         raise SpaceError(f"{place}: nothing to search: {_nothing(space)}")
     with about(where(("path",) if space.path else ("merge",))):
         _check_plans(genome, checkpoints)
-    scored = scoring()
+    found = scored()
     return RunRecord(
         study=study or space.name,
         space=space,
         layers=structure.layers,
         models=models,
         paths=places_of(checkpoints),
-        tasks=scored.tasks,
-        objectives=scored.objectives,
-        constraints=scored.constraints,
-        items=scored.items,
+        tasks=found.tasks,
+        objectives=found.objectives,
+        constraints=found.constraints,
+        held_out=found.held_out,
+        items=found.items,
+        clusters=found.clusters,
         storage=redacted(storage) if storage else None,
         changes=file.changes,
         provenance=provenance(),
@@ -131,14 +124,6 @@ def _with_template(space: Space, checkpoints: Mapping[str, Checkpoint]) -> Space
     if space.merge.template is not None or not seeing:
         return space
     return space.model_copy(update={"merge": space.merge.model_copy(update={"template": seeing[0]})})
-
-
-def _tasks(space: Space, near: Path, known: RunRecord | None) -> Path | None:
-    if space.tasks is None:
-        return None
-    if known is not None and known.tasks and known.space.tasks == space.tasks and Path(known.tasks).is_dir():
-        return Path(known.tasks)
-    return locate_tasks(space.tasks, near=near)
 
 
 def _check_plans(genome: Genome, checkpoints: Mapping[str, Checkpoint]) -> None:
@@ -188,87 +173,3 @@ def _pinned(name: str, checkpoint: Checkpoint, content: Mapping[str, str], where
             check_measured_on(measured, name, content)
         pinned |= {kind: str(measured.path), f"{kind}_digest": file_digest(measured.path)}
     return pinned
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Scoring:
-    """What a candidate is scored by, as a run record has it."""
-
-    tasks: str | None
-    objectives: tuple[Measure, ...]
-    constraints: tuple[Measure, ...]
-    items: Mapping[str, Mapping[str, list[str]]]
-
-
-def _scoring(space: Space, where: Where, near: Path, known: RunRecord | None) -> _Scoring:
-    with about(where(("tasks",))):
-        tasks = _tasks(space, near, known)
-    facts = _facts(space, where, tasks)
-    return _Scoring(
-        tasks=str(tasks) if tasks else None,
-        objectives=_measures(space, "objectives", where, facts),
-        constraints=_measures(space, "constraints", where, facts),
-        items=_items(space, where, facts),
-    )
-
-
-def _asked(space: Space) -> Iterator[tuple[str, int, Measured]]:
-    """Yield every objective and constraint with its place in the space."""
-    for i, objective in enumerate(space.objectives):
-        yield "objectives", i, objective
-    for i, constraint in enumerate(space.constraints):
-        yield "constraints", i, constraint
-
-
-def _facts(space: Space, where: Where, folder: Path | None) -> Mapping[str, TaskFacts]:
-    from evomerge.evaluate.harness import TaskLibrary  # lm-eval takes seconds to import
-
-    library = TaskLibrary(folder, few_shot=space.few_shot, seed=space.seed)
-    facts: dict[str, TaskFacts] = {}
-    for kind, i, asked in _asked(space):
-        if asked.task not in facts:
-            with about(where((kind, i, "task"))):
-                facts[asked.task] = library.load(asked.task).facts
-    return facts
-
-
-def _measures(space: Space, kind: str, where: Where, facts: Mapping[str, TaskFacts]) -> tuple[Measure, ...]:
-    measures = []
-    for found, i, asked in _asked(space):
-        if found == kind:
-            task = facts[asked.task]
-            metric = _offered("metric", asked.metric, task.metrics, task, where((kind, i, "metric")))
-            chosen = _offered("filter", asked.filter, task.filters, task, where((kind, i, "filter")))
-            measures.append(
-                Measure(
-                    name=measure_name(space, kind, i),
-                    task=asked.task,
-                    metric=metric,
-                    filter=chosen,
-                    higher_is_better=task.metrics[metric],
-                )
-            )
-    return tuple(measures)
-
-
-def _offered(what: str, asked: str | None, known: Iterable[str], task: TaskFacts, place: str) -> str:
-    """Return the metric or filter asked for, else the task's first. Raises `TaskError` if there is none."""
-    offered = list(known)
-    if asked is not None and asked not in offered:
-        raise TaskError(f"{place}: task `{task.name}`: {unknown(what, asked, offered)}")
-    return asked or offered[0]
-
-
-def _items(space: Space, where: Where, facts: Mapping[str, TaskFacts]) -> dict[str, dict[str, list[str]]]:
-    items = {}
-    for name, task in facts.items():
-        with about(where(("items",))):
-            split = split_items(
-                name,
-                task.items,
-                search=space.items.search,
-                report=space.items.report,
-                seed=space.seed,
-            )
-        items[name] = {str(part): list(hashes) for part, hashes in split.items()}
-    return items

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from evomerge.evaluate.items import ItemSplit
-from evomerge.types import Measure
+from evomerge.types import Measure, Split
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,7 +14,8 @@ class Brief:
     """An evaluator's instructions: where the sources are, and what to ask the merged models.
 
     `checkpoints` are places as `checkpoints/models.py` reads them: `NAME` a folder, `NAME:fisher` a file.
-    `adapts` names the checkpoint under each that is a LoRA adapter.
+    `adapts` names the checkpoint under each that is a LoRA adapter. The measures that `held_out` names are
+    only read on report items; a split of a task may have no items.
     """
 
     checkpoints: Mapping[str, str]
@@ -28,3 +29,14 @@ class Brief:
     device: str = "auto"
     adapts: Mapping[str, str] = field(default_factory=dict)
     allow_pickle: bool = False
+    held_out: tuple[str, ...] = ()
+
+    def asked(self, task: str, split: Split) -> tuple[Measure, ...]:
+        """Return what is measured of a task on the items of a split; nothing where there are none."""
+        if not self.items[task][split]:
+            return ()
+        return tuple(
+            each
+            for each in self.measures
+            if each.task == task and (split == "report" or each.name not in self.held_out)
+        )

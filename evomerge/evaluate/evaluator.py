@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from evomerge.evaluate.harness import Scorer, TaskLibrary
 from evomerge.merge.memory import ResidentModel
 from evomerge.merge.planning import compile_plan
 from evomerge.recipe import Recipe
-from evomerge.types import Evaluation, Failed, ItemScores, Measure, Scored, Split
+from evomerge.types import Evaluation, Failed, ItemScores, Scored, Split
 
 
 class Evaluator:
@@ -86,16 +85,16 @@ class ItemScoring:
         items: list[ItemScores] = []
         with torch.inference_mode():
             for name, task in self._tasks.items():
+                asked = self._brief.asked(name, split)
+                if not asked:
+                    continue
                 order = self._brief.items[name][split]
                 answers = task.answer(scorer, order)
-                for measure in self._asked_of(name):
+                for measure in asked:
                     scores[measure.name], found = answers.read(measure, order)
                     items.append(found)
         _check_finite(scores)
         return scores, tuple(items)
-
-    def _asked_of(self, task: str) -> Sequence[Measure]:
-        return [measure for measure in self._brief.measures if measure.task == task]
 
     def forget_model(self) -> None:
         """Let go of the model scored last, so that two need not fit; what was tokenised stays."""

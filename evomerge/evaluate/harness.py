@@ -21,8 +21,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+import lm_eval.api.metrics
 import lm_eval.utils
 import yaml
 from lm_eval.api.instance import Instance
@@ -31,21 +33,24 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
 from evomerge.errors import EvaluationError, TaskError, unknown
-from evomerge.types import ItemScores, Measure
+from evomerge.evaluate.facts import TaskFacts, clusters, strata
+from evomerge.evaluate.margins import has_margins, margin
+from evomerge.types import Aggregate, ItemScores, Measure
 
 _log = logging.getLogger(__name__)
 
 NO_FILTER = "none"
 
 
-@dataclass(frozen=True, kw_only=True)
-class TaskFacts:
-    """What a task offers: metrics with their direction, filters, and its items by content hash."""
-
-    name: str
-    metrics: Mapping[str, bool]
-    filters: tuple[str, ...]
-    items: tuple[str, ...]
+_AGGREGATES: Mapping[Any, Aggregate] = MappingProxyType(
+    {
+        lm_eval.api.metrics.mean: "mean",  # of plain numbers: lm-eval could not add others
+        lm_eval.api.metrics.perplexity: "perplexity",
+        lm_eval.api.metrics.weighted_perplexity: "weighted_perplexity",
+        lm_eval.api.metrics.bits_per_byte: "bits_per_byte",
+    }
+)
+_WEIGHTED: tuple[Aggregate, ...] = ("weighted_perplexity", "bits_per_byte")
 
 
 class ItemTask:
@@ -60,16 +65,23 @@ class ItemTask:
             task.build_all_requests()
         self._task = task
         self._requests = _by_item(task)
-        self.facts = TaskFacts(
-            name=task.task_name,
-            metrics={name: bool(better) for name, better in task.higher_is_better().items()},
-            filters=_filters(task),
-            items=tuple(self._requests),
-        )
+        self.facts = _facts(task, self._requests)
+
+    def prompts(self, items: Iterable[str]) -> list[str]:
+        """Return what a model reads before it answers each of `items` (content hashes), in their order.
+
+        Of a text that is read as a whole, that is all of it.
+        """
+        return [str(self._requests[item][0].arguments[0]) for item in items]
 
     def answer(self, model: HFLM, items: Iterable[str]) -> Answers:
-        """Return what `model` answers to `items` (content hashes), in dataset order."""
+        """Return what `model` answers to `items` (content hashes), in dataset order.
+
+        Raises `TaskError` if one of them is not there, or there is nothing to answer.
+        """
         wanted = set(items)
+        if not wanted:
+            raise TaskError(f"task `{self.facts.name}` was asked no item")
         chosen = {item: requests for item, requests in self._requests.items() if item in wanted}
         if missing := wanted - chosen.keys():
             raise TaskError(f"task `{self.facts.name}` has changed: item {min(missing)} is gone")
@@ -90,8 +102,9 @@ class Answers:
     def read(self, measure: Measure, order: Sequence[str]) -> tuple[float, ItemScores]:
         """Return the aggregate and the items' scores, the items in `order`."""
         values = {item: self._item(requests, measure) for item, requests in self.requests.items()}
-        aggregate = self.task.aggregation()[measure.metric](list(values.values()))
-        paired = self.task.OUTPUT_TYPE == "loglikelihood_rolling"
+        combine = self.task.aggregation()[measure.metric]
+        aggregate = combine(list(values.values()))
+        paired = _AGGREGATES.get(combine) in _WEIGHTED
         pairs = [_as_pair(values[item], paired=paired) for item in order]
         weighted = any(weight != 1.0 for _, weight in pairs)
         return float(aggregate), ItemScores(
@@ -101,11 +114,19 @@ class Answers:
             items=tuple(order),
             scores=tuple(score for score, _ in pairs),
             weights=tuple(weight for _, weight in pairs) if weighted else None,
+            margins=self._margins(measure, order) if has_margins(self.task) else None,
         )
 
     def _item(self, requests: Sequence[Instance], measure: Measure) -> Any:
-        responses = [request.filtered_resps[measure.filter] for request in requests]
+        responses = _responses(requests, measure)
         return self.task.process_results(requests[0].doc, responses)[measure.metric]
+
+    def _margins(self, measure: Measure, order: Sequence[str]) -> tuple[float, ...]:
+        asked = [self.requests[item] for item in order]
+        return tuple(
+            margin(self.task, requests[0].doc, _responses(requests, measure), measure.metric)
+            for requests in asked
+        )
 
 
 class Scorer(HFLM):
@@ -228,6 +249,41 @@ def _by_item(task: Task) -> dict[str, list[Instance]]:
             task.task_name, len(by_doc) - len(found), len(by_doc),
         )  # fmt: skip
     return found
+
+
+def _facts(task: Task, requests: Mapping[str, Sequence[Instance]]) -> TaskFacts:
+    docs = [first.doc for first, *_ in requests.values()]
+    directions = task.higher_is_better()
+    combined = task.aggregation()
+    return TaskFacts(
+        name=task.task_name,
+        metrics={name: bool(better) for name, better in directions.items()},
+        aggregates={name: _AGGREGATES.get(combined.get(name), "other") for name in directions},
+        filters=_filters(task),
+        items=tuple(requests),
+        strata=strata(docs, [len(_own_text(task, first)) for first, *_ in requests.values()]),
+        clusters=clusters(docs, tuple(requests)),
+        deterministic=not any(_samples(request) for each in requests.values() for request in each),
+    )
+
+
+def _own_text(task: Task, request: Instance) -> str:
+    """Return an item's question without the examples before it, which hang on the order of the data set."""
+    own = task.doc_to_text(request.doc)
+    return own if isinstance(own, str) and own else str(request.arguments[0])
+
+
+def _samples(request: Instance) -> bool:
+    """Whether `HFLM._model_generate` may draw the answer at random."""
+    if request.request_type != "generate_until":
+        return False
+    asked = request.arguments[1]
+    drawn = asked.get("do_sample")
+    return bool(asked.get("temperature")) if drawn is None else bool(drawn)
+
+
+def _responses(requests: Sequence[Instance], measure: Measure) -> list[Any]:
+    return [request.filtered_resps[measure.filter] for request in requests]
 
 
 def _filters(task: Task) -> tuple[str, ...]:

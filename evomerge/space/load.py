@@ -254,20 +254,26 @@ def _misfit(spec: Gene | Choice, value: GeneRange) -> str | None:
 
 def _measure_mistakes(space: Space) -> Iterator[tuple[KeyPath, str]]:
     names: dict[str, str] = {}
-    for kind, measures in (("objectives", space.objectives), ("constraints", space.constraints)):
+    stated: dict[tuple[str | None, ...], str] = {}
+    for kind, measures in space.measured.items():
         for i, measure in enumerate(measures):
-            name = measure.name or measure_name(space, kind, i)
-            if name in names:
+            what, place = (measure.task, measure.metric, measure.filter), f"{kind}[{i}]"
+            name = measure_name(space, kind, i)
+            if kind == "held_out" and what in stated:
+                yield (kind, i), f"is what {stated[what]} measures, so nothing is held out; leave one out"
+            elif name in names:
                 yield (kind, i), f"is named `{name}` like {names[name]}; give it a `name` of its own"
-            names[name] = f"{kind}[{i}]"
+            names[name] = place
+            if kind != "held_out":
+                stated[what] = place
 
 
 def measure_name(space: Space, kind: str, index: int) -> str:
-    """Return the name of an objective or constraint: its own, else its task, with the metric if shared."""
-    measures = [*space.objectives, *space.constraints]
-    mine = (space.objectives if kind == "objectives" else space.constraints)[index]
+    """Return the name of a measure: its own, else its task, with the metric if others ask the same task."""
+    mine = space.measured[kind][index]
     if mine.name:
         return mine.name
+    measures = [each for measures in space.measured.values() for each in measures]
     shared = sum(other.task == mine.task for other in measures) > 1
     parts = [mine.task, mine.metric, mine.filter] if shared else [mine.task]
     return "_".join(part for part in parts if part)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, FiniteFloat, field_validator, model_validator
@@ -14,7 +15,7 @@ from evomerge.space.paths.form import MERGED
 from evomerge.space.paths.layer_swap import LayerSwap
 from evomerge.space.paths.ranked import Prune, Repeat
 from evomerge.space.paths.slots import Slots
-from evomerge.space.tables import Anchored, Count, GeneRange, Name, Runs, Table, check_pairs
+from evomerge.space.tables import Anchored, Count, GeneRange, Name, Number, Runs, Table, check_pairs
 from evomerge.types import Value
 
 
@@ -167,11 +168,20 @@ class Constraint(Measured):
         return tuple(f"{sign} {bound:g}" for sign, bound in both if bound is not None)
 
 
-class Items(Table):
-    """How many items of each task to search on, and how many others to report on."""
+HashFile: TypeAlias = Annotated[str, Field(min_length=1)]
+"""A file of items' content hashes, one to a line."""
 
-    search: Count | None = None
-    report: Count | None = None
+
+class Items(Table):
+    """How many items of each task to search on, how many others to choose the winners on, and to report on.
+
+    With `select: 0` the winners are chosen on the search items. In place of a number stands a file that
+    names the items of all tasks by their content hash, one to a line.
+    """
+
+    search: Count | HashFile | None = None
+    select: Number | HashFile | None = None
+    report: Count | HashFile | None = None
 
 
 class SamplerChoice(Table):
@@ -191,6 +201,8 @@ class Space(Table):
     strings; without it they must share one tokenizer. `untie` gives models whose output head is their
     embedding a head of its own.
 
+    `held_out` are measures that are only reported: no candidate is chosen by them.
+
     `baselines` asks for more than the usual models to compare with: `greedy_soup` costs a trial per source.
 
     `batch_size` and `threads` (torch's, per CPU worker) stand here because sums, and so now and then a
@@ -203,6 +215,7 @@ class Space(Table):
     path: PathSpace | None = None
     objectives: list[Objective] = Field(min_length=1)
     constraints: list[Constraint] = Field(default_factory=list)
+    held_out: list[Measured] = Field(default_factory=list)
     tasks: str | None = None
     few_shot: Annotated[int, Field(ge=0)] | None = None
     items: Items = Field(default_factory=Items)
@@ -246,6 +259,15 @@ class Space(Table):
         """The sources it needs, each once: template and base, and the parents."""
         first = [name for name in (self.merge.template, self.merge.base) if name is not None]
         return tuple(dict.fromkeys([*first, *self.parents]))
+
+    @property
+    def measured(self) -> dict[str, Sequence[Measured]]:
+        """All that is measured, by the key that asks for it."""
+        return {
+            "objectives": self.objectives,
+            "constraints": self.constraints,
+            "held_out": self.held_out,
+        }
 
     @property
     def sampler_choice(self) -> SamplerChoice:

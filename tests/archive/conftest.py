@@ -12,6 +12,7 @@ sources: {base: b, math: m, lang: l}
 merge: {base: base, layers: 2, genes: {weight: {low: 0, high: 1.5}, lambda: [1, 2]}}
 objectives: [{task: gsm}, {task: wiki, metric: ppl}]
 constraints: [{task: mmlu, min: 0.25}]
+held_out: [{task: arc}]
 sampler: {name: tpe, options: {n_startup_trials: 3}}
 """
 
@@ -30,7 +31,15 @@ def record() -> RunRecord:
         tasks=None,
         objectives=(measure("gsm", "acc", up=True), measure("wiki", "ppl", up=False)),
         constraints=(measure("mmlu", "acc", up=True),),
-        items={task: {"search": [f"{task}-1"], "report": [f"{task}-2"]} for task in ("gsm", "wiki", "mmlu")},
+        held_out=(measure("arc", "acc", up=True),),
+        items={
+            **{
+                task: {"search": [f"{task}-1"], "select": [f"{task}-2"], "report": [f"{task}-3"]}
+                for task in ("gsm", "wiki", "mmlu")
+            },
+            "arc": {"search": [], "select": [], "report": ["arc-1"]},
+        },
+        clusters={"wiki": {"wiki-1": "one", "wiki-2": "two", "wiki-3": "three"}},
         storage=None,
         provenance={"versions": {"evomerge": "0.1.0"}, "command": ["evomerge"], "commit": None},
     )

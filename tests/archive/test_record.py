@@ -44,9 +44,21 @@ def test_a_record_that_is_damaged_is_refused(content: object) -> None:
 
 def test_a_brief_has_what_an_evaluator_needs(record: RunRecord) -> None:
     brief = record.brief()
-    assert brief.measures == (*record.objectives, *record.constraints)
-    assert brief.items["wiki"] == {"search": ("wiki-1",), "report": ("wiki-2",)}
+    assert brief.measures == (*record.objectives, *record.constraints, *record.held_out)
+    assert brief.items["wiki"] == {"search": ("wiki-1",), "select": ("wiki-2",), "report": ("wiki-3",)}
     assert brief.checkpoints == record.paths
+
+
+def test_a_brief_holds_out_what_is_only_reported(record: RunRecord) -> None:
+    """Neither tasks without items in a split are asked there, nor other metrics of searched tasks."""
+    brief = record.brief()
+    other = replace(record.objectives[0], name="other", metric="f1")
+    assert brief.asked("gsm", "search") == record.objectives[:1]
+    assert brief.asked("arc", "search") == ()
+    assert brief.asked("arc", "report") == record.held_out
+    more = replace(record, held_out=(*record.held_out, other)).brief()
+    assert more.asked("gsm", "select") == record.objectives[:1]
+    assert more.asked("gsm", "report") == (record.objectives[0], other)
 
 
 def test_nothing_differs_from_itself(record: RunRecord) -> None:
@@ -90,12 +102,6 @@ def test_influence_is_read_as_it_was_written_and_reaches_the_genome(record: RunR
     assert again.genome.influence == {"math": (0.5, 0.1, 1 / 3, 0.2)}
 
 
-def test_a_record_from_before_influence_has_none(record: RunRecord) -> None:
-    older = record.to_json()
-    del older["influence"]
-    assert from_json(older).influence == {}
-
-
 @pytest.mark.parametrize("now", [{}, {"lang": (0.5,) * 4}, {"math": (0.5, 0.5, 0.5, 0.4)}])
 def test_another_influence_is_named(record: RunRecord, now: dict[str, tuple[float, ...]]) -> None:
     known = replace(record, influence={"math": (0.5,) * 4})
@@ -118,21 +124,41 @@ def test_a_source_may_be_written_otherwise_but_not_called_otherwise(record: RunR
 
 
 def test_other_items_are_named(record: RunRecord) -> None:
-    items = {**record.items, "gsm": {"search": ["gsm-2"], "report": ["gsm-1"]}}
+    items = {**record.items, "gsm": {**record.items["gsm"], "search": ["gsm-9"]}}
     assert differences(record, replace(record, items=items)) == ["the items of task `gsm`"]
+
+
+def test_other_texts_are_named(record: RunRecord) -> None:
+    merged = {"wiki": {**record.clusters["wiki"], "wiki-2": "one"}}
+    named = ["which items of task `wiki` are about the same text"]
+    assert differences(record, replace(record, clusters=merged)) == named
+    assert differences(record, replace(record, clusters={})) == named
+
+
+@pytest.mark.parametrize("key", ["items: {select: 7}", "held_out: [{task: arc, metric: f1}]"])
+def test_what_is_selected_on_and_held_out_may_not_change(record: RunRecord, key: str) -> None:
+    text = SPACE.replace(
+        "held_out: [{task: arc}]\n", "" if key.startswith("held") else "held_out: [{task: arc}]\n"
+    )
+    changed = replace(record, space=parse_space(text + key + "\n", "small.yaml"))
+    assert differences(record, changed) == [f"`{key.partition(':')[0]}` of the space"]
 
 
 def test_a_metric_that_turned_round_is_named(record: RunRecord) -> None:
     turned = replace(record.objectives[1], higher_is_better=True)
     changed = replace(record, objectives=(record.objectives[0], turned))
-    assert differences(record, changed) == ["a metric's direction"]
+    assert differences(record, changed) == ["a metric's direction or aggregation"]
+    combined = replace(record.held_out[0], aggregate="other")
+    assert differences(record, replace(record, held_out=(combined,))) == [
+        "a metric's direction or aggregation"
+    ]
 
 
 def test_all_differences_are_named(record: RunRecord) -> None:
     changed = replace(
         record,
         space=parse_space(SPACE + "seed: 1\n", "small.yaml"),
-        items={**record.items, "gsm": {"search": [], "report": []}},
+        items={**record.items, "gsm": {"search": [], "select": [], "report": []}},
     )
     assert differences(record, changed) == ["`seed` of the space", "the items of task `gsm`"]
 
@@ -175,6 +201,9 @@ def test_a_summary_says_what_is_searched_for_what_and_under_what(record: RunReco
     assert said["models"].startswith("math, lang over base by ")
     assert "gsm (acc ↑)" in said["objectives"]
     assert said["constraints"].endswith(" ≥ 0.25")
+    assert said["held out"] == "arc (acc ↑)"
+    assert said["items"].startswith("1 search, 1 select and 1 report items of gsm, ")
+    assert said["items"].endswith(", 1 report items of arc")
 
 
 def test_provenance_names_versions() -> None:

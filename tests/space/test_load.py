@@ -123,7 +123,7 @@ def test_a_gene_may_be_a_range_a_list_or_a_value() -> None:
         (in_merge("layer: 3"), "7: `merge.layer` is not a key here; did you mean `layers`? (known: base, template, sources, method, layers, modules, genes, compat)"),
         (in_merge("genes:", "  weight: {low: 0, high: 1, lgo: true}"), "8: `merge.genes.weight.lgo` is not a key here; did you mean `low`? (known: low, high, log)"),
         (GOOD + "    metrc: acc\n", "9: `objectives[0].metrc` is not a key here; did you mean `metric`? (known: task, metric, filter, name)"),
-        (GOOD + "items: {serch: 9}\n", "9: `items.serch` is not a key here; did you mean `search`? (known: search, report)"),
+        (GOOD + "items: {serch: 9}\n", "9: `items.serch` is not a key here; did you mean `search`? (known: search, select, report)"),
         (GOOD + "sampler: {name: cma, option: {}}\n", "9: `sampler.option` is not a key here; did you mean `options`? (known: name, options)"),
         (GOOD + "constraints: [{task: t, max: 1, mn: 2}]\n", "9: `constraints[0].mn` is not a key here; did you mean `min`? (known: task, metric, filter, name, min, max)"),
     ],
