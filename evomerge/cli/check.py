@@ -50,6 +50,7 @@ def command(
         for sentence in sentences(found):
             stdout.print(sentence, highlight=False, markup=False)
         for each in found.objectives:
-            stdout.print(objective_table(each, found.budget))
+            if each.shows:
+                stdout.print(objective_table(each, found.budget))
             for note in each.notes:
                 stdout.print(note, highlight=False, markup=False)

@@ -12,7 +12,7 @@ from evomerge.archive.folder import RunFolder
 from evomerge.archive.run import Run
 from evomerge.controller.closing_report import ClosingReport, ReportRow
 from evomerge.controller.finalists import Baselines, Choice, choose, finalists, reported_baselines
-from evomerge.controller.gains import Comparison, finals, gains
+from evomerge.controller.gains import Comparison, finals, gains, held_out_gains
 from evomerge.controller.sheets import Sheet, for_choosing, searched, sheet
 from evomerge.controller.shrinkage import Spread, spread
 from evomerge.dispatch.job import Dispatcher, Job
@@ -72,7 +72,7 @@ def compose(
             for each in gains(reported, m, choice.best[m.name])
         ),
         held_out=tuple(
-            each for m in record.held_out for trial in choice.trials for each in gains(reported, m, trial)
+            each for m in record.held_out for trial in choice.trials for each in held_out_gains(reported, m, trial)
         ),
         optimism=tuple(found.optimism() for found in spreads),
         feasible=bool(run.archive.front),

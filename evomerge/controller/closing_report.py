@@ -42,13 +42,17 @@ class ReportRow:
         return bool(self.chosen_for) or self.knee
 
     @property
+    def roles(self) -> str:
+        """What it was chosen for, for people; empty if for nothing."""
+        best = [f"best {', '.join(self.chosen_for)}"] if self.chosen_for else []
+        return ", ".join([*best, "knee"] if self.knee else best)
+
+    @property
     def title(self) -> str:
         """What the model is, for people."""
-        roles = [f"best {', '.join(self.chosen_for)}"] if self.chosen_for else []
-        roles += ["knee"] if self.knee else []
-        if self.label != "candidate":
-            return ", ".join([self.label, *roles])
-        return ", ".join(roles) or "finalist"
+        if self.label == "candidate":
+            return self.roles or "finalist"
+        return f"{self.label}, {self.roles}" if self.chosen else self.label
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,12 +82,14 @@ class Gain:
         """How much it gained, over whom, how sure, on how many items."""
         rival = "base model" if self.over == BASE else self.over
         if self.verdict == "itself":
-            return f"{self.measure}: no candidate did better than the {rival}, which was chosen"
+            return f"{self.measure}: the {rival} was chosen over every candidate"
         best = f"the {rival} (best {' and best '.join(self.as_best)})"
         head = f"{self.measure}: trial {self.trial} against {best}: {self.gain:+.3f}"
         if self.low is None or self.high is None:
             return f"{head} on {self.items} report items, which allow no interval"
         told = {"worse": ", worse", "not proven": ", not proven"}.get(self.verdict, "")
+        if self.verdict == "not proven" and self.p is not None and not self.low <= 0 <= self.high:
+            told += f": so few items differ that the exact test decides (p {self.p:.2g})"
         return f"{head} [{self.low:+.3f}, {self.high:+.3f}] on {self.items} report items{told}"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 from evomerge.comparison.final import holm
 from evomerge.comparison.items import compare_items
@@ -35,11 +36,15 @@ class Comparison:
             ("baseline", list(self.baselines.labels)),
         )
         for kind, candidates in numbers:
-            there = [n for n in candidates if n in self.sheets and measure.name in self.sheets[n].scores]
+            there = [number for number in candidates if self.has(measure, number)]
             if there:
                 best = max(there, key=lambda n: measure.oriented(self.sheets[n].scores[measure.name]))
                 found[best] = (*found.get(best, ()), kind)
         return found
+
+    def has(self, measure: Measure, trial: int) -> bool:
+        """Return whether a trial has a score in a measure."""
+        return trial in self.sheets and measure.name in self.sheets[trial].scores
 
     def compare(self, measure: Measure, ours: int, theirs: int) -> Difference | None:
         """Return the paired difference of two trials; None where the measure has no interval."""
@@ -50,20 +55,27 @@ class Comparison:
 
 
 def gains(between: Comparison, measure: Measure, trial: int) -> Iterator[Gain]:
-    """Yield the gains of a chosen trial over the best parent and the best baseline, one if they are the same.
+    """Yield the gains of the trial chosen for an objective over the best parent and the best baseline.
 
-    A trial that is a parent itself is not compared with others, and likewise a baseline.
+    There is one if they are the same. A trial that is a parent itself is not compared with others, and likewise
+    a baseline: there is nothing gained over those it was chosen from.
     """
-    if trial not in between.sheets or measure.name not in between.sheets[trial].scores:
+    if not between.has(measure, trial):
         return
-    kinds = dict.fromkeys(kind for kinds in between.toughest(measure).values() for kind in kinds)
-    own = tuple(kind for kind in kinds if _is(between.baselines, trial, kind))
+    own = tuple(kind for kind in get_args(Rival) if _is(between.baselines, trial, kind))
     if own:
         yield _itself(between, measure, trial, own)
     for rival, best_of in between.toughest(measure).items():
-        others = tuple(kind for kind in best_of if kind not in own)
-        if others:
+        if others := tuple(kind for kind in best_of if kind not in own):
             yield _gain(between, measure, trial, rival, others)
+
+
+def held_out_gains(between: Comparison, measure: Measure, trial: int) -> Iterator[Gain]:
+    """Yield the gains of a trial, baseline or not, in what it was not chosen by, over the same two rivals."""
+    if between.has(measure, trial):
+        for rival, best_of in between.toughest(measure).items():
+            if rival != trial:
+                yield _gain(between, measure, trial, rival, best_of)
 
 
 def _is(baselines: Baselines, trial: int, kind: Rival) -> bool:

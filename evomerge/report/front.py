@@ -28,7 +28,7 @@ def front_frame(run: Run) -> pd.DataFrame:
     rows = {row.trial: row for row in (from_json(content).rows if content else ())}
     frame = front[["trial"]].copy()
     frame["kind"] = front["baseline"].fillna("candidate")
-    frame["chosen"] = [rows[n].title if n in rows and rows[n].chosen else None for n in frame["trial"]]
+    frame["chosen"] = [rows[n].roles if n in rows else "" for n in frame["trial"]]
     for name in names:
         frame[name] = front[name]
         for split in _AGAIN:
@@ -53,9 +53,14 @@ def front_table(run: Run, frame: pd.DataFrame) -> Table:
             table.add_column(f"{measure.name} {measure.arrow} {split}" if i == 0 else split, justify="right")
     for row in frame.to_dict("records"):
         scores = [_number(row[key]) for key in keys]
-        kind = row["chosen"] if isinstance(row["chosen"], str) else row["kind"]  # pandas' None is NaN
-        table.add_row(str(row["trial"]), str(kind), *scores)
+        table.add_row(str(row["trial"]), _kind(str(row["kind"]), str(row["chosen"])), *scores)
     return table
+
+
+def _kind(kind: str, chosen: str) -> str:
+    if kind == "candidate":
+        return chosen or kind
+    return f"{kind}, {chosen}" if chosen else kind
 
 
 def chosen_sentences(run: Run, frame: pd.DataFrame) -> Iterator[str]:

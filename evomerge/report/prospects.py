@@ -10,10 +10,11 @@ from rich.table import Table
 from evomerge.archive.record import RunRecord
 from evomerge.comparison.detectable import items_needed, smallest_gain
 from evomerge.comparison.final import expected_optimism
+from evomerge.controller.scoring import small_task_notes
 from evomerge.types import Measure
 
 _DISCORDANCE = (0.05, 0.10, 0.20)
-_FEW = 100
+_GAIN = 0.05
 _PROVEN, _TOLD_APART = 0.025, 0.1  # one-sided: the 95 % interval; what is risked in choosing
 
 
@@ -22,7 +23,7 @@ class Shows:
     """What items can show where two models differ on a share `discordance` of them.
 
     `proven` is the smallest true gain of the chosen over a parent that report items show with 80 % power,
-    `told_apart` the smallest between two finalists on the items that choose (one-sided 10 %), `flatters` by
+    `needed` how many of them a gain of .05 takes, `told_apart` the smallest between two finalists on the items that choose (one-sided 10 %), `flatters` by
     how much the best of all candidates is expected to look better than it is on search items if all are
     equally good. Without `discordance` (scores that are not 0 or 1) all are in standard deviations of an item's
     difference between two models.
@@ -30,18 +31,21 @@ class Shows:
 
     discordance: float | None
     proven: float
+    needed: int | None
     told_apart: float
     flatters: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prospect:
-    """An objective, its items per split, what they can show, and what to know of them."""
+    """An objective, what its items can show, and what to know of them.
+
+    `sizes` counts its items per split, or the texts they are about where several are about one.
+    """
 
     measure: str
     better: str
-    task: str
-    items: Mapping[str, int]
+    sizes: Mapping[str, int]
     shows: tuple[Shows, ...]
     notes: tuple[str, ...]
 
@@ -61,6 +65,7 @@ class Prospects:
     budget: int
     items: Mapping[str, Mapping[str, int]]
     objectives: tuple[Prospect, ...]
+    notes: tuple[str, ...]
 
 
 def prospects(record: RunRecord) -> Prospects:
@@ -77,66 +82,68 @@ def prospects(record: RunRecord) -> Prospects:
         sampler=record.space.sampler_choice.name,
         budget=record.space.budget,
         items=items,
-        objectives=tuple(_prospect(m, items[m.task], record.space.budget) for m in record.objectives),
+        objectives=tuple(_prospect(record, measure) for measure in record.objectives),
+        notes=tuple(small_task_notes(record)),
     )
 
 
-def _prospect(measure: Measure, items: Mapping[str, int], budget: int) -> Prospect:
-    graded = measure.aggregate != "mean"
-    shares: tuple[float | None, ...] = (None,) if graded else _DISCORDANCE
+def _prospect(record: RunRecord, measure: Measure) -> Prospect:
+    sizes = _sizes(record, measure.task)
+    shares: tuple[float | None, ...] = _DISCORDANCE if measure.aggregate == "mean" else (None,)
+    none = measure.aggregate == "other"
     return Prospect(
         measure=measure.name,
         better="higher" if measure.higher_is_better else "lower",
-        task=measure.task,
-        items=items,
-        shows=tuple(_shows(share, items, budget) for share in shares) if measure.aggregate != "other" else (),
-        notes=tuple(_notes(measure, items)),
+        sizes=sizes,
+        shows=() if none else tuple(_shows(share, sizes, record.space.budget) for share in shares),
+        notes=tuple(_notes(measure, sizes)),
     )
 
 
-def _shows(discordance: float | None, items: Mapping[str, int], budget: int) -> Shows:
+def _sizes(record: RunRecord, task: str) -> dict[str, int]:
+    """Return how many independent observations each split of a task has: items, or the texts they are about."""
+    texts = record.clusters.get(task, {})
+    counts = {
+        split: len({texts.get(item, item) for item in items}) for split, items in record.items[task].items()
+    }
+    return {split: count for split, count in counts.items() if count}
+
+
+def _shows(discordance: float | None, sizes: Mapping[str, int], budget: int) -> Shows:
     variance = 1.0 if discordance is None else discordance
-    choosing = items.get("select") or items["search"]
     return Shows(
         discordance=discordance,
-        proven=smallest_gain(items["report"], variance, alpha=_PROVEN),
-        told_apart=smallest_gain(choosing, variance, alpha=_TOLD_APART),
-        flatters=expected_optimism((variance / items["search"]) ** 0.5, budget),
+        proven=smallest_gain(sizes["report"], variance, alpha=_PROVEN),
+        needed=None if discordance is None else items_needed(_GAIN, discordance, alpha=_PROVEN),
+        told_apart=smallest_gain(sizes.get("select", sizes["search"]), variance, alpha=_TOLD_APART),
+        flatters=expected_optimism((variance / sizes["search"]) ** 0.5, budget),
     )
 
 
-def _notes(measure: Measure, items: Mapping[str, int]) -> Iterator[str]:
+def _notes(measure: Measure, sizes: Mapping[str, int]) -> Iterator[str]:
     if measure.aggregate == "other":
         yield (
             f"{measure.name}: lm-eval makes {measure.metric} of all items at once, so a difference between "
             "two models has no interval, and no gain in it can be proven"
         )
-    if not items.get("select"):
+    if "select" not in sizes:
         yield (
             f"{measure.name}: there are no select items, so the search scores choose the winner too; "
             "give `items` a `select`"
         )
-    small = [f"{count} {split}" for split, count in items.items() if count < _FEW]
-    if small and measure.aggregate == "mean":
-        yield (
-            f"{measure.name}: {' and '.join(small)} items are few: a gain of .05 where models differ on 10 % "
-            f"of them takes {items_needed(0.05, 0.10, alpha=_PROVEN)} report items to prove"
-        )
-    elif small:
-        yield f"{measure.name}: {' and '.join(small)} items are few: only large gains can be told from noise"
 
 
 def sentences(found: Prospects) -> Iterator[str]:
-    """Yield what would be searched, from what, with how many items."""
-    yield f"{found.name}: {found.said['models']}"
-    yield f"  {found.said['search']}, budget {found.budget}"
-    yield f"  for {found.said['objectives']}"
-    if "constraints" in found.said:
-        yield f"  under {found.said['constraints']}"
-    for name, source in found.sources.items():
-        yield f"  source {name}: {source}"
-    for task, items in found.items.items():
-        yield f"  items of {task}: {', '.join(f'{count} {split}' for split, count in items.items())}"
+    """Yield what would be searched, from what, on how many items, and what to know of these."""
+    said = found.said
+    yield f"{found.name}: {said['models']}"
+    yield f"  {said['search']}, budget {found.budget}"
+    yield f"  for {said['objectives']}"
+    yield from (f"  {key} {said[key]}" for key in ("held out",) if key in said)
+    yield from (f"  under {said[key]}" for key in ("constraints",) if key in said)
+    yield f"  on {said['items']}"
+    yield from (f"  {name} is {source}" for name, source in found.sources.items())
+    yield from found.notes
 
 
 def objective_table(found: Prospect, budget: int) -> Table:
@@ -145,14 +152,17 @@ def objective_table(found: Prospect, budget: int) -> Table:
     table.add_column("where two models differ on" if found.shows and found.shows[0].discordance else "")
     for each in found.shows:
         table.add_column(_share(each.discordance), justify="right")
-    choosing = "select" if found.items.get("select") else "search"
+    choosing = "select" if "select" in found.sizes else "search"
     rows = {
-        f"smallest gain over a parent that {found.items['report']} report items prove": "proven",
-        f"smallest difference that {found.items[choosing]} {choosing} items tell apart": "told_apart",
-        f"luck of the best of {budget} candidates on {found.items['search']} search items": "flatters",
+        f"smallest gain over a parent that {found.sizes['report']} report items prove": "proven",
+        f"report items that a gain of {_GAIN:g} takes": "needed",
+        f"smallest difference that {found.sizes[choosing]} {choosing} items tell apart": "told_apart",
+        f"luck of the best of {budget} candidates on {found.sizes['search']} search items": "flatters",
     }
     for said, name in rows.items():
-        table.add_row(said, *(f"{getattr(each, name):.3f}" for each in found.shows))
+        values = [getattr(each, name) for each in found.shows]
+        if any(value is not None for value in values):
+            table.add_row(said, *(f"{v:.3f}" if isinstance(v, float) else str(v) for v in values))
     return table
 
 
