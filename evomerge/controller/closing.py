@@ -72,7 +72,8 @@ def compose(
             for each in gains(reported, m, choice.best[m.name])
         ),
         held_out=tuple(
-            each for m in record.held_out for trial in choice.trials for each in held_out_gains(reported, m, trial)
+            each for m in record.held_out for trial in choice.trials
+            for each in held_out_gains(reported, m, trial)
         ),
         optimism=tuple(found.optimism() for found in spreads),
         feasible=bool(run.archive.front),

@@ -61,8 +61,8 @@ class Gain:
 
     `over` is the rival's label, `as_best` which rivals it is the best of by report score. `low` and `high`
     bound the 95 % interval of the paired difference and `p` is its one-sided p-value; None where lm-eval's
-    aggregation allows no interval. `items` counts the report items both have (clusters, where they come in
-    such). Where the chosen trial is a rival itself, `rival` is that trial, too.
+    aggregation allows no interval. `items` counts its report items. Where the chosen trial is a rival
+    itself, `rival` is that trial, too.
     """
 
     measure: str
@@ -89,7 +89,7 @@ class Gain:
             return f"{head} on {self.items} report items, which allow no interval"
         told = {"worse": ", worse", "not proven": ", not proven"}.get(self.verdict, "")
         if self.verdict == "not proven" and self.p is not None and not self.low <= 0 <= self.high:
-            told += f": so few items differ that the exact test decides (p {self.p:.2g})"
+            told += f": so few items differ that the exact test decides (p {self.p:.2g} of 0.025)"
         return f"{head} [{self.low:+.3f}, {self.high:+.3f}] on {self.items} report items{told}"
 
 

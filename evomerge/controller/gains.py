@@ -57,8 +57,8 @@ class Comparison:
 def gains(between: Comparison, measure: Measure, trial: int) -> Iterator[Gain]:
     """Yield the gains of the trial chosen for an objective over the best parent and the best baseline.
 
-    There is one if they are the same. A trial that is a parent itself is not compared with others, and likewise
-    a baseline: there is nothing gained over those it was chosen from.
+    There is one if they are the same. A trial that is a parent itself is not compared with others, and
+    likewise a baseline: there is nothing gained over those it was chosen from.
     """
     if not between.has(measure, trial):
         return

@@ -25,9 +25,9 @@ class Spread:
     """How the candidates of a search differ in one measure, and how noisy their search scores are.
 
     `mean` is that of all candidates, of dropped ones as estimated; `between` the variance of their true
-    scores, `within` that of a score's error: of its paired difference to the candidates' mean on each item, as
-    what is hard for all of them makes none look better than another. It is the median over candidates, as those
-    that forgot everything differ from that mean on nearly all items.
+    scores, `within` that of a score's error: of its paired difference to the candidates' mean on each item,
+    as what is hard for all of them makes none look better than another. It is the median over candidates,
+    as those that forgot everything differ from that mean on nearly all items.
     """
 
     measure: Measure

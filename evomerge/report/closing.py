@@ -106,7 +106,7 @@ def details(report: ClosingReport, record: RunRecord) -> Iterator[str]:
     """Yield how it was chosen, and how far its search score flattered it."""
     yield f"items: {'; '.join(_counts(record))}"
     if lucky := [name for name in report.chosen if report.decided_on(name) == "search"]:
-        yield f"{', '.join(lucky)}: without select items the search scores chose, where the luckiest stands out"
+        yield f"{', '.join(lucky)}: without select items, search scores chose, which flatter the luckiest"
     yield from _finalists(report)
     yield from _shrunken(report)
     for each in report.optimism:

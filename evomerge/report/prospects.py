@@ -23,10 +23,10 @@ class Shows:
     """What items can show where two models differ on a share `discordance` of them.
 
     `proven` is the smallest true gain of the chosen over a parent that report items show with 80 % power,
-    `needed` how many of them a gain of .05 takes, `told_apart` the smallest between two finalists on the items that choose (one-sided 10 %), `flatters` by
-    how much the best of all candidates is expected to look better than it is on search items if all are
-    equally good. Without `discordance` (scores that are not 0 or 1) all are in standard deviations of an item's
-    difference between two models.
+    `needed` how many of them a gain of .05 takes, `told_apart` the smallest difference between two finalists
+    on the items that choose (one-sided 10 %), `flatters` by how much the best of all candidates is expected
+    to look better than it is on search items if all are equally good. Without `discordance` (scores that are
+    not 0 or 1) all are in standard deviations of an item's difference between two models.
     """
 
     discordance: float | None
@@ -101,7 +101,7 @@ def _prospect(record: RunRecord, measure: Measure) -> Prospect:
 
 
 def _sizes(record: RunRecord, task: str) -> dict[str, int]:
-    """Return how many independent observations each split of a task has: items, or the texts they are about."""
+    """Return how many observations each split of a task has: items, or the texts they are about."""
     texts = record.clusters.get(task, {})
     counts = {
         split: len({texts.get(item, item) for item in items}) for split, items in record.items[task].items()
