@@ -23,7 +23,7 @@ merge:
   genes: {weight: {low: -0.3, high: 2.0}}
 objectives: [{task: math_b, metric: acc}]
 tasks: zoo:tasks
-items: {search: 100, report: 200}
+items: {search: 100, select: 100, report: 200}
 dtype: float32
 batch_size: 50
 """

@@ -206,12 +206,16 @@ def _note(record: RunRecord, task: str, splits: Mapping[str, Sequence[str]]) -> 
     if not few:
         return None
     kind = "texts" if texts else "items"
-    counts = " and ".join(f"{size} {split} {kind}" for split, size in few.items())
+    counts = _in_words([f"{size} {split} {kind}" for split, size in few.items()])
     measures = [each for each in (*record.measures, *record.held_out) if each.task == task]
     if any(each.aggregate != "mean" for each in measures):
         return f"task `{task}` has only {counts}: small differences between models do not show on them"
-    gains = " and ".join(f"{100 * smallest_gain(size, _DISCORDANCE):.0f}" for size in few.values())
+    gains = _in_words([f"{100 * smallest_gain(size, _DISCORDANCE):.0f}" for size in few.values()])
     return (
         f"task `{task}` has only {counts}: two models that disagree on {_DISCORDANCE:.0%} of them are seldom "
         f"told apart if they differ by less than {gains} points"
     )
+
+
+def _in_words(parts: Sequence[str]) -> str:
+    return f"{', '.join(parts[:-1])} and {parts[-1]}" if len(parts) > 1 else parts[0]

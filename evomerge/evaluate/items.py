@@ -61,7 +61,7 @@ def split_items(
     for task in sorted(tasks, key=lambda each: (each.name in report_only, len(each.items))):
         alone = task.name in report_only
         counts = _report_count(task, wanted) if alone else _counts(task, wanted)
-        found[task.name] = _Splitting(task, counts, wanted.chosen, places, seed=seed).split()
+        found[task.name] = _Splitting(task, counts, places, seed=seed).split(_turns(wanted))
         _check(task, wanted, counts, found[task.name], alone=alone)
     return {task.name: found[task.name] for task in tasks}
 
@@ -73,29 +73,27 @@ class _Splitting:
         self,
         task: TaskFacts,
         counts: Mapping[Split, int],
-        chosen: frozenset[Split],
         places: dict[str, Split],
         *,
         seed: int,
     ) -> None:
         self._items = task.items
         self._counts = counts
-        self._chosen = chosen
         self._places = places
         self._seed = seed
         self._stratum = dict(zip(task.items, task.strata, strict=True))
         self._text = dict(zip(task.items, task.clusters or task.items, strict=True))
         self._taken: dict[Split, list[str]] = {split: [] for split in SPLITS}
 
-    def split(self) -> ItemSplit:
-        """Return the items of each split, and note their places."""
+    def split(self, turns: Sequence[Split]) -> ItemSplit:
+        """Return the items of each split, and note their places; only those in `turns` take free ones."""
         groups = self._groups()
         for group in groups:  # first what has a place already
             for split in self._known(group):
-                self._take(split, group)
+                self._take(split, group, named=split not in turns)
         free = deque(group for group in groups if not self._known(group))
-        for split in SPLITS:
-            while free and split not in self._chosen and self._room(split) > 0:
+        for split in turns:
+            while free and self._room(split) > 0:
                 self._take(split, free.popleft())
         return {split: tuple(self._ordered(taken)) for split, taken in self._taken.items()}
 
@@ -130,16 +128,25 @@ class _Splitting:
         known = {self._places.get(each) for each in (self._text[group[0]], *group)}
         return tuple(split for split in SPLITS if split in known)
 
-    def _take(self, split: Split, group: Sequence[str]) -> None:
-        """Put a text's items into a split as far as there is room; those of another split stay there."""
+    def _take(self, split: Split, group: Sequence[str], *, named: bool = False) -> None:
+        """Put a text's items, or those `named`, into a split while there is room; others stay where they are."""
         own = self._places.setdefault(self._text[group[0]], split)
-        usual = None if split in self._chosen else own  # of items without a place
+        usual = None if named else own  # of items without a place
         mine = [item for item in group if self._places.get(item, usual) == split][: self._room(split)]
         self._taken[split] += mine
         self._places |= dict.fromkeys(mine, split)
 
     def _room(self, split: Split) -> int:
         return self._counts[split] - len(self._taken[split])
+
+
+def _turns(wanted: Wanted) -> list[Split]:
+    """Return the order in which splits take items: first those whose number someone stated."""
+    first: tuple[Split, ...] = ("search", "report", "select")
+    stated = {split for split, asked in _asked(wanted) if asked is not None}
+    return sorted(
+        (split for split in first if split not in wanted.chosen), key=lambda each: each not in stated
+    )
 
 
 def _counts(task: TaskFacts, wanted: Wanted) -> dict[Split, int]:

@@ -21,7 +21,7 @@ from evomerge.zoo.problems import (
 Item = dict[str, Any]
 Draw = Callable[[random.Random], Problem]
 
-CHOICE_ITEMS, GENERATION_ITEMS, SENTENCE_ITEMS = 600, 300, 600
+CHOICE_ITEMS, GENERATION_ITEMS, SENTENCE_ITEMS = 1200, 600, 1200
 WORDS = Words()
 EASY = tuple(pair for pair in PAIRS if pair[0] <= SMALL)
 HARD = tuple(pair for pair in PAIRS if pair[0] > SMALL)

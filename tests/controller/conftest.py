@@ -16,7 +16,7 @@ merge:
 objectives:
   - {task: math_b, metric: acc}
 tasks: zoo:tasks
-items: {search: 40, report: 60}
+items: {search: 40, select: 40, report: 60}
 sampler: cma
 budget: 24
 dtype: float32

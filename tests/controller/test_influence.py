@@ -32,7 +32,7 @@ sources:
 merge: {base: base, sources: [math], layers: 1}
 objectives: [{task: math_b, metric: acc}]
 tasks: zoo:tasks
-items: {search: 10, report: 10}
+items: {search: 10, select: 10, report: 10}
 sampler: random
 budget: 4
 """

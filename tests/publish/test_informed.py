@@ -27,7 +27,7 @@ sources:
 merge: {method: [fisher, regmean], layers: 1}
 objectives: [{task: math_b, metric: acc}]
 tasks: zoo:tasks
-items: {search: 20, report: 20}
+items: {search: 20, select: 20, report: 20}
 sampler: random
 budget: 9
 dtype: float32

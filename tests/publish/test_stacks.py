@@ -18,7 +18,7 @@ merge: {merge}
 path: {path}
 objectives: [{{task: math_b, metric: acc}}]
 tasks: zoo:tasks
-items: {{search: 40, report: 40}}
+items: {{search: 40, select: 40, report: 40}}
 sampler: random
 budget: 14
 dtype: float32

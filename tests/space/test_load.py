@@ -370,3 +370,49 @@ def test_changes_take_the_place_of_keys_and_are_checked_alike(tmp_path: Path) ->
     assert load_space(file, {"budget": 7, "seed": 3}).budget == 7
     with pytest.raises(SpaceError, match=r"^`budget` as given must be at least 1, found 0$"):
         load_space(file, {"budget": 0})
+
+
+def test_items_are_counted_or_named_by_a_file() -> None:
+    items = parse_space(GOOD + "items: {search: found.txt, select: 0}\n").items
+    assert (items.search, items.select, items.report) == ("found.txt", 0, None)
+
+
+@pytest.mark.parametrize(
+    ("items", "message"),
+    [
+        ("{search: 0}", "`items.search` must be at least 1, found 0"),
+        ("{select: -1}", "`items.select` must be at least 0, found -1"),
+        ("{report: [a]}", "`items.report` must be a whole number or text, found a list"),
+        ("{report: 0.5}", "`items.report` must be a whole number or text, found 0.5"),
+    ],
+)
+def test_other_items_are_refused(items: str, message: str) -> None:
+    assert mistakes(GOOD + f"items: {items}\n") == [f"s.yaml:9: {message}"]
+
+
+def test_held_out_measures_have_names_of_their_own() -> None:
+    space = parse_space(GOOD + "held_out: [{task: arc}, {task: gsm, metric: other}]\n")
+    assert [measure_name(space, "held_out", i) for i in range(2)] == ["arc", "gsm_other"]
+    assert measure_name(space, "objectives", 0) == "gsm"
+    assert mistakes(GOOD + "held_out: [{task: arc, name: gsm}]\n") == [
+        "s.yaml:9: `held_out[0]` is named `gsm` like objectives[0]; give it a `name` of its own"
+    ]
+    assert mistakes(GOOD + "held_out: [{task: arc}, {task: arc}]\n") == [
+        "s.yaml:9: `held_out[1]` is named `arc` like held_out[0]; give it a `name` of its own"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("more", "kind"), [("", "objectives"), ("constraints: [{task: gsm, name: x, min: 0}]\n", "constraints")]
+)
+def test_what_is_searched_by_cannot_be_held_out(more: str, kind: str) -> None:
+    text = GOOD if kind == "objectives" else GOOD.replace("task: gsm", "task: arc")
+    line = 10 if more else 9
+    assert mistakes(text + more + "held_out: [{task: gsm, name: other}]\n") == [
+        f"s.yaml:{line}: `held_out[0]` is what {kind}[0] measures, so nothing is held out; leave one out"
+    ]
+
+
+def test_held_out_measures_have_no_bounds() -> None:
+    [said] = mistakes(GOOD + "held_out: [{task: arc, min: 0}]\n")
+    assert "`held_out[0].min` is not a key here" in said
