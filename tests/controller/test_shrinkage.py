@@ -45,7 +45,7 @@ def test_noise_is_that_of_the_difference_to_the_candidates_mean(made: MadeByHand
         made.add((1.0, 1.0, 1.0, 0.0, 0.0, 0.0, *last))
     spread = found(made)
     assert spread is not None
-    # differences: six zeros, 1/2 and -1/2; their variance (1/4 + 1/4)/7, over 8 items; 4/3 as the mean is of four
+    # differences: six zeros, 1/2 and -1/2; variance (1/4 + 1/4)/7, over 8 items; 4/3 as the mean is of four
     assert spread.within == pytest.approx(0.5 / 7 / 8 * 4 / 3)
     assert (spread.mean, spread.candidates, spread.items) == (0.5, 4, 8)
     assert spread.between == 0  # all score 4 of 8
