@@ -177,7 +177,9 @@ def winner(run: Run) -> int:
         return run.best()
     objective = run.record.objectives[0]
     report = run.report() or {"rows": []}
-    scores = {row["trial"]: row["select"][objective.name] for row in report["rows"] if row["select"]}
+    scores: dict[int, float] = {
+        row["trial"]: row["select"][objective.name] for row in report["rows"] if row["select"]
+    }
     again = {number: score for number, score in scores.items() if run.frozen_trials[number].params}
     points = again or {
         trial.number: trial.values[0]

@@ -6,7 +6,7 @@ runs/NAME/
   study.journal   the trials (Optuna), unless the storage is a database
   items.jsonl     every item's score
   front.json      the Pareto front, rewritten whenever it changes
-  report.json     the closing scores on the report items
+  report.json     the closing report: who was chosen, scores on select and report items, gains
   log.txt         the log
   lock            held by the controller that writes
   exports/trial-N a trial as a checkpoint, once a later search starts from it

@@ -133,7 +133,7 @@ def test_of_models_of_equal_size_the_best_is_chosen(tmp_path: Path) -> None:
 
 def test_tasks_without_select_items_are_judged_by_search_items(tmp_path: Path) -> None:
     record = record_of([measure("a"), measure("b")], COUNTS)
-    record.items["b"]["select"].clear()  # type: ignore[attr-defined]
+    record.items["b"]["select"].clear()
     made = MadeByHand(record, tmp_path / "run")
     for _ in range(2):
         made.add(rights(3, 10), rights(4, 10))
