@@ -62,12 +62,11 @@ def for_choosing(run: Run, searched: Mapping[int, Sheet], selected: Mapping[int,
     """Return by what to choose among trials: select items, or search items of tasks without any."""
     if not selected:
         return dict(searched)
-    tasks = {measure.name: measure.task for measure in run.record.measures}
-    without = {task for task in tasks.values() if not run.record.items[task].get("select")}
+    tasks = {measure.task for measure in run.record.measures}
+    without = {task for task in tasks if not run.record.items[task].get("select")}
     found = {}
     for number, again in selected.items():
         before = searched[number]
-        left = {name: score for name, score in before.scores.items() if tasks.get(name) in without}
         items = [each for each in before.items if each.task in without]
-        found[number] = Sheet(scores={**left, **again.scores}, items=(*items, *again.items))
+        found[number] = Sheet(scores={**before.scores, **again.scores}, items=(*items, *again.items))
     return found

@@ -141,7 +141,7 @@ class Answering:
     capacity = 2
 
     def __init__(self, record: RunRecord, answers: Mapping[Split, Mapping[int, Sequence[Answers]]]) -> None:
-        self._record, self._answers = record, answers
+        self._record, self.answers = record, dict(answers)
         self._taken: list[Job] = []
         self.asked: list[tuple[Split, int]] = []
 
@@ -154,7 +154,7 @@ class Answering:
     def collect(self) -> list[tuple[Job, Outcome]]:
         """Return the job that was taken last, as workers do not keep to the order."""
         job = self._taken.pop()
-        found = self._answers[job.split].get(job.trial)
+        found = self.answers[job.split].get(job.trial)
         if found is None:
             return [(job, Failed(reason="no answer"))]
         return [(job, scored_on(self._record, job.split, found))]

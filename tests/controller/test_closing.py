@@ -93,6 +93,28 @@ def test_a_rival_that_is_no_parent_counts_apart(made: MadeByHand) -> None:
     assert (baseline.rival, baseline.as_best, baseline.verdict) == (AVERAGE, ("baseline",), "not proven")
 
 
+def test_four_items_that_all_agree_prove_nothing_though_zero_is_outside(made: MadeByHand) -> None:
+    """Of forty: t has it at .002 to .198, but four coins fall the same way once in sixteen times."""
+    dispatcher = answering(made)
+    dispatcher.answers["report"] = alike(range(5), 16, 40) | alike([6], 20, 40)
+    (gain,) = closed(made, dispatcher).gains
+    assert gain.low is not None
+    assert gain.low > 0
+    assert (gain.p, gain.verdict) == (1 / 32, "not proven")
+
+
+def test_the_lowest_is_chosen_where_lower_is_better(tmp_path: Path) -> None:
+    made = MadeByHand(record_of([measure(up=False)], COUNTS), tmp_path / "run")
+    for wrong in (6, 6, 6, 6, 6, 1, 2):
+        made.add(rights(wrong, 10))
+    answers = {n: (rights(12, 20),) for n in range(7)} | {6: (rights(2, 20),)}
+    report_answers = {n: (rights(24, 40),) for n in range(7)} | {2: (rights(20, 40),), 6: (rights(4, 40),)}
+    report = closed(made, Answering(made.record, {"select": answers, "report": report_answers}))
+    assert report.chosen == {"t": 6}
+    assert [(gain.rival, gain.verdict) for gain in report.gains] == [(LANG, "better")]
+    assert report.gains[0].gain == pytest.approx(0.4)
+
+
 def test_a_parent_that_is_chosen_is_told_so(tmp_path: Path) -> None:
     made = MadeByHand(record_of([measure()], COUNTS), tmp_path / "run")
     for right in (4, 9, 4, 4, 4, 6):
