@@ -129,7 +129,7 @@ class _Splitting:
         return tuple(split for split in SPLITS if split in known)
 
     def _take(self, split: Split, group: Sequence[str], *, named: bool = False) -> None:
-        """Put a text's items, or those `named`, into a split while there is room; others stay where they are."""
+        """Put a text's items, or those `named`, into a split while there is room; others stay elsewhere."""
         own = self._places.setdefault(self._text[group[0]], split)
         usual = None if named else own  # of items without a place
         mine = [item for item in group if self._places.get(item, usual) == split][: self._room(split)]

@@ -15,6 +15,7 @@ import pytest
 from evomerge.checkpoints.locate import ZOO
 from evomerge.controller.setup import resolve
 from evomerge.evaluate.evaluator import Evaluator
+from evomerge.evaluate.items import SPLITS
 from evomerge.merge import memory
 from evomerge.merge.memory import build_model
 from evomerge.recipe import Recipe
@@ -92,3 +93,21 @@ def test_the_last_models_tensors_are_gone_before_another_is_built(
     evaluator.close()
     assert len(held) == 2  # base and other: the renamed one took the base's place, then the base its own
     assert max(held) < 1000  # bytes: a number for each parameter
+
+
+def test_held_out_measures_are_read_on_report_items_only(tmp_path: Path) -> None:
+    """One is of a task that is not asked before, the other another number of the task searched on."""
+    file = tmp_path / "space.yaml"
+    text = SPACE.replace("{task: math_b, metric: acc}", "{task: word_b, metric: acc}")
+    file.write_text(text + "held_out: [{task: math_b}, {task: word_b, metric: perplexity}]\n")
+    record = resolve(read_space(file))
+    evaluator = Evaluator(record.brief())
+    recipe = next(each.recipe for each in baselines(record.genome) if each.label == "parent math")
+    found = {split: evaluator.evaluate(recipe, split) for split in SPLITS}
+    evaluator.close()
+    for split, result in found.items():
+        assert isinstance(result, Scored)
+        held_out = {"math_b", "word_b_perplexity"} if split == "report" else set()
+        assert result.scores.keys() == {"word_b_acc"} | held_out
+        asked = {items.task: items.items for items in result.items}
+        assert asked == {task: tuple(splits[split]) for task, splits in record.items.items() if splits[split]}
