@@ -19,6 +19,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from optuna.trial import TrialState
+
 import evomerge
 from evomerge.archive.record import RunRecord, provenance
 from evomerge.archive.run import Run
@@ -166,10 +168,25 @@ def _search(
 
 
 def winner(run: Run) -> int:
-    """Return the best trial that is a point of the space: a baseline that is none wins for no search."""
+    """Return the trial chosen among points of the space: a baseline that is none wins for no search.
+
+    Where the search chose such a baseline, it is the finalist with the best select score of the others; where
+    all finalists are, the point with the best search score.
+    """
+    if run.frozen_trials[run.best()].params:
+        return run.best()
     objective = run.record.objectives[0]
-    points = [trial for trial in run.frozen_trials if trial.values and trial.params]
-    return max(points, key=lambda trial: (objective.oriented(trial.values[0]), -trial.number)).number
+    report = run.report() or {"rows": []}
+    scores: dict[int, float] = {
+        row["trial"]: row["select"][objective.name] for row in report["rows"] if row["select"]
+    }
+    again = {number: score for number, score in scores.items() if run.frozen_trials[number].params}
+    points = again or {
+        trial.number: trial.values[0]
+        for trial in run.frozen_trials
+        if trial.state == TrialState.COMPLETE and trial.params
+    }
+    return max(points, key=lambda number: (objective.oriented(points[number]), -number))
 
 
 def _outcome(evaluator: Evaluator, recipe: Recipe, **known: Any) -> Outcome:

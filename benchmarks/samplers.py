@@ -40,7 +40,7 @@ def run_one(space: Path, sampler: str, seed: int, budget: int, folder: Path) -> 
     seconds = time.monotonic() - started
     objective = run.record.objectives[0].name
     rows = _rows(run.report())
-    winner = next(row for row in rows if f"best {objective}" in row["label"])
+    winner = next(row for row in rows if objective in row["chosen_for"])
     return Outcome(
         sampler=sampler,
         seed=seed,
@@ -49,7 +49,7 @@ def run_one(space: Path, sampler: str, seed: int, budget: int, folder: Path) -> 
         baselines={
             row["label"]: row["report"][objective]
             for row in rows
-            if "best" not in row["label"] and row["label"] != "front"
+            if row["label"] != "candidate" and row["report"]
         },
         per_minute=60 * budget / seconds,
     )

@@ -107,7 +107,10 @@ class Run:
         )
 
     def report(self) -> dict[str, Any] | None:
-        """Return the closing scores on the report items, or None while the search has not ended."""
+        """Return the closing report, or None if the search has never ended.
+
+        Where its `finished` is not the run's, the search has gone on since.
+        """
         if not self.folder.report.exists():
             return None
         try:
@@ -164,7 +167,10 @@ class Run:
         return recipe
 
     def best(self, objective: str | None = None) -> int:
-        """Return the feasible trial that is best in one objective (the first by default)."""
+        """Return the trial chosen for one objective (the first by default) at the end of the search.
+
+        Before that, and once the search has gone on, it is the feasible one with the best search score.
+        """
         names = [measure.name for measure in self.record.objectives]
         if objective is not None and objective not in names:
             raise RunError(f"no objective named `{objective}`; the run has {', '.join(names)}")
@@ -173,12 +179,29 @@ class Run:
             raise RunError(
                 f"{self.folder.path} has no scored trial that meets every constraint; name one by its number"
             )
+        report = self._last_word
+        if report is not None and names[index] in report["chosen"]:
+            return int(report["chosen"][names[index]])
         return max(self.archive.front, key=lambda m: (m.scores[index], -m.trial)).trial
 
     def knee(self) -> int:
-        """Return the most balanced trial of the front."""
-        self.best()  # says so if there is no front
-        return self.archive.knee().trial
+        """Return the most balanced trial: of the finalists once one was chosen, else of the front."""
+        best = self.best()  # says so if there is no front
+        report = self._last_word
+        if report is None or not report["chosen"]:
+            return self.archive.knee().trial
+        return best if report["knee"] is None else int(report["knee"])
+
+    @property
+    def finished(self) -> int:
+        """How many trials are over, however they ended."""
+        return sum(trial.state.is_finished() for trial in self.frozen_trials)
+
+    @property
+    def _last_word(self) -> dict[str, Any] | None:
+        """The closing report, unless the search has gone on since."""
+        report = self.report()
+        return report if report is not None and report["finished"] == self.finished else None
 
     def _trial(self, number: int) -> FrozenTrial:
         if not 0 <= number < len(self.frozen_trials):

@@ -32,7 +32,7 @@ def command(
 ) -> None:
     """Print the Pareto front of a run, finished or not."""
     from evomerge.archive.run import open_run
-    from evomerge.report.front import front_frame, front_table, markdown
+    from evomerge.report.front import chosen_sentences, front_frame, front_table, markdown
 
     opened = open_run(run, storage=storage)
     frame: pd.DataFrame = front_frame(opened)
@@ -41,6 +41,8 @@ def command(
         if frame.empty:
             constrained = " that meets every constraint" if opened.record.constraints else ""
             stderr.print(f"No candidate has been scored{constrained}.")
+        for sentence in chosen_sentences(opened, frame):
+            stderr.print(sentence, highlight=False, markup=False)
     elif format is Format.csv:
         typer.echo(frame.to_csv(index=False), nl=False)
     elif format is Format.json:

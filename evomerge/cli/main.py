@@ -18,7 +18,7 @@ import typer
 from rich.logging import RichHandler
 
 from evomerge import plugins
-from evomerge.cli import dashboard, export, front, measure, methods, search, zoo
+from evomerge.cli import check, dashboard, export, front, measure, methods, report, search, zoo
 from evomerge.cli.screen import stderr
 from evomerge.errors import EvomergeError, RequestError
 
@@ -50,7 +50,9 @@ app.command(
     "search",
     epilog=f"Merge methods: {', '.join(plugins.names('methods'))}. `evomerge methods NAME` explains one.",
 )(search.command)
+app.command("check")(check.command)
 app.command("front")(front.command)
+app.command("report")(report.command)
 app.command("export")(export.command)
 app.command("measure")(measure.command)
 app.command("dashboard")(dashboard.command)

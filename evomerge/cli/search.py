@@ -12,7 +12,7 @@ from evomerge.cli.screen import stderr, stdout
 
 if TYPE_CHECKING:
     from evomerge.archive.folder import RunFolder
-    from evomerge.controller.closing import ClosingReport
+    from evomerge.controller.closing_report import ClosingReport
     from evomerge.controller.search import Options, Prepared
 
 
@@ -121,15 +121,14 @@ def _again(space: Path, prepared: Prepared, options: Options) -> str:
 
 def _conclude(prepared: Prepared, report: ClosingReport, *, quiet: bool) -> None:
     """Print what the search found, and what to type next."""
-    from evomerge.report.closing import closing_table, gain_sentence, nothing_found
+    from evomerge.report.closing import closing_table, headline
 
-    stdout.print(closing_table(report, prepared.record.measures))
-    for gain in report.gains:
-        stdout.print(gain_sentence(gain), highlight=False, markup=False)
-    if why := nothing_found(report):
-        stdout.print(why, highlight=False, markup=False)
+    stdout.print(closing_table(report, prepared.record))
+    for sentence in headline(report):
+        stdout.print(sentence, highlight=False, markup=False)
     run = shlex.quote(_shown(prepared.folder))
-    steps = [f"front {run}", f"dashboard {run}"] + [f"export {run} merged-model"] * report.feasible
+    steps = [f"report {run}", f"front {run}", f"dashboard {run}"]
+    steps += [f"export {run} merged-model"] * report.feasible
     if not quiet:
         stderr.print("Next:")
         for step in steps:

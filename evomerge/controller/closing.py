@@ -1,223 +1,148 @@
-"""The end of a search: the winners and the baselines once more, on items the search never saw."""
+"""The end of a search: a last round on items the search never saw, and the chosen scored once on others."""
 
 from __future__ import annotations
 
-import math
-import statistics
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeAlias
+
+from optuna.trial import TrialState
 
 from evomerge.archive.files import write_json
 from evomerge.archive.folder import RunFolder
 from evomerge.archive.run import Run
-from evomerge.archive.study import LABEL
-from evomerge.controller.live import LiveRun
+from evomerge.controller.closing_report import ClosingReport, ReportRow
+from evomerge.controller.finalists import Baselines, Choice, choose, finalists, reported_baselines
+from evomerge.controller.gains import Comparison, finals, gains, held_out_gains
+from evomerge.controller.sheets import Sheet, for_choosing, searched, sheet
+from evomerge.controller.shrinkage import Spread, spread
 from evomerge.dispatch.job import Dispatcher, Job
-from evomerge.evaluate.statistics import mean_interval
 from evomerge.interrupts import held
-from evomerge.space.baselines import BASE, baselines, greedy_soup, parent
-from evomerge.types import Evaluation, Measure, Scored
+from evomerge.types import Scored, Split
 
-_MOST_WINNERS = 10
+Record: TypeAlias = Callable[[int, Split, Scored], None]
+"""Keeps what a trial scored on the items of a split."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ReportRow:
-    """A trial's scores on the search items and on the report items; `report` is None if it failed.
+def close_search(folder: RunFolder, run: Run, record: Record, dispatcher: Dispatcher) -> ClosingReport:
+    """Choose among the finalists on select items, score the chosen on report items, write `report.json`.
 
-    `best_of` names the objectives it is the best of.
+    The baselines are scored on both, too. Where there are no select items, search scores choose.
     """
-
-    trial: int
-    label: str
-    best_of: tuple[str, ...]
-    search: Mapping[str, float]
-    report: Mapping[str, float] | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Gain:
-    """How much better (positive) a trial is than the best parent on the same report items.
-
-    `low` and `high` bound the 95% interval of the paired mean difference; None where the metric is
-    not a mean over items. Where a parent is itself the best, `trial` is that parent.
-    """
-
-    objective: str
-    trial: int
-    parent: int
-    over: str
-    gain: float
-    low: float | None
-    high: float | None
-    items: int
-
-    @property
-    def proven(self) -> bool:
-        """Whether the interval lies above zero."""
-        return self.low is not None and self.low > 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClosingReport:
-    """The closing table and the gains it supports.
-
-    `feasible` says whether any candidate meets every constraint; `unmet` are the constraints that none
-    meets, each with the nearest score there is.
-    """
-
-    rows: tuple[ReportRow, ...]
-    gains: tuple[Gain, ...]
-    feasible: bool
-    unmet: tuple[str, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the report as JSON values."""
-        return asdict(self)
-
-
-def close_search(folder: RunFolder, run: Run, live: LiveRun, dispatcher: Dispatcher) -> ClosingReport:
-    """Score baselines and winners on the report items, write `report.json`, and return it."""
-    chosen = _chosen(run)
-    results = _evaluate(run, dispatcher, list(chosen))
-    with held():
-        for number, result in results.items():
-            if isinstance(result, Scored):
-                live.record_scores(number, "report", result)
-    winners = _winners(run)
-    rows = tuple(
-        ReportRow(
-            trial=number,
-            label=label,
-            best_of=winners.get(number, ()),
-            search=run.scores(number),
-            report=dict(result.scores) if isinstance(result := results[number], Scored) else None,
-        )
-        for number, label in chosen.items()
-    )
-    gains = tuple(
-        gain for measure in run.record.objectives if (gain := _gain(run, measure, results)) is not None
-    )
-    report = ClosingReport(rows=rows, gains=gains, feasible=bool(run.archive.front), unmet=tuple(_unmet(run)))
+    baselines, last = reported_baselines(run), finalists(run)
+    sheets: dict[Split, dict[int, Sheet]] = {"search": searched(run), "select": {}, "report": {}}
+    asked: dict[Split, tuple[int, ...]] = {"search": tuple(sheets["search"])}
+    rounds = _Rounds(run, record, dispatcher)
+    asked["select"] = (*baselines.labels, *last) if last and _has_select(run) else ()
+    sheets["select"] = rounds.score(asked["select"], "select")
+    deciding = for_choosing(run, sheets["search"], sheets["select"])
+    choice = choose(run, last, deciding)
+    asked["report"] = (*baselines.labels, *choice.trials)
+    sheets["report"] = rounds.score(asked["report"], "report")
+    report = compose(run, baselines, last, choice, asked=asked, sheets=sheets)
     write_json(folder.report, report.to_json())
     return report
 
 
+def compose(
+    run: Run,
+    baselines: Baselines,
+    last: Sequence[int],
+    choice: Choice,
+    *,
+    asked: Mapping[Split, Sequence[int]],
+    sheets: Mapping[Split, Mapping[int, Sheet]],
+) -> ClosingReport:
+    """Return what the sheets of the three splits support; `asked` says who was to be scored on which."""
+    record = run.record
+    spreads = [found for each in record.objectives if (found := spread(run, each, sheets["search"]))]
+    deciding = Comparison(
+        baselines=baselines,
+        sheets=for_choosing(run, sheets["search"], sheets["select"]),
+        clusters=record.clusters,
+    )
+    reported = Comparison(baselines=baselines, sheets=sheets["report"], clusters=record.clusters)
+    return ClosingReport(
+        finished=run.finished,
+        chosen=choice.best,
+        knee=choice.knee,
+        rows=tuple(_rows(run, baselines, last, choice, spreads, asked, sheets)),
+        finalists=tuple(each for m in record.objectives for each in finals(deciding, m, last)),
+        gains=tuple(
+            each for m in record.objectives if m.name in choice.best
+            for each in gains(reported, m, choice.best[m.name])
+        ),
+        held_out=tuple(
+            each for m in record.held_out for trial in choice.trials
+            for each in held_out_gains(reported, m, trial)
+        ),
+        optimism=tuple(found.optimism() for found in spreads),
+        feasible=bool(run.archive.front),
+        unmet=tuple(_unmet(run)),
+    )  # fmt: skip
+
+
+def _rows(
+    run: Run,
+    baselines: Baselines,
+    last: Sequence[int],
+    choice: Choice,
+    spreads: Sequence[Spread],
+    asked: Mapping[Split, Sequence[int]],
+    sheets: Mapping[Split, Mapping[int, Sheet]],
+) -> Iterator[ReportRow]:
+    for number in dict.fromkeys([*baselines.labels, *last]):
+        scores = {split: found[number].scores for split, found in sheets.items() if number in found}
+        label = baselines.labels.get(number) or run.label(number) or "candidate"
+        yield ReportRow(
+            trial=number,
+            label=label,
+            chosen_for=tuple(name for name, best in choice.best.items() if best == number),
+            knee=number == choice.knee,
+            search=dict(scores["search"]),
+            select=dict(scores["select"]) if "select" in scores else None,
+            report=dict(scores["report"]) if "report" in scores else None,
+            shrunken={s.measure.name: s.shrunken(scores["search"][s.measure.name]) for s in spreads}
+            if run.label(number) is None
+            else {},
+            failed=tuple(split for split in asked if number in asked[split] and split not in scores),
+        )
+
+
 def _unmet(run: Run) -> Iterator[str]:
     """Yield the constraints that no scored trial meets, with the nearest score."""
-    scored = [trial.user_attrs["scores"] for trial in run.frozen_trials if trial.values]
+    scored = [t.user_attrs["scores"] for t in run.frozen_trials if t.state == TrialState.COMPLETE]
     for measure, constraint in zip(run.record.constraints, run.record.space.constraints, strict=True):
         nearest = min((scores[measure.name] for scores in scored), key=constraint.missed_by)
         if constraint.missed_by(nearest) > 0:
             yield f"{measure.name} {' and '.join(constraint.bounds)} (nearest {nearest:.3f})"
 
 
-def _chosen(run: Run) -> dict[int, str]:
-    """Return the trials to report, with labels: baselines, the best of each objective, the front."""
-    chosen = _shown_baselines(run)
-    for number, names in _winners(run).items():
-        best = f"best {', '.join(names)}"
-        chosen[number] = f"{chosen[number]}, {best}" if number in chosen else best
-    for member in run.archive.front[:_MOST_WINNERS]:
-        chosen.setdefault(member.trial, "front")
-    return chosen
+def _has_select(run: Run) -> bool:
+    """Return whether any objective can be judged on select items."""
+    return any(run.record.items[measure.task].get("select") for measure in run.record.objectives)
 
 
-def _baselines(run: Run) -> dict[int, str]:
-    """Return the labels of the scored baselines by trial."""
-    return {
-        trial.number: str(trial.user_attrs[LABEL])
-        for trial in run.frozen_trials
-        if LABEL in trial.user_attrs and trial.values
-    }
+class _Rounds:
+    """Scores trials of a run once more, on other items."""
 
+    def __init__(self, run: Run, record: Record, dispatcher: Dispatcher) -> None:
+        self._run, self._record, self._dispatcher = run, record, dispatcher
 
-def _shown_baselines(run: Run) -> dict[int, str]:
-    """Return the baselines to report: of a greedy soup its last average, told from the tried ones."""
-    first = run.record.objectives[0]
-    tried = [trial for trial in run.frozen_trials if LABEL in trial.user_attrs]
-    scores = {
-        str(trial.user_attrs[LABEL]): first.oriented(trial.user_attrs["scores"][first.name])
-        if trial.values
-        else None
-        for trial in tried
-    }
-    usual = {each.label for each in baselines(run.record.genome)}
-    step = greedy_soup(run.record.genome, scores)
-    shown = {}
-    for number, label in _baselines(run).items():
-        if step is not None and step.soup is not None and label == step.label:
-            shown[number] = f"{label} (greedy soup)" if label in usual else f"greedy {label}"
-        elif label in usual:
-            shown[number] = label
-    return shown
-
-
-def _winners(run: Run) -> dict[int, tuple[str, ...]]:
-    """Return the objectives that each best trial is best of."""
-    found: dict[int, tuple[str, ...]] = {}
-    for measure in run.record.objectives if run.archive.front else ():
-        number = run.best(measure.name)
-        found[number] = (*found.get(number, ()), measure.name)
-    return found
-
-
-def _evaluate(run: Run, dispatcher: Dispatcher, numbers: Sequence[int]) -> dict[int, Evaluation]:
-    waiting = [Job(trial=n, recipe=run.recipe(n), split="report") for n in numbers]
-    results: dict[int, Evaluation] = {}
-    flying = 0
-    while len(results) < len(numbers):
-        while waiting and flying < dispatcher.capacity:
-            dispatcher.submit(waiting.pop(0))
-            flying += 1
-        for job, evaluation in dispatcher.collect():
-            results[job.trial] = evaluation
-            flying -= 1
-    return results
-
-
-def _gain(run: Run, measure: Measure, results: Mapping[int, Evaluation]) -> Gain | None:
-    """Return the gain of the best trial over the best parent (by report score) in one objective."""
-    scored = {n: r for n, r in results.items() if isinstance(r, Scored)}
-    labels = {BASE, *(parent(name) for name in run.record.space.parents)}
-    parents = {n: label for n, label in _baselines(run).items() if n in scored and label in labels}
-    best = run.best(measure.name) if run.archive.front else None
-    if best is None or best not in scored or not parents:
-        return None
-    rival = max(parents, key=lambda n: measure.oriented(scored[n].scores[measure.name]))
-    if best in parents:
-        rival = best
-    ours, theirs = (_items(scored[n], measure) for n in (best, rival))
-    difference = measure.oriented(scored[best].scores[measure.name]) - measure.oriented(
-        scored[rival].scores[measure.name]
-    )
-    low, high = _interval(ours, theirs, difference, measure)
-    return Gain(
-        objective=measure.name,
-        trial=best,
-        parent=rival,
-        over=parents[rival],
-        gain=difference,
-        low=low,
-        high=high,
-        items=len(ours),
-    )
-
-
-def _items(scored: Scored, measure: Measure) -> tuple[float, ...]:
-    return next(
-        found.scores
-        for found in scored.items
-        if (found.task, found.metric, found.filter) == (measure.task, measure.metric, measure.filter)
-    )
-
-
-def _interval(
-    ours: Sequence[float], theirs: Sequence[float], difference: float, measure: Measure
-) -> tuple[float | None, float | None]:
-    """Return the 95% interval of the paired mean difference, where the score is that mean."""
-    pairs = [measure.oriented(a) - measure.oriented(b) for a, b in zip(ours, theirs, strict=True)]
-    if len(pairs) < 2 or not math.isclose(statistics.fmean(pairs), difference, abs_tol=1e-9):
-        return None, None
-    return mean_interval(pairs)
+    def score(self, numbers: Sequence[int], split: Split) -> dict[int, Sheet]:
+        """Return what the trials score on a split, recorded; those that fail are missing."""
+        waiting = [Job(trial=n, recipe=self._run.recipe(n), split=split) for n in dict.fromkeys(numbers)]
+        found: dict[int, Scored] = {}
+        flying = 0
+        while waiting or flying:
+            while waiting and flying < self._dispatcher.capacity:
+                self._dispatcher.submit(waiting.pop(0))
+                flying += 1
+            for job, outcome in self._dispatcher.collect():
+                flying -= 1
+                if isinstance(outcome, Scored):
+                    found[job.trial] = outcome
+        with held():
+            for number in dict.fromkeys(numbers):
+                if number in found:
+                    self._record(number, split, found[number])
+        return {number: sheet(scored) for number, scored in found.items()}

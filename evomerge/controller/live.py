@@ -205,8 +205,8 @@ class LiveRun:
         self._tally.add_dropped(_asked_items(so_far.items))
         self._study.tell_dropped(number, dropped, self._violations(estimated.scores))
 
-    def record_scores(self, number: int, split: Split, scored: Scored) -> None:
-        """Record what a trial scored on the select or the report items."""
+    def record_final(self, number: int, split: Split, scored: Scored) -> None:
+        """Record what a trial scored on select or report items."""
         self._items.add(number, split, scored)
 
     def snapshot(self) -> Snapshot:

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from evomerge.archive.folder import RunFolder, latest, next_free
+from evomerge.archive.record import RunRecord
 from evomerge.archive.run import Run
-from evomerge.controller.search import Options, Prepared, execute, resume_search, start_search
+from evomerge.controller.search import Options, Prepared, check_space, execute, resume_search, start_search
 from evomerge.controller.tally import Snapshot
 from evomerge.space import Space, SpaceFile, read_space
 from evomerge.space.load import stated_space
@@ -33,6 +34,15 @@ def prepare(
         return resume_search(file, folder, options=options)
     folder = RunFolder((run or next_free(RUNS, file.space.name)).resolve())
     return start_search(file, folder, options=options)
+
+
+def check(space: Path, *, changes: dict[str, Any], options: Options) -> RunRecord:
+    """Return the record that a search of the space would begin with; nothing is searched.
+
+    `changes` replace keys of the space. Raises a `RequestError` where a search would; nothing is written but
+    checkpoints of earlier runs that are sources.
+    """
+    return check_space(_read(space, changes), options=options)
 
 
 def search(

@@ -15,7 +15,8 @@ from evomerge.archive.folder import RunFolder
 from evomerge.archive.record import RunRecord, differences
 from evomerge.archive.run import Run
 from evomerge.archive.study import StudyRecord, open_storage, repair_journal, storage_url, study_exists
-from evomerge.controller.closing import ClosingReport, close_search
+from evomerge.controller.closing import close_search
+from evomerge.controller.closing_report import ClosingReport
 from evomerge.controller.live import LiveRun
 from evomerge.controller.loop import Observer, run_loop
 from evomerge.controller.sampling import SamplerContext, make_sampler
@@ -74,18 +75,24 @@ class Prepared:
     text: str | None
 
 
-def start_search(file: SpaceFile, folder: RunFolder, *, options: Options) -> Prepared:
-    """Return a new search, checked: whatever is wrong with the request is a `RequestError` here."""
-    folder.check_free()
+def check_space(file: SpaceFile, *, study: str | None = None, options: Options) -> RunRecord:
+    """Return the record of a search not begun. Raises `RequestError` for what would keep it from working."""
     record = resolve(
         file,
-        study=folder.path.name,
+        study=study,
         storage=options.storage,
         allow_pickle=options.allow_pickle,
         tell=options.tell,
     )
     with about(file.document.where(("sampler",))):
         _check_sampler(record)
+    return record
+
+
+def start_search(file: SpaceFile, folder: RunFolder, *, options: Options) -> Prepared:
+    """Return a new search, checked: whatever is wrong with the request is a `RequestError` here."""
+    folder.check_free()
+    record = check_space(file, study=folder.path.name, options=options)
     if options.storage is not None and study_exists(options.storage, record.study):
         raise RunError(f"the storage already holds a study named `{record.study}`; choose another `--run`")
     return Prepared(record=record, folder=folder, budget=file.space.budget, text=file.text)
@@ -138,7 +145,7 @@ def _search(prepared: Prepared, dispatcher: Dispatcher, options: Options, observ
         _log.warning("%s", note)
     run_loop(live, dispatcher, observe, deadline=deadline)
     _check_scored(live)
-    report = close_search(prepared.folder, run, live, dispatcher)
+    report = close_search(prepared.folder, run, live.record_final, dispatcher)
     _log.info("done: %s", report.to_json()["gains"])
     return report
 

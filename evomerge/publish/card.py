@@ -16,6 +16,7 @@ from evomerge.publish.origin import Origin, on_hub, sources
 from evomerge.recipe import ModelRef, Recipe, Slot, to_yaml
 from evomerge.types import Measure
 
+_USED = {"search": "searched", "select": "selected on", "report": "reported"}
 _NONE: Mapping[str, Origin] = MappingProxyType({})
 
 
@@ -23,7 +24,9 @@ _NONE: Mapping[str, Origin] = MappingProxyType({})
 class Found:
     """How a run found the recipe: scores by label, on the items searched and on those reported.
 
-    `verified` says whether the written checkpoint is held to its score on the searched items.
+    `gains` are sentences on what it gained on the latter, if it was chosen; of `held_out` measures there are
+    reported scores only. `verified` says whether the written checkpoint is held to its score on the searched
+    items.
     """
 
     run: str
@@ -34,6 +37,8 @@ class Found:
     item_counts: Mapping[str, Mapping[str, int]]
     provenance: Mapping[str, Any]
     verified: bool
+    held_out: tuple[Measure, ...] = ()
+    gains: Sequence[str] = ()
 
 
 def model_card(recipe: Recipe, found: Found | None = None, *, origins: Mapping[str, Origin] = _NONE) -> str:
@@ -116,18 +121,22 @@ def _goes_on(slot: Slot, following: Slot) -> bool:
 
 def _scores(found: Found) -> str:
     names = [measure.name for measure in found.measures]
-    rows = list(found.reported)
+    asked = (*found.measures, *found.held_out)
     counts = ", ".join(
-        f"{task}: {split['search']} searched, {split['report']} reported"
-        for task, split in found.item_counts.items()
+        f"{task}: {', '.join(f'{count} {_USED[part]}' for part, count in splits.items() if count)}"
+        for task, splits in found.item_counts.items()
     )
     lines = [
         "## Scores\n",
-        f"On items the search never used (items per task: {counts}).\n",
-        f"| model | {' | '.join(map(_headed, found.measures))} |",
-        f"|---|{'---|' * len(names)}",
-        *_table_rows(rows, names),
+        f"On items that neither searched nor chose it (items per task: {counts}).\n",
+        f"| model | {' | '.join(map(_headed, asked))} |",
+        f"|---|{'---|' * len(asked)}",
+        *_table_rows(found.reported, [measure.name for measure in asked]),
+        *(["", *(f"- {gain}" for gain in found.gains)] if found.gains else []),
     ]
+    if found.held_out:
+        held_out = ", ".join(measure.name for measure in found.held_out)
+        lines.append(f"\nThe search never looked at: {held_out}.")
     own = ", ".join(f"{name} {found.search[name]:.4f}" for name in names)
     again = "was scored again on them, with the same result" if found.verified else "was not scored again"
     lines.append(

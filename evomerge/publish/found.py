@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from evomerge.archive.run import Run
+from evomerge.controller.closing_report import from_json
 from evomerge.merge.sources import Paths, check_known
 from evomerge.publish.card import Found
 from evomerge.publish.checkpoint import write_checkpoint
@@ -47,16 +48,18 @@ def export_trial(
 
 
 def _found(run: Run, number: int, recorded: dict[str, float], *, verified: bool) -> Found:
-    rows = (run.report() or {"rows": []})["rows"]
+    content = run.report()
+    report = from_json(content) if content else None
     return Found(
         run=run.folder.name,
         trial=number,
         measures=run.record.measures,
+        held_out=run.record.held_out,
         search=recorded,
         reported=[
-            ("**this model**" if row["trial"] == number else row["label"], row["report"])
-            for row in rows
-            if row["report"] is not None
+            ("**this model**" if row.trial == number else row.title, row.report)
+            for row in (report.rows if report else ())
+            if row.report is not None
         ],
         item_counts={
             task: {part: len(items) for part, items in splits.items()}
@@ -64,4 +67,9 @@ def _found(run: Run, number: int, recorded: dict[str, float], *, verified: bool)
         },
         provenance=run.record.provenance,
         verified=verified,
+        gains=[
+            gain.sentence
+            for gain in ((*report.gains, *report.held_out) if report else ())
+            if gain.trial == number and gain.verdict != "itself"
+        ],
     )

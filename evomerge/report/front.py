@@ -2,45 +2,76 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from rich.table import Table
 
 from evomerge.archive.run import Run
+from evomerge.controller.closing_report import from_json
 
 if TYPE_CHECKING:
     import pandas as pd
 
+_AGAIN = ("report", "select")
+
 
 def front_frame(run: Run) -> pd.DataFrame:
-    """Return the front, best in the first objective first: trial, kind, scores, report scores, recipe key."""
+    """Return the front, best in the first objective first: trial, kind, scores, recipe key.
+
+    Beside each search score stand those on report and select items, of those who have them, and `chosen`
+    tells for what a trial was chosen by the latter.
+    """
     front = run.front()
     names = [measure.name for measure in run.record.measures]
-    frame = front[["trial", *names]].copy()
-    frame.insert(1, "kind", front["baseline"].fillna("candidate"))
-    reported = {row["trial"]: row["report"] for row in (run.report() or {"rows": []})["rows"]}
+    content = run.report()
+    rows = {row.trial: row for row in (from_json(content).rows if content else ())}
+    frame = front[["trial"]].copy()
+    frame["kind"] = front["baseline"].fillna("candidate")
+    frame["chosen"] = [rows[n].roles if n in rows else "" for n in frame["trial"]]
     for name in names:
-        frame[f"{name}_report"] = [(reported.get(n) or {}).get(name) for n in frame["trial"]]
+        frame[name] = front[name]
+        for split in _AGAIN:
+            found = [(getattr(rows[n], split) if n in rows else None) or {} for n in frame["trial"]]
+            frame[f"{name}_{split}"] = [scores.get(name) for scores in found]
     frame["recipe"] = front["recipe"]
     return frame
 
 
 def front_table(run: Run, frame: pd.DataFrame) -> Table:
-    """Return the front for a terminal; scores on report items stand beside those searched on."""
+    """Return the front for a terminal; scores on report and select items stand before those searched on."""
     table = Table(title=f"Pareto front of {run.folder.name}", title_justify="left")
     table.add_column("trial", justify="right")
     table.add_column("kind")
+    keys = []
     for measure in run.record.measures:
-        table.add_column(f"{measure.name} {measure.arrow}", justify="right")
-        table.add_column("on report", justify="right")
+        again = [f"{measure.name}_{split}" for split in _AGAIN]
+        shown = [key for key in again if frame[key].notna().any()]
+        keys += [*shown, measure.name]
+        for i, key in enumerate([*shown, measure.name]):
+            split = key.rpartition("_")[2] if key in again else "search"
+            table.add_column(f"{measure.name} {measure.arrow} {split}" if i == 0 else split, justify="right")
     for row in frame.to_dict("records"):
-        cells = [
-            _number(row[key])
-            for measure in run.record.measures
-            for key in (measure.name, f"{measure.name}_report")
-        ]
-        table.add_row(str(row["trial"]), str(row["kind"]), *cells)
+        scores = [_number(row[key]) for key in keys]
+        table.add_row(str(row["trial"]), _kind(str(row["kind"]), str(row["chosen"])), *scores)
     return table
+
+
+def _kind(kind: str, chosen: str) -> str:
+    if kind == "candidate":
+        return chosen or kind
+    return f"{kind}, {chosen}" if chosen else kind
+
+
+def chosen_sentences(run: Run, frame: pd.DataFrame) -> Iterator[str]:
+    """Yield who was chosen in the end without being on the front, which is of search scores."""
+    content = run.report()
+    if content is None:
+        return
+    report = from_json(content)
+    for name, trial in report.chosen.items():
+        if trial not in set(frame["trial"]):
+            yield f"{name}: trial {trial} was chosen by its {report.decided_on(name)} items"
 
 
 def markdown(frame: pd.DataFrame) -> str:

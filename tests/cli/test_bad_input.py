@@ -176,7 +176,7 @@ def test_nothing_to_resume(complaint: Complaint, where: list[str]) -> None:
     assert said.startswith("no run folder at " if where else "nothing to resume: there is no run folder ")
 
 
-@pytest.mark.parametrize("command", [["front"], ["dashboard"], ["export", "--trial", "0"]])
+@pytest.mark.parametrize("command", [["front"], ["report"], ["dashboard"], ["export", "--trial", "0"]])
 @pytest.mark.parametrize("folder", ["models", "none"])
 def test_a_folder_that_is_no_run(
     workplace: Workplace, complaint: Complaint, command: list[str], folder: str

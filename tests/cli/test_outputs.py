@@ -43,6 +43,7 @@ def test_closing_table_is_data_and_progress_is_talk(place: Path) -> None:
     assert "best math_b" in out
     assert "report items" in out
     assert "30/30 done" in err
+    assert "evomerge report runs/two" in err
     assert "evomerge export runs/two" in err
     assert "30/30" not in out
 
@@ -66,6 +67,61 @@ def test_front_in_every_format(place: Path, kind: str) -> None:
     else:
         lines = [line for line in done.stdout.splitlines() if re.match(r"^[│|]\s+\d+ ", line)]
         assert [int(re.findall(r"\d+", line)[0]) for line in lines] == members
+
+
+@pytest.mark.parametrize("kind", ["table", "json", "md"])
+def test_report_in_every_format(place: Path, kind: str) -> None:
+    done = evomerge_command("report", "runs/two", "--format", kind, cwd=place)
+    assert (done.returncode, done.stderr) == (0, "")
+    run = evomerge.open_run(place / "runs" / "two")
+    if kind == "json":
+        found = json.loads(done.stdout)
+        assert found == run.report()
+        assert found["chosen"] == {name: run.best(name) for name in ("math_b", "stories_b")}
+        assert found["knee"] == run.knee()
+    else:
+        assert re.search(r"^[│|] .*best math_b.* [│|] +(\d+) ", done.stdout, re.MULTILINE)
+        assert "on 60 report items" in done.stdout
+        assert "items: math_b 40 search, 40 select, 60 report" in done.stdout
+
+
+def test_report_of_a_search_that_was_cut_off_says_how_to_go_on(place: Path, tmp_path: Path) -> None:
+    shutil.copytree(place / "runs" / "two", tmp_path / "cut")
+    (tmp_path / "cut" / "report.json").unlink()
+    done = evomerge_command("report", tmp_path / "cut", cwd=place)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "has not ended" in done.stderr
+    command = re.search(r"`evomerge (search .* --resume)`", done.stderr)
+    assert command is not None
+    again = evomerge_command(*command[1].split(), "--serial", "--budget", "30", cwd=place)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout == (place / "stdout.txt").read_text()
+    kept = [
+        json.loads((run / "report.json").read_text()) for run in (place / "runs" / "two", tmp_path / "cut")
+    ]
+    assert kept[0] == kept[1]
+
+
+def test_check_tells_what_the_items_can_show_and_writes_nothing(place: Path) -> None:
+    before = sorted(place.rglob("*"))
+    done = evomerge_command("check", "two.yaml", cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert "8 genes, sampler nsgaii, seed 0, budget 24" in done.stdout
+    assert "smallest gain over a parent that 60 report items prove" in done.stdout
+    assert "luck of the best of 24 candidates on 40 search items" in done.stdout
+    found = json.loads(
+        evomerge_command("check", "two.yaml", "--budget", "100", "--format", "json", cwd=place).stdout
+    )
+    assert found["budget"] == 100
+    assert [each["measure"] for each in found["objectives"]] == ["math_b", "stories_b"]
+    assert sorted(place.rglob("*")) == before
+
+
+def test_check_of_a_wrong_space_is_one_sentence(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "wrong.yaml").write_text(TWO_OBJECTIVES.replace("metric: acc", "metric: accc"))
+    done = evomerge_command("check", tmp_path / "wrong.yaml", cwd=place)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "no metric named `accc`. Did you mean `acc`?" in done.stderr
 
 
 @pytest.mark.parametrize("choice", [["--knee"], ["--trial", "1"], ["--best", "stories_b"]])
