@@ -22,6 +22,7 @@ from evomerge.evaluate.looks import scores_of
 from evomerge.types import ItemScores, Measure, Scored
 
 _COLD_START = 20
+_LARGEST_EXPONENT = 700.0  # of a float
 
 
 class Verdict(Enum):
@@ -51,10 +52,27 @@ class Estimated:
 
 @dataclass
 class _Known:
-    """Of a measure, over all search items: how easy they are and what they weigh on average."""
+    """Of a measure, over all search items: how easy they are, and what they weigh on average."""
 
+    measure: Measure
+    weight: float
     ease: Ease
-    weight: float = 1.0
+
+    def turned(self, items: ItemScores) -> list[float]:
+        """Return the items' scores over the mean weight, higher being better; their mean is what counts."""
+        sign = -1.0 if self.measure.aggregate == "mean" and not self.measure.higher_is_better else 1.0
+        return [sign * score / self.weight for score in items.scores]
+
+    def in_units(self, mean: float) -> tuple[float, float]:
+        """Return the measure at such a mean, and how it changes with that."""
+        match self.measure.aggregate:
+            case "perplexity" | "weighted_perplexity":
+                value = math.exp(min(-mean, _LARGEST_EXPONENT))
+                return value, -value
+            case "bits_per_byte":
+                return -mean / math.log(2), -1 / math.log(2)
+        sign = 1.0 if self.measure.higher_is_better else -1.0
+        return sign * mean, sign
 
 
 @dataclass
@@ -90,11 +108,10 @@ class Race:
             return
         known = self._known.get(measure.name)
         if known is None:
-            known = _Known(ease=Ease.unknown(len(items.items)))
-            if items.weights is not None:
-                known.weight = math.fsum(items.weights) / len(items.weights)
+            weight = math.fsum(items.weights) / len(items.weights) if items.weights is not None else 1.0
+            known = _Known(measure=measure, weight=weight, ease=Ease.unknown(len(items.items)))
             self._known[measure.name] = known
-        known.ease = known.ease.add([score / known.weight for score in items.scores])
+        known.ease = known.ease.add(known.turned(items))
 
     @property
     def waiting(self) -> tuple[int, ...]:
@@ -106,7 +123,10 @@ class Race:
         return position < self._start.size and not self._start.over
 
     def judge(self, number: int, so_far: Scored, look: int, *, first: bool) -> Judgement:
-        """Return what becomes of a candidate after a look; `first` says whether it is one of the first few."""
+        """Return what becomes of a candidate after a look.
+
+        `first` says whether it is one of the first few.
+        """
         if look == len(self.ends) - 1:
             return self._leaving(Judgement(verdict=Verdict.DONE), first=first)
         rules = self.record.race
@@ -152,8 +172,8 @@ class Race:
             if known is None or len(items.items) == len(known.ease.totals):
                 scores[measure.name], variances[measure.name] = so_far.scores[measure.name], 0.0
                 continue
-            found = greg([score / known.weight for score in items.scores], known.ease)
-            value, slope = _in_units(measure, found.mean)
+            found = greg(known.turned(items), known.ease)
+            value, slope = known.in_units(found.mean)
             scores[measure.name], variances[measure.name] = value, found.variance * slope**2
         return Estimated(scores=scores, variances=variances)
 
@@ -172,44 +192,21 @@ class Race:
         return None
 
     def _differences(self, ours: Scored, theirs: Scored) -> list[Difference | None]:
-        import os
-
-        if os.environ.get("PAIRED"):
-            return [
-                compare_items(m, scores_of(ours, m), scores_of(theirs, m)) for m in self.record.objectives
-            ]
+        """Return by how much ours will be better in each objective once it has all items, as theirs has."""
         return [
-            self._lead(measure, scores_of(ours, measure), scores_of(theirs, measure))
+            lead(known.turned(scores_of(ours, measure)), known.turned(scores_of(theirs, measure)), known.ease)
+            if (known := self._known.get(measure.name)) is not None
+            else None
             for measure in self.record.objectives
         ]
 
-    def _lead(self, measure, ours, theirs):
-        known = self._known.get(measure.name)
-        if known is None:
-            return None
-        return lead(
-            [s / known.weight for s in ours.scores], [s / known.weight for s in theirs.scores], known.ease
-        )
-
     def _tied(self, ours: Scored, theirs: Scored) -> bool:
         """Return whether ours cannot be told from theirs in some objective."""
-        return any(
-            (difference := compare_items(measure, scores_of(ours, measure), scores_of(theirs, measure)))
-            is None
-            or not difference.below(0.025)
+        differences = (
+            compare_items(measure, scores_of(ours, measure), scores_of(theirs, measure))
             for measure in self.record.objectives
         )
-
-
-def _in_units(measure: Measure, mean: float) -> tuple[float, float]:
-    """Return the measure whose items' scores (over the mean weight) have this mean, and its slope there."""
-    match measure.aggregate:
-        case "perplexity" | "weighted_perplexity":
-            value = math.exp(min(-mean, 700.0))
-            return value, -value
-        case "bits_per_byte":
-            return -mean / math.log(2), -1 / math.log(2)
-    return mean, 1.0
+        return any(each is None or not each.below(0.025) for each in differences)
 
 
 def _shown(objectives: Sequence[Measure], differences: Sequence[Difference | None]) -> str:
