@@ -182,6 +182,45 @@ def simulate(record: RunRecord, *, seed: int, budget: int, folder: Path) -> Outc
     dispatcher = SimulatedDispatcher(record, study, searched)
     import os
 
+    if os.environ.get("MERIT"):
+        from evomerge.comparison.estimate import Ease, greg, p_irt, soft
+        from evomerge.controller.race import Estimated
+        from evomerge.evaluate.looks import scores_of
+
+        kind = os.environ["MERIT"]
+        known = {}
+        learn = live._race.learn
+
+        def learned(number, scored, front):
+            items = scores_of(scored, measure)
+            if "scale" not in known:
+                known["scale"] = float(np.median(np.abs(items.margins))) * float(os.environ.get("SCALE", 1))
+                known["ease"] = Ease.unknown(len(items.items))
+            known["ease"] = known["ease"].add(soft(items.margins, known["scale"]))
+            return learn(number, scored, front)
+
+        live._race.learn = learned
+
+        def merit(so_far):
+            race = live._race
+            items = scores_of(so_far, measure)
+            if kind == "pirt":
+                mean = p_irt(race._known[measure.name].turned(items), race._known[measure.name].ease).mean
+            elif kind == "softmap":
+                # soft estimate mapped to accuracy by what fully scored ones have of both
+                m = greg(soft(items.margins, known["scale"]), known["ease"]).mean
+                pairs = known["pairs"]
+                a, b = np.polyfit([p[0] for p in pairs], [p[1] for p in pairs], 1)
+                mean = a * m + b
+            return Estimated(scores={measure.name: float(mean)}, variances={measure.name: 0.0})
+
+        def learned2(number, scored, front):
+            learned(number, scored, front)
+            items = scores_of(scored, measure)
+            known.setdefault("pairs", []).append((float(soft(items.margins, known["scale"]).mean()), scored.scores[measure.name]))
+
+        live._race.learn = learned2
+        live._race.estimate = merit
     if os.environ.get("TRACE"):
         print([round(t.values[0], 3) if t.values else None for t in study.trials()])
     if os.environ.get("ORACLE"):

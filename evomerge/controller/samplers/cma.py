@@ -25,7 +25,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from evomerge.archive.optuna_private import remember
-from evomerge.archive.study import distributions
+from evomerge.archive.study import ITEMS, distributions
 from evomerge.controller.sampling import SamplerContext
 from evomerge.controller.unit_cube import UnitCube
 from evomerge.seeds import derive
@@ -47,8 +47,11 @@ _DEGENERATE = ("tolx", "tolfacupx", "tolupsigma", "conditioncov", "noeffectaxis"
 
 @dataclass(frozen=True, kw_only=True)
 class _Result:
+    """What is ranked: a loss on so many items; all of them count as infinitely many."""
+
     x: Vector
     feasible: bool
+    items: float
     loss: float
     violation: float
 
@@ -167,10 +170,12 @@ class CmaSampler(BaseSampler):
         if self._es.countiter - drawn["generation"] > _STALE:
             return
         violations = trial.constraints.values()
+        items = trial.user_attrs.get(ITEMS, math.inf)
         self._results.append(
             _Result(
                 x=np.asarray(drawn["x"]),
                 feasible=all(violation <= 0 for violation in violations),
+                items=items,
                 loss=-value if self._higher else value,
                 violation=sum(max(0.0, violation) for violation in violations),
             )
@@ -219,9 +224,13 @@ def _popsize(value: Value) -> int:
 
 
 def _losses(results: Sequence[_Result]) -> list[float]:
-    """Return what CMA-ES ranks by: feasible candidates by loss, the others behind them by violation."""
-    worst = max((result.loss for result in results if result.feasible), default=0.0)
-    return [r.loss if r.feasible else worst + 1.0 + r.violation for r in results]
+    """Return what CMA-ES ranks by: the feasible first, those given up later before those given up earlier.
+
+    So scores are only compared where they are on the same items. Infeasible candidates stand behind, by violation.
+    """
+    keys = [(not r.feasible, 0.0, r.violation) if not r.feasible else (False, -r.items, r.loss) for r in results]
+    places = {key: float(place) for place, key in enumerate(sorted(set(keys)))}
+    return [places[key] for key in keys]
 
 
 SAMPLER = CmaSampler
