@@ -131,7 +131,7 @@ class Race:
             return self._leaving(Judgement(verdict=Verdict.DONE), first=first)
         rules = self.record.race
         assert rules is not None  # without a race there is one look
-        if reason := self._hopeless(so_far, alpha=rules.alpha / len(self.ends), margin=rules.margin):
+        if reason := self._hopeless(so_far, alpha=rules.alpha / (len(self.ends) - 1), margin=rules.margin):
             return self._leaving(Judgement(verdict=Verdict.DROP, reason=reason), first=first)
         if first and self._start.halts(look):
             estimated = self.estimate(so_far).scores

@@ -195,7 +195,7 @@ class Racing(Table):
 
     looks: list[Count] = Field(default=[25, 50, 100, 200, 350], min_length=1)
     alpha: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    margin: Annotated[float, Field(ge=0)] = 0.0
+    margin: Annotated[float, Field(ge=0)] = 0.01
     cold_start: Annotated[int, Field(ge=0)] | None = None
 
 
