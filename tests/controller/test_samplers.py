@@ -12,7 +12,7 @@ from optuna.samplers import BaseSampler, NSGAIISampler
 from evomerge import plugins
 from evomerge.controller import samplers
 from evomerge.controller.samplers.cma import CmaSampler
-from evomerge.controller.sampling import GenesOnly, SamplerContext, make_sampler
+from evomerge.controller.sampling import Shown, SamplerContext, make_sampler
 from evomerge.errors import PluginError, RequestError
 from evomerge.testing.samplers import (
     CHECKS,
@@ -176,7 +176,7 @@ def publish(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Publish:
 
 
 def inner(sampler: BaseSampler) -> BaseSampler:
-    assert isinstance(sampler, GenesOnly)
+    assert isinstance(sampler, Shown)
     return sampler.inner
 
 
