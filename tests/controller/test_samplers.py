@@ -12,7 +12,7 @@ from optuna.samplers import BaseSampler, NSGAIISampler
 from evomerge import plugins
 from evomerge.controller import samplers
 from evomerge.controller.samplers.cma import CmaSampler
-from evomerge.controller.sampling import Shown, SamplerContext, make_sampler
+from evomerge.controller.sampling import SamplerContext, Shown, make_sampler
 from evomerge.errors import PluginError, RequestError
 from evomerge.testing.samplers import (
     CHECKS,
