@@ -57,9 +57,7 @@ def test_parts_hold_every_item_once_and_in_order(count: int) -> None:
 
 
 def measure(kind: Aggregate, *, name: str = "t", higher: bool = False) -> Measure:
-    return Measure(
-        name=name, task=name, metric=kind, filter="none", higher_is_better=higher, aggregate=kind
-    )
+    return Measure(name=name, task=name, metric=kind, filter="none", higher_is_better=higher, aggregate=kind)
 
 
 def scores_on(measures: list[Measure], start: int, stop: int) -> Scored:
