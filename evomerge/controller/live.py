@@ -153,18 +153,21 @@ class LiveRun:
         self._settle({number: self._race.judge(number, so_far, job.look, first=way.first)})
 
     def _settle(self, judgements: Mapping[int, Judgement]) -> None:
+        """Go by what the race says; who goes on is next, while its model is still there."""
+        next_looks = []
         for number, judgement in judgements.items():
             way = self._under_way[number]
             assert way.so_far is not None  # only what was looked at is judged
             match judgement.verdict:
                 case Verdict.GO_ON:
-                    self._next.append(Job(trial=number, recipe=way.recipe, look=way.look + 1))
+                    next_looks.append(Job(trial=number, recipe=way.recipe, look=way.look + 1))
                 case Verdict.DONE:
                     self._finish(number, way.so_far)
                 case Verdict.DROP:
                     self._drop(number, way.so_far, judgement.reason)
                 case Verdict.WAIT:
                     pass
+        self._next.extendleft(reversed(next_looks))
 
     def _fail(self, number: int, failed: Failed) -> None:
         way = self._under_way.pop(number)
