@@ -3,58 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from evomerge.archive.front import Member, ParetoArchive
 from evomerge.archive.record import RunRecord
-from evomerge.comparison.items import aggregate
 from evomerge.controller.race import Judgement, Race, Verdict
-from evomerge.space import parse_space
 from evomerge.testing.siblings import PARENTS, Siblings
-from evomerge.types import Aggregate, ItemScores, Measure, Scored
-from tests.controller.handmade import SPACE, record_of
-
-Vector = NDArray[np.float64]
-
-ITEMS = 400
-ENDS = (25, 50, 100, 200, 350, ITEMS)
-NO_START = "racing: {cold_start: 0}\n"
-
-
-def measure(name: str = "t", *, up: bool = True, kind: Aggregate = "mean") -> Measure:
-    return Measure(name=name, task=name, metric="m", filter="none", higher_is_better=up, aggregate=kind)
-
-
-def record(
-    *objectives: Measure,
-    rules: str = NO_START,
-    constraint: Measure | None = None,
-    bounds: str = "",
-    counts: Sequence[int] = (),
-) -> RunRecord:
-    """Return a record whose tasks have so many search items, by default 400 each."""
-    measures = [*objectives, *([constraint] if constraint else [])]
-    made = record_of(measures, {"search": ITEMS, "select": 0, "report": 10})
-    text = SPACE.replace("OBJECTIVES", ", ".join(f"{{task: {each.name}}}" for each in objectives))
-    if constraint:
-        text += f"constraints: [{{task: {constraint.name}, {bounds}}}]\n"
-    sizes = dict(zip([each.task for each in measures], counts or [ITEMS] * len(measures), strict=True))
-    return replace(
-        made,
-        space=parse_space(text + rules, "small.yaml"),
-        objectives=tuple(objectives),
-        constraints=(constraint,) if constraint else (),
-        items={task: {**dict(made.items[task]), "search": _hashes(task, n)} for task, n in sizes.items()},
-    )
-
-
-def _hashes(task: str, count: int) -> list[str]:
-    return [f"{task}-{i}" for i in range(count)]
+from evomerge.types import Aggregate, Scored
+from tests.controller.raced import ENDS, ITEMS, Vector, measure, record, scored_on_first
 
 
 @dataclass
@@ -92,24 +51,7 @@ class Fed:
         return look, judgement
 
     def scored(self, *columns: Vector) -> Scored:
-        items = tuple(
-            ItemScores(
-                task=each.task,
-                metric=each.metric,
-                filter=each.filter,
-                items=tuple(self.record.items[each.task]["search"][: len(column)]),
-                scores=tuple(column[: len(self.record.items[each.task]["search"])].tolist()),
-                weights=tuple(1.0 + i % 5 for i in range(len(self.record.items[each.task]["search"])))[
-                    : len(column)
-                ]
-                if each.aggregate in ("weighted_perplexity", "bits_per_byte")
-                else None,
-            )
-            for each, column in zip(self.record.measures, columns, strict=True)
-        )
-        found = zip(self.record.measures, items, strict=True)
-        scores = {each.name: 0.5 if each.aggregate == "other" else aggregate(each, of) for each, of in found}
-        return Scored(scores=scores, items=items, merge_seconds=0.0, score_seconds=0.0, device="none")
+        return scored_on_first(self.record, columns)
 
 
 @pytest.fixture
@@ -304,7 +246,7 @@ def test_a_task_with_few_items_is_certain_once_they_are_asked() -> None:
     for number, gain in enumerate((-0.5, 0.0, 0.5)):
         fed.finish(number, merged(large, gain, number), merged(small, gain + 3, number))
     worse, better = merged(small, -3.0, "w"), np.ones(40)
-    look, judgement = fed.raced(3, merged(large, -3.0, 3), worse)
+    judgement = fed.raced(3, merged(large, -3.0, 3), worse)[1]
     assert judgement.verdict == Verdict.DROP
     assert fed.raced(4, merged(large, -3.0, 3), better)[1].verdict == Verdict.DONE
     so_far = fed.scored(merged(large, 0.0, 9)[:100], worse)
