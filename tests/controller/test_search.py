@@ -83,6 +83,20 @@ def test_ray_with_one_worker_gives_what_serial_gives(serial: Run, one_worker: Ru
     assert serial.report() == one_worker.report()
 
 
+def test_two_workers_race_and_finish_every_candidate(space_file: Path, tmp_path: Path) -> None:
+    """With enough items for the first few to wait for one another, whichever worker they are on."""
+    text = space_file.read_text().replace("search: 40", "search: 60")
+    (tmp_path / "racing.yaml").write_text(text + "racing: {cold_start: 4, looks: [20, 50]}\n")
+    run = search(tmp_path / "racing.yaml", run=tmp_path / "run", workers=2, budget=12)
+    trials = run.trials()
+    assert list(trials["trial"]) == list(range(12))
+    assert set(trials["state"]) == {"scored", "dropped"}
+    searched = run.items().query("split == 'search'")
+    sizes = [trial.user_attrs.get("items", 60) for trial in run.frozen_trials]
+    assert searched.groupby("trial").size().tolist() == sizes
+    assert min(sizes) < 60
+
+
 def test_workers_agree_on_every_recipe_they_share(serial: Run, two_workers: Run) -> None:
     one, other = (run.trials().query("state == 'scored'") for run in (serial, two_workers))
     shared = pd.merge(one, other, on="recipe", suffixes=("", "_other"))
