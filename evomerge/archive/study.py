@@ -59,10 +59,14 @@ class Dropped:
     variances: Mapping[str, float]
 
 
-def as_scored(trial: FrozenTrial) -> FrozenTrial:
-    """Return a trial that was given up as one that scored what it is estimated to; any other as it is."""
-    if ESTIMATE not in trial.user_attrs:
-        return trial  # by this, and not by its state: while a sampler is told, it is still running
+def as_scored(trial: FrozenTrial, state: TrialState | None = None) -> FrozenTrial:
+    """Return a trial that was given up as one that scored what it is estimated to; any other as it is.
+
+    `state` is the one it is about to be in: while a sampler is told, the study has it as running. One that a
+    crash left with an estimate and still running is no such trial: it is scored again.
+    """
+    if (state or trial.state) != TrialState.PRUNED or ESTIMATE not in trial.user_attrs:
+        return trial
     shown = copy.copy(trial)
     shown.state = TrialState.COMPLETE
     shown.values = trial.user_attrs["values"]

@@ -80,9 +80,10 @@ class LiveRun:
     def next_job(self, *, begin: bool = True) -> Job | None:
         """Return the next look at a candidate under way, or a new one, recorded as running.
 
-        None if there is nothing to ask for now, or only what shall not `begin` any more.
+        None if there is nothing to ask for now, or only what shall not `begin` any more. Those that wait for
+        one another wait no longer once nobody else will come.
         """
-        if begin and not self._next and self._all_wait and not self._may_begin:
+        if not self._next and self._all_wait and not (begin and self._may_begin):
             self._settle(self._race.release(all_are_in=True))
         if self._next:
             return self._next.popleft()
@@ -109,6 +110,10 @@ class LiveRun:
     def has_begun(self, trial: int) -> bool:
         """Return whether an evaluator has given any result on a trial under way."""
         return self._under_way[trial].so_far is not None
+
+    def put_off(self, trial: int) -> None:
+        """Leave a trial that no evaluator has begun, recorded as running, to a resumed search."""
+        del self._under_way[trial]
 
     def _go_on_with_soup(self) -> None:
         """Put the next average of a greedy soup in front of the queue, once it is known."""
@@ -148,18 +153,21 @@ class LiveRun:
         self._settle({number: self._race.judge(number, so_far, job.look, first=way.first)})
 
     def _settle(self, judgements: Mapping[int, Judgement]) -> None:
+        """Go by what the race says; who goes on is next, while its model is still there."""
+        next_looks = []
         for number, judgement in judgements.items():
             way = self._under_way[number]
             assert way.so_far is not None  # only what was looked at is judged
             match judgement.verdict:
                 case Verdict.GO_ON:
-                    self._next.append(Job(trial=number, recipe=way.recipe, look=way.look + 1))
+                    next_looks.append(Job(trial=number, recipe=way.recipe, look=way.look + 1))
                 case Verdict.DONE:
                     self._finish(number, way.so_far)
                 case Verdict.DROP:
                     self._drop(number, way.so_far, judgement.reason)
                 case Verdict.WAIT:
                     pass
+        self._next.extendleft(reversed(next_looks))
 
     def _fail(self, number: int, failed: Failed) -> None:
         way = self._under_way.pop(number)
@@ -262,14 +270,26 @@ class LiveRun:
                 self._note_baseline(label, None)
                 self._tally.add_failed(trial.user_attrs.get("failure", ""), baseline=label is not None)
             case TrialState.PRUNED:
-                self._tally.add_dropped(_asked_items(known[trial.number]))
+                self._tally.add_dropped(_asked_items(self._items_of(trial, known)))
             case TrialState.COMPLETE:
                 scores = trial.user_attrs["scores"]
                 self._note_baseline(label, scores)
                 self._tally.add_scored(
                     trial.number, scores, baseline=label is not None, feasible=feasible(trial)
                 )
-                self._race.learn(trial.number, _restored(trial, known[trial.number]), self._tally.archive)
+                restored = _restored(trial, self._items_of(trial, known))
+                self._race.learn(trial.number, restored, self._tally.archive)
+
+    def _items_of(
+        self, trial: FrozenTrial, known: Mapping[int, tuple[ItemScores, ...]]
+    ) -> tuple[ItemScores, ...]:
+        """Return a finished trial's item scores, which were written before the study had it as finished."""
+        if trial.number not in known:
+            raise RunError(
+                f"the study has a score of trial {trial.number}, but {self._folder.items} has none of its items: "
+                "it was deleted, damaged or replaced; put it back, or start a new run"
+            )
+        return known[trial.number]
 
     def _write_front(self) -> None:
         names = [measure.name for measure in self._record.objectives]

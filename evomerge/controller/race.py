@@ -99,19 +99,22 @@ class Race:
         """Take in a trial that has all items; the rivals are the members of the `front`."""
         for measure in self.record.measures:
             self._learn_items(measure, scores_of(scored, measure))
-        distinct = {member.scores: member.trial for member in reversed(front.front)}
+        # of equal ones the first, so that a resumed search has the same, in whatever order they came
+        distinct = {m.scores: m.trial for m in sorted(front.front, key=lambda m: m.trial, reverse=True)}
         known = {**self._rivals, number: scored}
         self._rivals = {trial: known[trial] for trial in distinct.values() if trial in known}
 
     def _learn_items(self, measure: Measure, items: ItemScores) -> None:
         if measure.aggregate == "other" or not all(map(math.isfinite, items.scores)):
             return
-        known = self._known.get(measure.name)
-        if known is None:
-            weight = math.fsum(items.weights) / len(items.weights) if items.weights is not None else 1.0
-            known = _Known(measure=measure, weight=weight, ease=Ease.unknown(len(items.items)))
-            self._known[measure.name] = known
+        known = self._known.setdefault(measure.name, self._known_by(measure, items))
         known.ease = known.ease.add(known.turned(items))
+
+    def _known_by(self, measure: Measure, items: ItemScores) -> _Known:
+        """Return what there is to know of a measure before anybody has all items, from some of them."""
+        weight = math.fsum(items.weights) / len(items.weights) if items.weights is not None else 1.0
+        count = len(self.record.items[measure.task]["search"])
+        return _Known(measure=measure, weight=weight, ease=Ease.unknown(count))
 
     @property
     def waiting(self) -> tuple[int, ...]:
@@ -168,8 +171,8 @@ class Race:
         variances: dict[str, float] = {}
         for measure in self.record.measures:
             items = scores_of(so_far, measure)
-            known = self._known.get(measure.name)
-            if known is None or len(items.items) == len(known.ease.totals):
+            known = self._known.get(measure.name) or self._known_by(measure, items)
+            if len(items.items) == len(known.ease.totals) or not all(map(math.isfinite, items.scores)):
                 scores[measure.name], variances[measure.name] = so_far.scores[measure.name], 0.0
                 continue
             found = greg(known.turned(items), known.ease)

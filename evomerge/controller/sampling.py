@@ -101,10 +101,10 @@ class Shown(BaseSampler):
     ) -> None:
         if not _has_genes(trial):
             return
-        if state == TrialState.PRUNED:
-            trial = as_scored(trial)
-            state, values = trial.state, trial.values
-        self.inner.after_trial(seen(study, _view), trial, state, values)
+        shown = as_scored(trial, state)
+        if shown is not trial:
+            state, values = shown.state, shown.values
+        self.inner.after_trial(seen(study, _view), shown, state, values)
 
     def reseed_rng(self) -> None:
         self.inner.reseed_rng()

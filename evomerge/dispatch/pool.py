@@ -101,12 +101,14 @@ class WorkerPool:
                 self._proven = True
                 self._idle.append(start.actor)
 
-    def take(self, preferred: Any | None = None) -> Any | None:
-        """Return the `preferred` worker if it is idle, else the one that has been idle longest, or None."""
-        if preferred is not None and preferred in self._idle:
-            self._idle.remove(preferred)
-            return preferred
-        return self._idle.popleft() if self._idle else None
+    def take(self, actor: Any | None = None) -> Any | None:
+        """Return that worker, without one the worker that has been idle longest; None if it is not idle."""
+        if actor is None:
+            return self._idle.popleft() if self._idle else None
+        if actor not in self._idle:
+            return None
+        self._idle.remove(actor)
+        return actor
 
     def give_back(self, actor: Any) -> None:
         """Let a worker that `take` returned take turns again."""

@@ -96,6 +96,8 @@ class RayDispatcher:
 
     def collect(self) -> list[tuple[Job, Outcome]]:
         """Return what has finished. Raises `WorkError` if no worker is left to wait for."""
+        with held():
+            self._launch()  # not after landing: the next look at what has landed is handed in first
         if self._waiting and not self._flights:
             self._pool.check()
         references = [*self._pool.starting, *self._flights]
@@ -103,9 +105,7 @@ class RayDispatcher:
         with held():
             landed = [(self._flights.pop(ref), ref) for ref in done if ref in self._flights]
             self._pool.admit(done)
-            results = [found for flight, ref in landed for found in self._land(flight, ref)]
-            self._launch()
-        return results
+            return [found for flight, ref in landed for found in self._land(flight, ref)]
 
     def withdraw(self) -> list[Job]:
         """Take back the jobs that wait for a worker; those that are tried again are under way."""
@@ -121,14 +121,20 @@ class RayDispatcher:
         self._pool.close()
 
     def _launch(self) -> None:
-        """Send waiting jobs out while there are idle workers, each to the one that had its trial before."""
-        while self._waiting:
-            actor = self._pool.take(self._had.get(self._waiting[0].job.trial))
-            if actor is None:
-                return
-            attempt = self._waiting.popleft()
-            reference = actor.run.remote(attempt.job)
-            self._flights[reference] = _Flight(actor=actor, attempt=attempt, started=time.monotonic())
+        """Send waiting jobs out while there are idle workers.
+
+        First each trial's next look to the worker that has its model, or they would build models in turn.
+        """
+        for attempt in [each for each in self._waiting if each.job.trial in self._had]:
+            if (actor := self._pool.take(self._had[attempt.job.trial])) is not None:
+                self._waiting.remove(attempt)
+                self._send(attempt, actor)
+        while self._waiting and (actor := self._pool.take()) is not None:
+            self._send(self._waiting.popleft(), actor)
+
+    def _send(self, attempt: _Attempt, actor: Any) -> None:
+        reference = actor.run.remote(attempt.job)
+        self._flights[reference] = _Flight(actor=actor, attempt=attempt, started=time.monotonic())
 
     def _land(self, flight: _Flight, reference: Any) -> Iterator[tuple[Job, Outcome]]:
         from ray.exceptions import RayError, RayTaskError

@@ -147,6 +147,10 @@ def _about_value(entry: Complaint) -> str:
             return f"must be at least {entry['ctx']['ge']}, found {found}"
         case "less_than_equal":
             return f"must be at most {entry['ctx']['le']}, found {found}"
+        case "greater_than":
+            return f"must be above {entry['ctx']['gt']:g}, found {found}"
+        case "less_than":
+            return f"must be below {entry['ctx']['lt']:g}, found {found}"
         case "too_short":
             return "must not be empty"
         case "finite_number":

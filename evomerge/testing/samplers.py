@@ -21,7 +21,7 @@ from typing import TypeAlias
 import numpy as np
 from optuna.storages import BaseStorage, InMemoryStorage
 
-from evomerge.archive.study import Asked, StudyRecord
+from evomerge.archive.study import Asked, Dropped, StudyRecord
 from evomerge.controller.sampling import SamplerContext, make_sampler
 from evomerge.errors import RequestError
 from evomerge.space.genes import GeneSpec
@@ -96,6 +96,23 @@ class _Search:
         scored = Scored(scores=scores, items=(), merge_seconds=0.0, score_seconds=0.0, device="cpu")
         self.record.tell_scored(asked.number, scored, constraints or {})
 
+    def drop(self, asked: Asked, *, off: float = 0.0) -> None:
+        """Give a candidate up, with its score, or one that is `off` in the first objective, for an estimate.
+
+        What it scored on its first items is far from that, as nothing may be learnt from it.
+        """
+        estimates = {each.name: self._score(asked.params, i) for i, each in enumerate(self._measures)}
+        estimates[self._measures[0].name] += off
+        so_far = Scored(
+            scores={name: 10.0 - score for name, score in estimates.items()},
+            items=(),
+            merge_seconds=0.0,
+            score_seconds=0.0,
+            device="cpu",
+        )
+        given_up = Dropped(reason="on purpose", items=25, so_far=so_far, estimates=estimates, variances={})
+        self.record.tell_dropped(asked.number, given_up, {})
+
     def fail(self, asked: Asked) -> None:
         self.record.tell_failed(asked.number, Failed(reason="on purpose"))
 
@@ -168,6 +185,19 @@ def takes_constraints(case: Case) -> None:
         _inside(case, MIXED, asked.params, "a search with constraints")
         violation = 0.5 if i < 6 else float(asked.params[_NUMBER.name]) - 0.5
         search.tell(asked, {"size": violation, "cost": -1.0})
+
+
+def takes_estimates_for_scores(case: Case) -> None:
+    """Candidates that were given up early count as if they had scored what they are estimated to."""
+    scored, given_up = _Search(case), _Search(case)
+    for i in range(case.trials):
+        one, other = scored.record.ask(), given_up.record.ask()
+        _hold(one.params == other.params, f"`{case.name}` learns otherwise from candidates given up")
+        scored.tell(one)
+        if i % 3:
+            given_up.drop(other)
+        else:
+            given_up.tell(other)
 
 
 def works_beside_trials_without_genes(case: Case) -> None:
@@ -248,6 +278,7 @@ CHECKS: Mapping[str, Check] = {
         survives_failures,
         takes_answers_late_and_out_of_order,
         takes_constraints,
+        takes_estimates_for_scores,
         works_beside_trials_without_genes,
         repeats_under_one_seed,
         draws_from_its_own_stream,
@@ -258,16 +289,16 @@ CHECKS: Mapping[str, Check] = {
 """Every check by name, in the order `check_sampler` runs them."""
 
 
-def resumes_as_if_never_stopped(case: Case) -> None:
-    """A resumed search asks for exactly what an uninterrupted one asks for.
+def resumes_as_if_never_stopped(case: Case, *, given_up: bool = False) -> None:
+    """A resumed search asks for exactly what an uninterrupted one asks for, also if most are `given_up` early.
 
     Not in `CHECKS`: a sampler whose random stream cannot be continued may promise less.
     """
     whole = _Search(case)
-    _out_of_order(whole, case.trials)
+    _out_of_order(whole, case.trials, given_up=given_up)
     for stop in (1, case.trials // 3, case.trials - 2):
         resumed = _Search(case)
-        _out_of_order(resumed, case.trials, crash_after=stop, case=case)
+        _out_of_order(resumed, case.trials, given_up=given_up, crash_after=stop, case=case)
         _hold(
             _Search(case, storage=resumed.storage).params() == whole.params(),
             f"`{case.name}`, stopped after {stop} answers, goes on otherwise than uninterrupted",
@@ -275,11 +306,17 @@ def resumes_as_if_never_stopped(case: Case) -> None:
 
 
 def _out_of_order(
-    search: _Search, trials: int, *, crash_after: int | None = None, case: Case | None = None
+    search: _Search,
+    trials: int,
+    *,
+    given_up: bool = False,
+    crash_after: int | None = None,
+    case: Case | None = None,
 ) -> list[Asked]:
     """Run with three under way, answer the youngest first, and the very first one last of all.
 
-    After `crash_after` answers another controller takes the search over. Returns what was asked.
+    Two in three are `given_up` early if so asked. After `crash_after` answers another controller takes the
+    search over. Returns what was asked.
     """
     under_way: list[Asked] = []
     found: list[Asked] = []
@@ -288,7 +325,10 @@ def _out_of_order(
         while len(under_way) < min(3, trials - answers):
             under_way.append(search.record.ask())
             found.append(under_way[-1])
-        search.tell(under_way.pop())
+        if given_up and answers % 3:
+            search.drop(under_way.pop())
+        else:
+            search.tell(under_way.pop())
         answers += 1
         if case is not None and answers == crash_after:
             search = _Search(case, search.genes, storage=search.storage)

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,15 @@ from optuna.samplers import RandomSampler
 from optuna.storages.journal import JournalFileSymlinkLock
 from optuna.trial import TrialState
 
-from evomerge.archive.study import StudyRecord, distributions, open_storage, repair_journal, storage_url
+from evomerge.archive.study import (
+    Dropped,
+    StudyRecord,
+    as_scored,
+    distributions,
+    open_storage,
+    repair_journal,
+    storage_url,
+)
 from evomerge.errors import RunError
 from evomerge.space import GeneSpec
 from evomerge.types import Failed, Measure, Scored, Value
@@ -99,6 +108,65 @@ def test_a_failure_is_a_result_with_a_reason_and_no_score(again: Opener) -> None
     assert (trial.state, trial.values) == (TrialState.FAIL, None)
     assert 1000 < len(trial.user_attrs["failure"]) <= 2045  # what the SQL storages hold
     assert finished(again()) == 1
+
+
+def dropped(*, so_far: float, estimate: float) -> Dropped:
+    return Dropped(
+        reason="surely worse",
+        items=25,
+        so_far=scored(gsm=so_far),
+        estimates={"gsm": estimate},
+        variances={"gsm": 0.01},
+    )
+
+
+def test_a_candidate_given_up_is_pruned_with_an_estimate_and_is_never_the_best(again: Opener) -> None:
+    study = again()
+    study.tell_scored(study.ask().number, scored(gsm=0.5), {"mmlu": -0.1})
+    study.tell_dropped(study.ask().number, dropped(so_far=0.8, estimate=0.75), {"mmlu": 0.2})
+    _, trial = again().trials()
+    assert (trial.state, trial.values) == (TrialState.PRUNED, None)
+    assert (trial.user_attrs["estimate"], trial.user_attrs["estimate_variance"]) == (
+        {"gsm": 0.75},
+        {"gsm": 0.01},
+    )
+    assert (trial.user_attrs["prefix"], trial.user_attrs["items"]) == ({"gsm": 0.8}, 25)
+    assert trial.user_attrs["dropped"] == "surely worse"
+    assert trial.constraints["mmlu"] == 0.2
+    assert again().study.best_trial.number == 0
+    assert [best.number for best in again().study.best_trials] == [0]
+
+
+def test_a_candidate_given_up_in_several_objectives_is_pruned_too(tmp_path: Path) -> None:
+    study = record(tmp_path / "study.journal", objectives=(GSM, WIKI))
+    both = replace(dropped(so_far=0.8, estimate=0.75), estimates={"gsm": 0.75, "wiki": 1.0}, variances={})
+    study.tell_dropped(study.ask().number, both, {})
+    (trial,) = record(tmp_path / "study.journal", objectives=(GSM, WIKI)).trials()
+    assert as_scored(trial).values == [0.75, 1.0]
+
+
+def test_samplers_take_the_estimate_of_a_candidate_given_up_as_its_score(again: Opener) -> None:
+    study = again()
+    study.tell_dropped(study.ask().number, dropped(so_far=0.8, estimate=0.75), {})
+    study.tell_scored(study.ask().number, scored(gsm=0.5), {})
+    trials = again().trials()
+    assert [(as_scored(t).state, as_scored(t).values) for t in trials] == [
+        (TrialState.COMPLETE, [0.75]),
+        (TrialState.COMPLETE, [0.5]),
+    ]
+    assert trials[0].state == TrialState.PRUNED  # what is shown is a copy
+
+
+def test_a_crash_in_the_middle_of_giving_up_leaves_a_trial_to_be_scored(again: Opener) -> None:
+    """With the estimate recorded and its state not; then it may get to all its items."""
+    study = again()
+    asked = study.ask()
+    study.note(asked.number, estimate={"gsm": 0.75})
+    second = again()
+    assert second.unfinished() == [asked]
+    assert as_scored(second.trials()[0]).state == TrialState.RUNNING
+    second.tell_scored(asked.number, scored(gsm=0.5), {})
+    assert as_scored(again().trials()[0]).values == [0.5]
 
 
 def test_directions_and_names_are_the_measures(tmp_path: Path) -> None:

@@ -222,6 +222,11 @@ def check_dashboard(host: str, page: str, *, members: set[int]) -> None:
     described = {attribute["key"]: attribute["value"] for attribute in detail["user_attrs"]}
     assert described["models"] == "math, lang over base by task_arithmetic"
     assert "math_b (acc ↑), stories_b (bits_per_byte ↓)" in described["objectives"]
-    attributes = {attribute["key"] for attribute in detail["trials"][-1]["user_attrs"]}
-    assert {"method", "recipe", "scores", "hypervolume"} <= attributes
+    told = {
+        state: {attribute["key"] for attribute in trial["user_attrs"]}
+        for trial in detail["trials"]
+        for state in [trial["state"]]
+    }
+    assert {"method", "recipe", "scores", "hypervolume"} <= told["Complete"]
+    assert {"method", "recipe", "dropped", "estimate", "items"} <= told["Pruned"]
     assert {trial["number"] for trial in detail["best_trials"]} == members

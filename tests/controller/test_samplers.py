@@ -8,11 +8,12 @@ from typing import TypeAlias
 import optunahub
 import pytest
 from optuna.samplers import BaseSampler, NSGAIISampler
+from optuna.trial import TrialState
 
 from evomerge import plugins
 from evomerge.controller import samplers
 from evomerge.controller.samplers.cma import CmaSampler
-from evomerge.controller.sampling import GenesOnly, SamplerContext, make_sampler
+from evomerge.controller.sampling import SamplerContext, Shown, make_sampler
 from evomerge.errors import PluginError, RequestError
 from evomerge.testing.samplers import (
     CHECKS,
@@ -59,9 +60,38 @@ def test_contract(name: str, objectives: int, check: Check) -> None:
     check(case(name, objectives))
 
 
+@pytest.mark.parametrize("given_up", [False, True])
 @pytest.mark.parametrize("name", ["cma", "random"])
-def test_a_resumed_search_is_the_uninterrupted_one(name: str) -> None:
-    resumes_as_if_never_stopped(Case(name=name, trials=60))
+def test_a_resumed_search_is_the_uninterrupted_one(name: str, given_up: bool) -> None:
+    resumes_as_if_never_stopped(Case(name=name, trials=60), given_up=given_up)
+
+
+@pytest.mark.parametrize(("name", "objectives"), [c for c in CASES if c[0] not in ("qmc", "random")])
+def test_estimates_lead_the_search(name: str, objectives: int) -> None:
+    """With other estimates of those given up, a sampler that learns goes elsewhere."""
+    found = []
+    for off in (0.0, 5.0):
+        search = _Search(case(name, objectives))
+        for i in range(TRIALS.get(name, 30) + 2):
+            asked = search.record.ask()
+            search.drop(asked, off=off if i % 2 else 0.0)
+        found.append(search.params())
+        assert {trial.state for trial in search.record.trials()} == {TrialState.PRUNED}
+    assert found[0] != found[1]
+
+
+@pytest.mark.parametrize(("name", "objectives"), CASES)
+def test_the_best_is_never_a_candidate_that_was_given_up(name: str, objectives: int) -> None:
+    search = _Search(case(name, objectives))
+    for i in range(8):
+        asked = search.record.ask()
+        if i == 3:
+            search.tell(asked)
+        else:
+            search.drop(asked, off=100.0)
+    assert [trial.number for trial in search.record.study.best_trials] == [3]
+    if objectives == 1:
+        assert search.record.study.best_trial.number == 3
 
 
 def test_cma_resumes_a_restarted_strategy() -> None:
@@ -176,7 +206,7 @@ def publish(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Publish:
 
 
 def inner(sampler: BaseSampler) -> BaseSampler:
-    assert isinstance(sampler, GenesOnly)
+    assert isinstance(sampler, Shown)
     return sampler.inner
 
 

@@ -60,7 +60,7 @@ def two_workers(space_file: Path, tmp_path_factory: pytest.TempPathFactory) -> R
 def test_budget_is_exact(serial: Run, one_worker: Run, two_workers: Run) -> None:
     for run in (serial, one_worker, two_workers):
         assert list(run.trials()["trial"]) == list(range(24))
-        assert set(run.trials()["state"]) == {"scored"}
+        assert set(run.trials()["state"]) == {"scored", "dropped"}
 
 
 def test_baselines_are_the_first_trials(two_workers: Run) -> None:
@@ -72,6 +72,7 @@ def test_baselines_are_the_first_trials(two_workers: Run) -> None:
         "uniform average",
         "task arithmetic",
     ]
+    assert list(first["state"]) == ["scored"] * 5  # they are never given up
     assert two_workers.trials()["baseline"].notna().sum() == 5
 
 
@@ -82,8 +83,23 @@ def test_ray_with_one_worker_gives_what_serial_gives(serial: Run, one_worker: Ru
     assert serial.report() == one_worker.report()
 
 
+def test_two_workers_race_and_finish_every_candidate(space_file: Path, tmp_path: Path) -> None:
+    """With enough items for the first few to wait for one another, whichever worker they are on."""
+    text = space_file.read_text().replace("search: 40", "search: 60")
+    (tmp_path / "racing.yaml").write_text(text + "racing: {cold_start: 4, looks: [20, 50]}\n")
+    run = search(tmp_path / "racing.yaml", run=tmp_path / "run", workers=2, budget=12)
+    trials = run.trials()
+    assert list(trials["trial"]) == list(range(12))
+    assert set(trials["state"]) == {"scored", "dropped"}
+    searched = run.items().query("split == 'search'")
+    sizes = [trial.user_attrs.get("items", 60) for trial in run.frozen_trials]
+    assert searched.groupby("trial").size().tolist() == sizes
+    assert min(sizes) < 60
+
+
 def test_workers_agree_on_every_recipe_they_share(serial: Run, two_workers: Run) -> None:
-    shared = pd.merge(serial.trials(), two_workers.trials(), on="recipe", suffixes=("", "_other"))
+    one, other = (run.trials().query("state == 'scored'") for run in (serial, two_workers))
+    shared = pd.merge(one, other, on="recipe", suffixes=("", "_other"))
     assert len(shared) >= 5  # at least the baselines
     assert (shared["math_b"] == shared["math_b_other"]).all()
 
@@ -103,9 +119,34 @@ def test_search_beats_parents_and_average_on_items_it_never_saw(serial: Run) -> 
 def test_item_scores_average_to_the_recorded_score(serial: Run) -> None:
     items = serial.items()
     searched = items[items["split"] == "search"]
+    trials = serial.trials()
+    expected = trials["state"].map({"scored": 40, "dropped": 25})
+    assert searched.groupby("trial").size().tolist() == expected.tolist()
+    means = searched.groupby("trial")["score"].mean()[trials["state"] == "scored"]
+    assert means.tolist() == pytest.approx(trials["math_b"].dropna().tolist(), abs=1e-12)
+
+
+def test_who_is_given_up_has_an_estimate_and_is_on_no_front(serial: Run) -> None:
+    trials = serial.trials()
+    dropped = [serial.frozen_trials[number] for number in trials.query("state == 'dropped'")["trial"]]
+    best = trials["math_b"].max()
+    assert dropped
+    assert trials.query("state == 'dropped'")["math_b"].isna().all()
+    for trial in dropped:
+        assert trial.values is None
+        assert trial.user_attrs["estimate"]["math_b"] < best
+        assert trial.user_attrs["items"] == 25
+        assert trial.user_attrs["dropped"].startswith("surely worse than trial ")
+    assert not set(serial.front()["trial"]) & {trial.number for trial in dropped}
+    assert serial.best() not in {trial.number for trial in dropped}
+
+
+def test_a_search_with_racing_off_scores_everybody_on_all_items(space_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "off.yaml").write_text(space_file.read_text() + "racing: off\n")
+    run = search(tmp_path / "off.yaml", run=tmp_path / "off", serial=True, budget=12)
+    assert set(run.trials()["state"]) == {"scored"}
+    searched = run.items().query("split == 'search'")
     assert set(searched.groupby("trial").size()) == {40}
-    means = searched.groupby("trial")["score"].mean()
-    assert means.tolist() == pytest.approx(serial.trials()["math_b"].tolist(), abs=1e-12)
 
 
 def test_search_and_report_items_never_meet(serial: Run) -> None:
@@ -285,9 +326,11 @@ def test_kill_dash_nine_and_resume(
     assert resumed.returncode == 0, resumed.stderr
     after = evomerge.open_run(run)
     assert list(after.trials()["trial"]) == list(range(24))
-    assert set(after.trials()["state"]) == {"scored"}
+    states = after.trials()["state"]
+    assert set(states) <= {"scored", "dropped"}
     searched = after.items()[after.items()["split"] == "search"]
-    assert set(searched.groupby("trial").size()) == {40}
+    expected = states.map({"scored": 40, "dropped": 25})
+    assert searched.groupby("trial").size().tolist() == expected.tolist()
     if workers[-1] == "1":
         pd.testing.assert_frame_equal(genes(after.trials()), genes(one_worker.trials()))
         assert after.archive == one_worker.archive
@@ -306,19 +349,24 @@ def test_interrupt_stops_cleanly_and_says_how_to_resume(space_file: Path, tmp_pa
 
 
 def test_an_interrupt_in_the_middle_of_a_record_lets_it_finish(
-    space_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    space_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, serial: Run
 ) -> None:
-    tell = StudyRecord.tell_scored
+    """Of a candidate that has all its scores (a baseline) or is given up."""
+    states = serial.trials()["state"].tolist()
+    dropped_first = states.index("dropped")
+    for what, number in (("tell_scored", 4), ("tell_dropped", dropped_first)):
+        run, tell = tmp_path / what, getattr(StudyRecord, what)
 
-    def interrupted(study: StudyRecord, number: int, *rest: Any) -> None:
-        if number == 6:
-            signal.raise_signal(signal.SIGINT)
-        tell(study, number, *rest)
+        def interrupted(study: StudyRecord, told: int, *rest: Any, n: int = number, tell: Any = tell) -> None:
+            if told == n:
+                signal.raise_signal(signal.SIGINT)
+            tell(study, told, *rest)
 
-    monkeypatch.setattr(StudyRecord, "tell_scored", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        search(space_file, run=tmp_path / "cut", serial=True, budget=9)
-    assert evomerge.open_run(tmp_path / "cut").trials()["state"].tolist() == ["scored"] * 7
+        with monkeypatch.context() as patched:
+            patched.setattr(StudyRecord, what, interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                search(space_file, run=run, serial=True, budget=24)
+        assert evomerge.open_run(run).trials()["state"].tolist() == states[: number + 1]
 
 
 def test_a_resumed_run_keeps_what_was_asked_on_the_command_line(space_file: Path, tmp_path: Path) -> None:
@@ -397,7 +445,9 @@ def test_baselines_that_failed_are_tried_again_where_nothing_could_be_scored(
         with pytest.raises(WorkError, match=r"given up .*out of order"):
             search(space_file, run=tmp_path / "run", serial=True)
     run = search(space_file, run=tmp_path / "run", serial=True, resume=True, budget=7)
-    assert run.trials()["state"].tolist() == ["failed"] * 5 + ["scored"] * 7  # the failures take no place
+    states = run.trials()["state"].tolist()
+    assert states[:10] == ["failed"] * 5 + ["scored"] * 5
+    assert len(states) == 12  # the failures take no place
     assert run.trials()["baseline"].tolist()[5:10] == run.trials()["baseline"].tolist()[:5]
 
 

@@ -20,7 +20,7 @@ RECORD = RunRecord(
     tasks=None,
     objectives=(UP, DOWN),
     constraints=(),
-    items={},
+    items={"t": {"search": ["a", "b", "c"]}, "u": {"search": ["d"]}, "held out": {"search": []}},
     storage=None,
     provenance={},
 )
@@ -53,6 +53,20 @@ def test_scored_and_failed_are_counted_apart(tally: Tally) -> None:
     tally.add_failed("second", baseline=False)
     found = tally.snapshot(budget=9, running=0)
     assert (found.scored, found.failed, found.finished, found.last_failure) == (1, 2, 3, "second")
+
+
+def test_items_are_counted_as_a_share_of_what_all_candidates_have(tally: Tally) -> None:
+    """Also of those given up; who has another's scores cost nothing, and would have cost all."""
+    add(tally, 0, 0.5, 9.0, baseline=True)
+    add(tally, 1, 0.5, 9.0)
+    tally.add_dropped(3)
+    tally.add_inherited()
+    tally.add_failed("no", baseline=False)
+    found = tally.snapshot(budget=9, running=0)
+    assert (found.scored, found.dropped, found.inherited, found.failed, found.finished) == (2, 1, 1, 1, 5)
+    assert (found.items, found.all_items) == (4 + 4 + 3, 4 * 4)
+    assert found.sampled == 2
+    assert trials(tally) == {0, 1}
 
 
 def test_it_says_whether_the_front_changed(tally: Tally) -> None:

@@ -176,7 +176,10 @@ def test_a_search_joins_a_cluster_and_leaves_it_running(cluster: str, tmp_path: 
             env=os.environ | WITH_TOKEN,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        assert evomerge.open_run(tmp_path / run).trials()["state"].tolist() == ["scored"] * 7
+        states = evomerge.open_run(tmp_path / run).trials()["state"].tolist()
+        assert states[:5] == ["scored"] * 5
+        assert set(states[5:]) <= {"scored", "dropped"}
+        assert len(states) == 7
 
 
 def test_a_cluster_without_room_is_said(cluster: str, tmp_path: Path) -> None:

@@ -203,3 +203,94 @@ def test_closing_ends_every_worker() -> None:
     dispatcher.collect()
     dispatcher.close()
     assert all(actor.killed for actor in ray.actors)
+
+
+def look(dispatcher: RayDispatcher, trial: int, look: int) -> None:
+    """Hand in a look at a trial's first items."""
+    dispatcher.submit(Job(trial=trial, recipe=RECIPE, look=look))
+
+
+@pytest.fixture
+def two() -> tuple[RayDispatcher, Actor, Actor]:
+    """Return a dispatcher with two workers that are there, the first of which has been idle longest."""
+    dispatcher = dispatcher_of(StandInRay(one := ready(), other := ready()), 2)
+    dispatcher.collect()
+    return dispatcher, one, other
+
+
+def test_the_next_look_goes_to_the_worker_that_has_the_model(two: tuple[RayDispatcher, Actor, Actor]) -> None:
+    """The other one has been idle for longer."""
+    dispatcher, one, other = two
+    look(dispatcher, 1, 0)
+    one.run.answer = GOOD
+    assert results(dispatcher) == [(1, GOOD)]
+    look(dispatcher, 1, 1)
+    other.run.answer = Failed(reason="nobody asked it")
+    assert results(dispatcher) == []
+    one.run.answer = GOOD
+    assert results(dispatcher) == [(1, GOOD)]
+
+
+def test_a_busy_worker_is_not_waited_for(two: tuple[RayDispatcher, Actor, Actor]) -> None:
+    """It has built another model by the time it is free."""
+    dispatcher, one, other = two
+    look(dispatcher, 1, 0)
+    one.run.answer = GOOD
+    results(dispatcher)
+    look(dispatcher, 2, 0)  # goes to the other, which was idle longer
+    look(dispatcher, 3, 0)
+    look(dispatcher, 1, 1)
+    other.run.answer = GOOD
+    assert results(dispatcher) == [(2, GOOD)]
+    other.run.answer = GOOD
+    assert results(dispatcher) == [(1, GOOD)]
+
+
+def test_one_worker_stays_with_a_trial_while_others_wait() -> None:
+    """Turn and turn about, it would build a model for each look."""
+    dispatcher = dispatcher_of(StandInRay(only := ready(), Actor()), 2)
+    look(dispatcher, 1, 0)
+    look(dispatcher, 2, 0)
+    only.run.answer = GOOD
+    assert results(dispatcher, turns=1) == [(1, GOOD)]
+    look(dispatcher, 1, 1)
+    only.run.answer = GOOD
+    assert results(dispatcher, turns=1) == [(1, GOOD)]
+    only.run.answer = GOOD
+    assert results(dispatcher, turns=1) == [(2, GOOD)]
+
+
+def test_a_look_at_the_model_of_a_lost_worker_goes_to_another(
+    two: tuple[RayDispatcher, Actor, Actor],
+) -> None:
+    dispatcher, one, other = two
+    look(dispatcher, 1, 0)
+    one.run.answer = GOOD
+    results(dispatcher)
+    look(dispatcher, 1, 1)
+    one.run.answer = NODE_DIED
+    other.run.answer = GOOD
+    assert results(dispatcher) == [(1, GOOD)]
+    assert one.killed
+    look(dispatcher, 1, 2)
+    other.run.answer = GOOD
+    assert results(dispatcher) == [(1, GOOD)]
+
+
+def test_a_look_after_its_worker_was_replaced_goes_to_another(
+    two: tuple[RayDispatcher, Actor, Actor],
+) -> None:
+    dispatcher, one, other = two
+    look(dispatcher, 1, 0)
+    one.run.answer = GOOD
+    results(dispatcher)
+    look(dispatcher, 2, 0)  # to the other
+    look(dispatcher, 3, 0)
+    one.run.answer = Failed(reason="AcceleratorError", traceback="Traceback ...")
+    assert [trial for trial, _ in results(dispatcher)] == [3]
+    assert one.killed
+    look(dispatcher, 1, 1)
+    other.run.answer = GOOD
+    assert [trial for trial, _ in results(dispatcher, turns=1)] == [2]
+    other.run.answer = GOOD
+    assert [trial for trial, _ in results(dispatcher, turns=1)] == [1]
