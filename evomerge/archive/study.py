@@ -31,8 +31,11 @@ from evomerge.types import Failed, Measure, Params, Scored
 LABEL = "baseline"
 KEY = "recipe"
 ESTIMATE, ITEMS, PREFIX = "estimate", "items", "prefix"
-"""Of a candidate given up early: its estimated scores, the number of items behind them, its scores on those."""
-INHERITED = "inherited_from"
+"""Of a candidate given up early: its estimated scores, how many items are behind them, its scores on those."""
+INHERITED, HOW = "inherited_from", "inherited_by"
+"""Of a candidate that is an earlier one again: that trial's number, and what shows that they are the same."""
+CANONICAL = "canonical"
+"""The key that candidates share only if their recipes build the same."""
 _LONGEST_REASON = 1900  # attributes of the SQL storages hold 2045 characters
 
 
@@ -49,7 +52,8 @@ class Asked:
 class Dropped:
     """A candidate given up after `items` items: its scores so far, and what they say of all items.
 
-    `estimates` and their `variances` are by measure, `so_far` is what was scored.
+    `estimates` and their `variances` are by measure, `so_far` is what was scored. One that is `origin` again,
+    which was given up before, was not scored at all, and has all of this from there.
     """
 
     reason: str
@@ -57,6 +61,27 @@ class Dropped:
     so_far: Scored
     estimates: Mapping[str, float]
     variances: Mapping[str, float]
+    origin: int | None = None
+
+
+def dropped_from(trial: FrozenTrial) -> Dropped:
+    """Return what was recorded of a trial that was given up, apart from the items."""
+    attributes = trial.user_attrs
+    so_far = Scored(
+        scores=attributes[PREFIX],
+        items=(),
+        merge_seconds=attributes["merge_seconds"],
+        score_seconds=attributes["score_seconds"],
+        device=attributes["device"],
+    )
+    return Dropped(
+        reason=attributes["dropped"],
+        items=attributes[ITEMS],
+        so_far=so_far,
+        estimates=attributes[ESTIMATE],
+        variances=attributes["estimate_variance"],
+        origin=attributes.get(INHERITED),
+    )
 
 
 def as_scored(trial: FrozenTrial) -> FrozenTrial:
@@ -198,29 +223,56 @@ class StudyRecord:
 
     def tell_scored(self, number: int, scored: Scored, constraints: Mapping[str, float]) -> None:
         """Finish a trial with its objectives; a constraint is met where its value is at most 0."""
+        trial = self._constrained(number, constraints)
+        trial.set_user_attr("scores", dict(scored.scores))
+        trial.set_user_attr("merge_seconds", round(scored.merge_seconds, 3))
+        trial.set_user_attr("score_seconds", round(scored.score_seconds, 3))
+        trial.set_user_attr("device", scored.device)
+        self.study.tell(number, self._values(scored.scores))
+
+    def tell_inherited(
+        self,
+        number: int,
+        origin: int,
+        scores: Mapping[str, float],
+        constraints: Mapping[str, float],
+        *,
+        how: str,
+        items: int,
+    ) -> None:
+        """Finish a trial with the scores of `origin`, which it is again; `items` of its own were scored."""
+        trial = self._constrained(number, constraints)
+        trial.set_user_attr(INHERITED, origin)
+        trial.set_user_attr(HOW, how)
+        trial.set_user_attr(ITEMS, items)
+        trial.set_user_attr("scores", dict(scores))
+        self.study.tell(number, self._values(scores))
+
+    def _constrained(self, number: int, constraints: Mapping[str, float]) -> Trial:
+        """Return a trial about to be scored, its constraints told."""
         trial = self._live.pop(number)
         for name, violation in constraints.items():
             trial.set_constraint(name, violation)
         if constraints:
             trial.set_user_attr("feasible", all(v <= 0 for v in constraints.values()))
-        trial.set_user_attr("scores", dict(scored.scores))
-        trial.set_user_attr("merge_seconds", round(scored.merge_seconds, 3))
-        trial.set_user_attr("score_seconds", round(scored.score_seconds, 3))
-        trial.set_user_attr("device", scored.device)
-        values = [scored.scores[objective.name] for objective in self._objectives]
-        self.study.tell(number, values)
+        return trial
+
+    def _values(self, scores: Mapping[str, float]) -> list[float]:
+        return [scores[objective.name] for objective in self._objectives]
 
     def tell_dropped(self, number: int, dropped: Dropped, constraints: Mapping[str, float]) -> None:
         """Finish a trial that was given up: pruned, with estimates that samplers see as its scores."""
         trial = self._live.pop(number)
         for name, violation in constraints.items():
             trial.set_constraint(name, violation)
+        if dropped.origin is not None:
+            trial.set_user_attr(INHERITED, dropped.origin)
         trial.set_user_attr("dropped", dropped.reason[:_LONGEST_REASON])
         trial.set_user_attr(ITEMS, dropped.items)
         trial.set_user_attr(ESTIMATE, dict(dropped.estimates))
         trial.set_user_attr("estimate_variance", dict(dropped.variances))
         trial.set_user_attr(PREFIX, dict(dropped.so_far.scores))
-        trial.set_user_attr("values", [dropped.estimates[each.name] for each in self._objectives])
+        trial.set_user_attr("values", self._values(dropped.estimates))
         trial.set_user_attr("merge_seconds", round(dropped.so_far.merge_seconds, 3))
         trial.set_user_attr("score_seconds", round(dropped.so_far.score_seconds, 3))
         trial.set_user_attr("device", dropped.so_far.device)
