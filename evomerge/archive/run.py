@@ -136,10 +136,10 @@ class Run:
     def asked(self, trial: FrozenTrial) -> int:
         """Return on how many search items, all tasks together, a trial was scored itself."""
         if trial.state == TrialState.PRUNED:
-            return 0 if INHERITED in trial.user_attrs else self.record.asked(trial.user_attrs.get(ITEMS, 0))
+            return 0 if is_heir(trial) else self.record.asked(trial.user_attrs.get(ITEMS, 0))
         if trial.state != TrialState.COMPLETE:
             return 0
-        return self.record.asked(trial.user_attrs.get(ITEMS, self.record.looks[-1]))
+        return self.record.asked(trial.user_attrs[ITEMS] if is_heir(trial) else self.record.looks[-1])
 
     @cached_property
     def _genome(self) -> Genome:
@@ -248,7 +248,12 @@ class Run:
 
 def is_scored(trial: FrozenTrial) -> bool:
     """Return whether a trial was scored itself on all search items."""
-    return trial.state == TrialState.COMPLETE and INHERITED not in trial.user_attrs
+    return trial.state == TrialState.COMPLETE and not is_heir(trial)
+
+
+def is_heir(trial: FrozenTrial) -> bool:
+    """Return whether a trial is an earlier one again, and has what it has from there."""
+    return trial.user_attrs.get(INHERITED) is not None
 
 
 def feasible(trial: FrozenTrial) -> bool:

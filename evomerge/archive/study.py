@@ -31,9 +31,11 @@ from evomerge.types import Failed, Measure, Params, Scored
 LABEL = "baseline"
 KEY = "recipe"
 ESTIMATE, ITEMS, PREFIX = "estimate", "items", "prefix"
-"""Of a candidate given up early: its estimated scores, how many items are behind them, its scores on those."""
+"""Of a candidate given up early: its estimated scores, how many items they are from, its scores on those."""
 INHERITED, HOW = "inherited_from", "inherited_by"
 """Of a candidate that is an earlier one again: that trial's number, and what shows that they are the same."""
+AUDITED = "audited_against"
+"""Of a candidate that could have inherited from a trial and was scored all the same: that trial's number."""
 CANONICAL = "canonical"
 """The key that candidates share only if their recipes build the same."""
 _LONGEST_REASON = 1900  # attributes of the SQL storages hold 2045 characters
@@ -223,8 +225,8 @@ class StudyRecord:
 
     def tell_scored(self, number: int, scored: Scored, constraints: Mapping[str, float]) -> None:
         """Finish a trial with its objectives; a constraint is met where its value is at most 0."""
-        trial = self._constrained(number, constraints)
-        trial.set_user_attr("scores", dict(scored.scores))
+        trial = self._constrained(number, constraints, origin=None)
+        _set_scores(trial, scored.scores, constraints)
         trial.set_user_attr("merge_seconds", round(scored.merge_seconds, 3))
         trial.set_user_attr("score_seconds", round(scored.score_seconds, 3))
         trial.set_user_attr("device", scored.device)
@@ -241,20 +243,19 @@ class StudyRecord:
         items: int,
     ) -> None:
         """Finish a trial with the scores of `origin`, which it is again; `items` of its own were scored."""
-        trial = self._constrained(number, constraints)
-        trial.set_user_attr(INHERITED, origin)
+        trial = self._constrained(number, constraints, origin=origin)
         trial.set_user_attr(HOW, how)
         trial.set_user_attr(ITEMS, items)
-        trial.set_user_attr("scores", dict(scores))
+        _set_scores(trial, scores, constraints)
         self.study.tell(number, self._values(scores))
 
-    def _constrained(self, number: int, constraints: Mapping[str, float]) -> Trial:
-        """Return a trial about to be scored, its constraints told."""
+    def _constrained(self, number: int, constraints: Mapping[str, float], *, origin: int | None) -> Trial:
+        """Return a trial about to be told, with its constraints, and what it is again if it is another."""
         trial = self._live.pop(number)
+        if origin is not None or INHERITED in trial.user_attrs:  # left by a crash
+            trial.set_user_attr(INHERITED, origin)
         for name, violation in constraints.items():
             trial.set_constraint(name, violation)
-        if constraints:
-            trial.set_user_attr("feasible", all(v <= 0 for v in constraints.values()))
         return trial
 
     def _values(self, scores: Mapping[str, float]) -> list[float]:
@@ -262,11 +263,7 @@ class StudyRecord:
 
     def tell_dropped(self, number: int, dropped: Dropped, constraints: Mapping[str, float]) -> None:
         """Finish a trial that was given up: pruned, with estimates that samplers see as its scores."""
-        trial = self._live.pop(number)
-        for name, violation in constraints.items():
-            trial.set_constraint(name, violation)
-        if dropped.origin is not None:
-            trial.set_user_attr(INHERITED, dropped.origin)
+        trial = self._constrained(number, constraints, origin=dropped.origin)
         trial.set_user_attr("dropped", dropped.reason[:_LONGEST_REASON])
         trial.set_user_attr(ITEMS, dropped.items)
         trial.set_user_attr(ESTIMATE, dict(dropped.estimates))
@@ -304,6 +301,12 @@ class StudyRecord:
             for name, distribution in self._distributions.items():
                 _suggest(trial, name, distribution)
         return Asked(number=trial.number, params=dict(trial.params), label=label)
+
+
+def _set_scores(trial: Trial, scores: Mapping[str, float], constraints: Mapping[str, float]) -> None:
+    if constraints:
+        trial.set_user_attr("feasible", all(v <= 0 for v in constraints.values()))
+    trial.set_user_attr("scores", dict(scores))
 
 
 def _suggest(trial: Trial, name: str, distribution: BaseDistribution) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -12,13 +11,15 @@ from evomerge.archive.folder import RunFolder
 from evomerge.archive.identities import Identity, IdentityStore
 from evomerge.archive.items import ItemStore
 from evomerge.archive.record import RunRecord
-from evomerge.archive.study import CANONICAL, HOW, INHERITED, Dropped, dropped_from
+from evomerge.archive.run import is_scored
+from evomerge.archive.study import AUDITED, CANONICAL, HOW, INHERITED, Dropped, dropped_from
 from evomerge.controller.equivalents import Alike, Equivalents, Hit, Same, agreement
 from evomerge.merge.equivalence import canonical_key
 from evomerge.recipe import Recipe
 from evomerge.types import Identified, Scored
 
-_log = logging.getLogger(__name__)
+LIKELY = "answers"
+"""How an heir is told that is much like its origin, and not surely the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +32,7 @@ class Bequest:
     @property
     def how(self) -> str:
         """What shows that they are the same."""
-        return self.hit.how if isinstance(self.hit, Same) else "answers"
+        return self.hit.how if isinstance(self.hit, Same) else LIKELY
 
 
 def recipe_key(record: RunRecord, recipe: Recipe) -> str:
@@ -67,15 +68,28 @@ class Heirs:
                 continue
             identity = known.get(trial.number)
             identified = identity.identified if identity is not None else None
-            origin = trial.user_attrs.get(INHERITED)
-            if trial.state == TrialState.PRUNED and origin is None:
-                self.learn_dropped(trial.number, key, identified, dropped_from(trial))
-            elif trial.state == TrialState.PRUNED:
-                self._dropped.add(origin, key)
-            elif trial.state == TrialState.COMPLETE and origin is None:
-                self.learn(trial.number, key, identified, trial.user_attrs["scores"])
-            elif trial.state == TrialState.COMPLETE and trial.user_attrs[HOW] in ("recipe", "weights"):
-                self._scored.add(origin, key)
+            match trial.state, trial.user_attrs.get(INHERITED):
+                case TrialState.PRUNED, None:
+                    self.learn_dropped(trial.number, key, identified, dropped_from(trial))
+                case TrialState.PRUNED, int(origin):
+                    self._dropped.add(origin, key)
+                case TrialState.COMPLETE, None:
+                    self.learn(trial.number, key, identified, trial.user_attrs["scores"])
+                case TrialState.COMPLETE, int(origin) if trial.user_attrs[HOW] != LIKELY:
+                    self._scored.add(origin, key)
+        for trial in trials:  # once all origins are known, which may have a later number
+            self._audit_again(trial)
+
+    def _audit_again(self, trial: FrozenTrial) -> None:
+        """Count the audit of an earlier sitting, if the trial was one."""
+        origin = trial.user_attrs.get(AUDITED)
+        if origin is None or not is_scored(trial):
+            return
+        how: Hit = Same(trial=origin, how="weights")
+        if trial.user_attrs[HOW] == LIKELY:
+            how = Alike(trial=origin, distance=0.0)
+        bequest = Bequest(hit=how, scores=self._scores[origin])
+        self.audit(trial.number, bequest, trial.user_attrs["scores"])
 
     def identify(self, number: int, key: str, identified: Identified) -> None:
         """Record who a trial's model is."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -12,7 +12,7 @@ from evomerge.archive.folder import RunFolder
 from evomerge.archive.items import ItemStore
 from evomerge.archive.record import RunRecord
 from evomerge.archive.run import feasible
-from evomerge.archive.study import HOW, INHERITED, ITEMS, LABEL, Dropped, StudyRecord
+from evomerge.archive.study import INHERITED, ITEMS, LABEL, Dropped, StudyRecord
 from evomerge.controller.heirs import Bequest
 from evomerge.controller.race import Estimated
 from evomerge.controller.tally import Tally
@@ -89,15 +89,20 @@ class Ledger:
         self.tally.add_failed(failed.reason, baseline=baseline)
         self._study.tell_failed(number, failed)
 
-    def count(self, trial: FrozenTrial) -> None:
-        """Count a trial that an earlier sitting finished."""
+    def count(self, trial: FrozenTrial, known: Container[int]) -> None:
+        """Count a trial that an earlier sitting finished; those `known` have items."""
         attributes = trial.user_attrs
-        baseline = LABEL in attributes
+        baseline, heir = LABEL in attributes, attributes.get(INHERITED) is not None
+        if trial.state != TrialState.FAIL and not heir and trial.number not in known:
+            raise RunError(
+                f"the study has a score of trial {trial.number}, but {self._folder.items} has none of its "
+                "items: it was deleted, damaged or replaced; put it back, or start a new run"
+            )
         if trial.state == TrialState.FAIL:
             self.tally.add_failed(attributes.get("failure", ""), baseline=baseline)
         elif trial.state == TrialState.PRUNED:
-            self.tally.add_dropped(0 if INHERITED in attributes else self._record.asked(attributes[ITEMS]))
-        elif HOW in attributes:
+            self.tally.add_dropped(0 if heir else self._record.asked(attributes[ITEMS]))
+        elif heir:
             self.tally.add_inherited(self._record.asked(attributes[ITEMS]))
         else:
             scores = attributes["scores"]

@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 from evomerge.archive.folder import RunFolder
 from evomerge.archive.record import RunRecord
 from evomerge.archive.run import is_scored
-from evomerge.archive.study import CANONICAL, KEY, LABEL, Asked, StudyRecord
+from evomerge.archive.study import AUDITED, CANONICAL, HOW, KEY, LABEL, Asked, StudyRecord
 from evomerge.controller.candidate import Candidate, twin_of
 from evomerge.controller.equivalents import Alike
 from evomerge.controller.heirs import Bequest, Heirs, recipe_key
@@ -57,10 +57,11 @@ class LiveRun:
     def next_job(self, *, begin: bool = True) -> Job | None:
         """Return the next job of a candidate under way, or of a new one, recorded as running.
 
-        None if there is nothing to ask for now, or only what shall not `begin` any more.
+        None if there is nothing to ask for now, or only what shall not `begin` any more. Those that wait for
+        one another wait no longer once nobody else will come.
         """
-        while begin and not self._next:
-            if not self._may_begin:
+        while not self._next:
+            if not (begin and self._may_begin):
                 if self._all_wait:
                     self._settle(self._race.release(all_are_in=True))
                 break
@@ -84,6 +85,10 @@ class LiveRun:
         """Return whether an evaluator has given any result on a trial under way."""
         return self._under_way[trial].begun
 
+    def put_off(self, trial: int) -> None:
+        """Leave a trial that no evaluator has begun, recorded as running, to a resumed search."""
+        del self._under_way[trial]
+
     @property
     def hopeless(self) -> bool:
         """Whether in this sitting every baseline failed, or the first thirty sampled candidates did.
@@ -93,7 +98,7 @@ class LiveRun:
         if self._tally.scored == 0:
             return self._tally.failed - self._failed_before >= len(self._labels)
         sampled_failed = self._tally.sampled_failed - self._sampled_failed_before
-        return self._tally.sampled == 0 and sampled_failed >= _HOPELESS
+        return self._tally.sampled + self._tally.inherited == 0 and sampled_failed >= _HOPELESS
 
     def snapshot(self) -> Snapshot:
         """Return how far the search is."""
@@ -178,6 +183,7 @@ class LiveRun:
         self._leave_start(number)
         if self._heirs.audited(number):
             way = self._under_way[number] = replace(self._under_way[number], bequest=bequest)
+            self._study.note(number, **{AUDITED: bequest.hit.trial, HOW: bequest.how})
             self._next.append(Job(trial=number, recipe=way.recipe))
             return
         way = self._pop(number)
@@ -293,7 +299,7 @@ class LiveRun:
         """Count a trial of an earlier sitting."""
         if self._race.enters_start(self._positions.get(trial.number, self._budget)):
             self._race.leave_start()
-        self._ledger.count(trial)
+        self._ledger.count(trial, known)
         self._note_baseline(trial.user_attrs.get(LABEL), trial.user_attrs.get("scores"))
         if is_scored(trial):
             self._race.learn(trial.number, restored(trial, known[trial.number]), self._tally.archive)

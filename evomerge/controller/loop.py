@@ -26,14 +26,14 @@ def run_loop(
     while True:
         with held():
             late = _past(deadline)
+            if late:
+                flying -= _put_off(run, dispatcher)
             while flying < dispatcher.capacity:
                 job = run.next_job(begin=not late)
                 if job is None:
                     break
                 dispatcher.submit(job)
                 flying += 1
-            if late:
-                flying -= _withdrawn(run, dispatcher)
         observe(run.snapshot())
         if flying == 0:
             return
@@ -44,13 +44,16 @@ def run_loop(
         flying -= len(finished)
 
 
-def _withdrawn(run: LiveRun, dispatcher: Dispatcher) -> int:
+def _put_off(run: LiveRun, dispatcher: Dispatcher) -> int:
     """Take back the candidates that no evaluator has begun, and return how many."""
-    jobs = dispatcher.withdraw()
-    begun = [job for job in jobs if run.has_begun(job.trial)]
-    for job in begun:
-        dispatcher.submit(job)
-    return len(jobs) - len(begun)
+    count = 0
+    for job in dispatcher.withdraw():
+        if run.has_begun(job.trial):
+            dispatcher.submit(job)
+        else:
+            run.put_off(job.trial)
+            count += 1
+    return count
 
 
 def _past(deadline: float | None) -> bool:

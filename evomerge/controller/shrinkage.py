@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 
 from optuna.trial import FrozenTrial, TrialState
 
-from evomerge.archive.run import Run
-from evomerge.archive.study import INHERITED, LABEL
+from evomerge.archive.run import Run, is_heir
+from evomerge.archive.study import LABEL
 from evomerge.comparison.final import between_variance, expected_optimism, shrunken
 from evomerge.comparison.items import compare_items
 from evomerge.controller.closing_report import Optimism
@@ -100,7 +100,7 @@ def _score(trial: FrozenTrial, measure: Measure) -> float | None:
 
     One that is an earlier candidate again is none of its own.
     """
-    if INHERITED in trial.user_attrs:
+    if is_heir(trial):
         return None
     if trial.state == TrialState.COMPLETE:
         return float(trial.user_attrs["scores"][measure.name])
@@ -108,7 +108,7 @@ def _score(trial: FrozenTrial, measure: Measure) -> float | None:
 
 
 def _estimated(trial: FrozenTrial, what: str, measure: Measure) -> float | None:
-    if trial.state != TrialState.PRUNED or INHERITED in trial.user_attrs:
+    if trial.state != TrialState.PRUNED or is_heir(trial):
         return None
     found = trial.user_attrs.get(what, {}).get(measure.name)
     return None if found is None else float(found)
