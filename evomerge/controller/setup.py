@@ -86,7 +86,7 @@ def resolve(
         items=found.items,
         clusters=found.clusters,
         deterministic=found.deterministic,
-        uniform=_uniform(checkpoints),
+        uniform=uniform(checkpoints),
         storage=redacted(storage) if storage else None,
         changes=file.changes,
         provenance=provenance(),
@@ -121,7 +121,7 @@ def _structure(space: Space, checkpoints: Mapping[str, Checkpoint], where: Where
     return structure
 
 
-def _uniform(checkpoints: Mapping[str, Checkpoint]) -> bool:
+def uniform(checkpoints: Mapping[str, Checkpoint]) -> bool:
     """Return whether all models have tensors of the same names and shapes, heads tied to embeddings alike."""
     first, *others = (
         (read_structure(model).tied, {name: spec.shape for name, spec in model.specs.items()})

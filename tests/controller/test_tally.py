@@ -20,7 +20,7 @@ RECORD = RunRecord(
     tasks=None,
     objectives=(UP, DOWN),
     constraints=(),
-    items={},
+    items={"t": {"search": ["a", "b"]}, "u": {"search": ["c"]}},
     storage=None,
     provenance={},
 )
@@ -131,3 +131,16 @@ def test_earlier_sittings_count_but_not_in_the_rate(tally: Tally) -> None:
     assert (found.finished, found.finished_now) == (3, 1)
     assert replace(found, seconds=30.0).per_minute == 2.0
     assert replace(found, seconds=0.0).per_minute == 0.0
+
+
+def test_items_are_counted_against_scoring_all_on_all(tally: Tally) -> None:
+    add(tally, 0, 0.5, 9.0, baseline=True)
+    tally.add_dropped(2)
+    tally.add_inherited()
+    tally.add_inherited(1)
+    tally.add_failed("no", baseline=False)
+    found = tally.snapshot(budget=9, running=0)
+    assert (found.scored, found.dropped, found.inherited, found.failed, found.finished) == (1, 1, 2, 1, 5)
+    assert (found.items, found.all_items) == (3 + 2 + 1, 4 * 3)
+    assert found.sampled == 1
+    assert trials(tally) == {0}
