@@ -42,6 +42,11 @@ class ItemStore:
         """Return the trials that have scores here."""
         return {int(entry["trial"]) for entry in self._entries()}
 
+    def of(self, trial: int, split: Split) -> tuple[ItemScores, ...]:
+        """Return the item scores of one trial on a split."""
+        own = {_key(entry): entry for entry in self._entries(only=trial)}
+        return tuple(self._scores(entry) for entry in own.values() if entry["split"] == split)
+
     def read(self, split: Split) -> dict[int, tuple[ItemScores, ...]]:
         """Return the item scores of each trial on a split."""
         found: dict[int, tuple[ItemScores, ...]] = {}
@@ -74,12 +79,14 @@ class ItemStore:
             entry["margins"] = [_compact(float(f"{margin:.{_DIGITS}g}")) for margin in items.margins]
         return json.dumps(entry, separators=(",", ":"))
 
-    def _entries(self) -> Iterator[dict[str, Any]]:
+    def _entries(self, *, only: int | None = None) -> Iterator[dict[str, Any]]:
+        """Yield the lines, or `only` those of one trial, which need not read the others."""
         if not self._path.exists():
             return
+        start = "" if only is None else f'{{"trial":{only},'
         with self._path.open(encoding="utf-8") as file:
             for line in file:
-                if line.endswith("\n"):  # a last line without end is being written, or was torn
+                if line.startswith(start) and line.endswith("\n"):  # one without end was torn
                     yield json.loads(line)
 
     def _latest(self) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,7 +43,8 @@ class RunRecord:
     about, of tasks that ask several about one; `paths` where the sources lay on the controller; `changes`
     which keys of the space file were replaced from outside (`--seed 3`); `allow_pickle` whether pickled
     weights may be read; `influence` the block influence of each layer of the sources on which it was
-    measured.
+    measured. `deterministic` tells whether the same model always answers the search items the same;
+    `uniform` whether all sources have the same tensors, tied alike.
     """
 
     study: str
@@ -62,6 +63,18 @@ class RunRecord:
     influence: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     held_out: tuple[Measure, ...] = ()
     clusters: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    deterministic: bool = False
+    uniform: bool = False
+
+    @property
+    def inherits(self) -> bool:
+        """Whether a candidate that is an earlier one again has its scores; not where answers are drawn."""
+        return self.space.inherit and self.deterministic
+
+    def asked(self, end: int) -> int:
+        """Return how many search items, all tasks together, are asked by a look after `end` of each."""
+        searched = {measure.task for measure in self.measures}
+        return sum(min(end, len(self.items[task]["search"])) for task in searched)
 
     @property
     def genome(self) -> Genome:
@@ -109,7 +122,23 @@ class RunRecord:
             said["held out"] = ", ".join(
                 f"{each.name} ({each.metric} {each.arrow})" for each in self.held_out
             )
-        return said | {"items": ", ".join(_counted(task, splits) for task, splits in self.items.items())}
+        said["items"] = ", ".join(_counted(task, splits) for task, splits in self.items.items())
+        return said | {"thrift": "; ".join(self._thrift())}
+
+    def _thrift(self) -> Iterator[str]:
+        """Yield how item evaluations are saved, or why not."""
+        if len(self.looks) > 1:
+            *early, last = map(str, self.looks)
+            yield f"racing, with looks after {', '.join(early)} of {last} items"
+        elif self.space.race is None:
+            yield "no racing"
+        else:
+            few = "their metrics are of all items at once" if self.race is None else "there are too few items"
+            yield f"no racing, as {few}"
+        if self.inherits:
+            yield "equal candidates inherit their scores"
+        else:
+            yield "no inheriting" + (", as answers are drawn at random" if self.space.inherit else "")
 
     def brief(self) -> Brief:
         """Return what an evaluator of this run must know."""
@@ -145,6 +174,8 @@ class RunRecord:
             "held_out": [asdict(measure) for measure in self.held_out],
             "items": {task: dict(splits) for task, splits in self.items.items()},
             "clusters": {task: dict(texts) for task, texts in self.clusters.items()},
+            "deterministic": self.deterministic,
+            "uniform": self.uniform,
             "storage": self.storage,
             "changes": dict(self.changes),
             "allow_pickle": self.allow_pickle,
@@ -206,6 +237,8 @@ def _record(content: Mapping[str, Any]) -> RunRecord:
         influence={name: tuple(found) for name, found in content["influence"].items()},
         held_out=tuple(Measure(**measure) for measure in content["held_out"]),
         clusters=content["clusters"],
+        deterministic=content["deterministic"],
+        uniform=content["uniform"],
     )
 
 

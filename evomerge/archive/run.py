@@ -14,7 +14,7 @@ from evomerge.archive.folder import RunFolder
 from evomerge.archive.front import Member, ParetoArchive
 from evomerge.archive.items import ItemStore
 from evomerge.archive.record import RunRecord
-from evomerge.archive.study import KEY, LABEL, open_storage, storage_url
+from evomerge.archive.study import ESTIMATE, INHERITED, ITEMS, KEY, LABEL, open_storage, storage_url
 from evomerge.errors import RunError
 from evomerge.recipe import Recipe
 from evomerge.space import Genome
@@ -84,6 +84,9 @@ class Run:
     def trials(self) -> pd.DataFrame:
         """Return one row per trial: number, state, baseline, scores, feasibility, times, device, genes.
 
+        `items` counts the search items it was itself scored on. A trial `inherited_from` an earlier one is
+        that one again and has its scores; one that was `dropped`, for the reason given, has estimates of its
+        scores instead.
         A gene on which nothing depends in a trial (the density of another method, the scale of a layer that
         is not passed) is missing there.
         """
@@ -123,12 +126,20 @@ class Run:
 
     @cached_property
     def archive(self) -> ParetoArchive:
-        """The front over all scored, feasible trials."""
+        """The front over all feasible trials that were scored themselves."""
         found = ParetoArchive()
         for trial in self.frozen_trials:
-            if trial.state == TrialState.COMPLETE and feasible(trial):
+            if is_scored(trial) and feasible(trial):
                 found = found.add(self.member(trial))
         return found
+
+    def asked(self, trial: FrozenTrial) -> int:
+        """Return on how many search items, all tasks together, a trial was scored itself."""
+        if trial.state == TrialState.PRUNED:
+            return 0 if is_heir(trial) else self.record.asked(trial.user_attrs.get(ITEMS, 0))
+        if trial.state != TrialState.COMPLETE:
+            return 0
+        return self.record.asked(trial.user_attrs[ITEMS] if is_heir(trial) else self.record.looks[-1])
 
     @cached_property
     def _genome(self) -> Genome:
@@ -213,7 +224,7 @@ class Run:
         return all(gene.name in trial.params for gene in self._genome.genes)
 
     def _row(self, trial: FrozenTrial) -> dict[str, Any]:
-        scores = trial.user_attrs.get("scores", {})
+        scores, estimates = (trial.user_attrs.get(each, {}) for each in ("scores", ESTIMATE))
         idle = self._genome.idle(trial.params) if self._is_asked(trial) else frozenset()
         seconds = [trial.user_attrs.get(f"{part}_seconds") for part in ("merge", "score")]
         return {
@@ -221,6 +232,10 @@ class Run:
             "state": _STATES[trial.state],
             "baseline": trial.user_attrs.get(LABEL),
             **{measure.name: scores.get(measure.name) for measure in self.record.measures},
+            "items": self.asked(trial),
+            INHERITED: trial.user_attrs.get(INHERITED),
+            "dropped": trial.user_attrs.get("dropped"),
+            **{f"estimate_{m.name}": estimates.get(m.name) for m in self.record.measures},
             "feasible": trial.user_attrs.get("feasible", True),
             "merge_seconds": seconds[0],
             "score_seconds": seconds[1],
@@ -229,6 +244,16 @@ class Run:
             "recipe": trial.user_attrs.get(KEY),
             **{name: None if name in idle else value for name, value in trial.params.items()},
         }
+
+
+def is_scored(trial: FrozenTrial) -> bool:
+    """Return whether a trial was scored itself on all search items."""
+    return trial.state == TrialState.COMPLETE and not is_heir(trial)
+
+
+def is_heir(trial: FrozenTrial) -> bool:
+    """Return whether a trial is an earlier one again, and has what it has from there."""
+    return trial.user_attrs.get(INHERITED) is not None
 
 
 def feasible(trial: FrozenTrial) -> bool:

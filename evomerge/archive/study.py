@@ -31,8 +31,13 @@ from evomerge.types import Failed, Measure, Params, Scored
 LABEL = "baseline"
 KEY = "recipe"
 ESTIMATE, ITEMS, PREFIX = "estimate", "items", "prefix"
-"""Of a candidate given up early: its estimated scores, the number of items behind them, its scores on those."""
-INHERITED = "inherited_from"
+"""Of a candidate given up early: its estimated scores, how many items they are from, its scores on those."""
+INHERITED, HOW = "inherited_from", "inherited_by"
+"""Of a candidate that is an earlier one again: that trial's number, and what shows that they are the same."""
+AUDITED = "audited_against"
+"""Of a candidate that could have inherited from a trial and was scored all the same: that trial's number."""
+CANONICAL = "canonical"
+"""The key that candidates share only if their recipes build the same."""
 _LONGEST_REASON = 1900  # attributes of the SQL storages hold 2045 characters
 
 
@@ -49,7 +54,8 @@ class Asked:
 class Dropped:
     """A candidate given up after `items` items: its scores so far, and what they say of all items.
 
-    `estimates` and their `variances` are by measure, `so_far` is what was scored.
+    `estimates` and their `variances` are by measure, `so_far` is what was scored. One that is `origin` again,
+    which was given up before, was not scored at all, and has all of this from there.
     """
 
     reason: str
@@ -57,6 +63,27 @@ class Dropped:
     so_far: Scored
     estimates: Mapping[str, float]
     variances: Mapping[str, float]
+    origin: int | None = None
+
+
+def dropped_from(trial: FrozenTrial) -> Dropped:
+    """Return what was recorded of a trial that was given up, apart from the items."""
+    attributes = trial.user_attrs
+    so_far = Scored(
+        scores=attributes[PREFIX],
+        items=(),
+        merge_seconds=attributes["merge_seconds"],
+        score_seconds=attributes["score_seconds"],
+        device=attributes["device"],
+    )
+    return Dropped(
+        reason=attributes["dropped"],
+        items=attributes[ITEMS],
+        so_far=so_far,
+        estimates=attributes[ESTIMATE],
+        variances=attributes["estimate_variance"],
+        origin=attributes.get(INHERITED),
+    )
 
 
 def as_scored(trial: FrozenTrial, state: TrialState | None = None) -> FrozenTrial:
@@ -202,29 +229,51 @@ class StudyRecord:
 
     def tell_scored(self, number: int, scored: Scored, constraints: Mapping[str, float]) -> None:
         """Finish a trial with its objectives; a constraint is met where its value is at most 0."""
-        trial = self._live.pop(number)
-        for name, violation in constraints.items():
-            trial.set_constraint(name, violation)
-        if constraints:
-            trial.set_user_attr("feasible", all(v <= 0 for v in constraints.values()))
-        trial.set_user_attr("scores", dict(scored.scores))
+        trial = self._constrained(number, constraints, origin=None)
+        _set_scores(trial, scored.scores, constraints)
         trial.set_user_attr("merge_seconds", round(scored.merge_seconds, 3))
         trial.set_user_attr("score_seconds", round(scored.score_seconds, 3))
         trial.set_user_attr("device", scored.device)
-        values = [scored.scores[objective.name] for objective in self._objectives]
-        self.study.tell(number, values)
+        self.study.tell(number, self._values(scored.scores))
+
+    def tell_inherited(
+        self,
+        number: int,
+        origin: int,
+        scores: Mapping[str, float],
+        constraints: Mapping[str, float],
+        *,
+        how: str,
+        items: int,
+    ) -> None:
+        """Finish a trial with the scores of `origin`, which it is again; `items` of its own were scored."""
+        trial = self._constrained(number, constraints, origin=origin)
+        trial.set_user_attr(HOW, how)
+        trial.set_user_attr(ITEMS, items)
+        _set_scores(trial, scores, constraints)
+        self.study.tell(number, self._values(scores))
+
+    def _constrained(self, number: int, constraints: Mapping[str, float], *, origin: int | None) -> Trial:
+        """Return a trial about to be told, with its constraints, and what it is again if it is another."""
+        trial = self._live.pop(number)
+        if origin is not None or INHERITED in trial.user_attrs:  # left by a crash
+            trial.set_user_attr(INHERITED, origin)
+        for name, violation in constraints.items():
+            trial.set_constraint(name, violation)
+        return trial
+
+    def _values(self, scores: Mapping[str, float]) -> list[float]:
+        return [scores[objective.name] for objective in self._objectives]
 
     def tell_dropped(self, number: int, dropped: Dropped, constraints: Mapping[str, float]) -> None:
         """Finish a trial that was given up: pruned, with estimates that samplers see as its scores."""
-        trial = self._live.pop(number)
-        for name, violation in constraints.items():
-            trial.set_constraint(name, violation)
+        trial = self._constrained(number, constraints, origin=dropped.origin)
         trial.set_user_attr("dropped", dropped.reason[:_LONGEST_REASON])
         trial.set_user_attr(ITEMS, dropped.items)
         trial.set_user_attr(ESTIMATE, dict(dropped.estimates))
         trial.set_user_attr("estimate_variance", dict(dropped.variances))
         trial.set_user_attr(PREFIX, dict(dropped.so_far.scores))
-        trial.set_user_attr("values", [dropped.estimates[each.name] for each in self._objectives])
+        trial.set_user_attr("values", self._values(dropped.estimates))
         trial.set_user_attr("merge_seconds", round(dropped.so_far.merge_seconds, 3))
         trial.set_user_attr("score_seconds", round(dropped.so_far.score_seconds, 3))
         trial.set_user_attr("device", dropped.so_far.device)
@@ -256,6 +305,12 @@ class StudyRecord:
             for name, distribution in self._distributions.items():
                 _suggest(trial, name, distribution)
         return Asked(number=trial.number, params=dict(trial.params), label=label)
+
+
+def _set_scores(trial: Trial, scores: Mapping[str, float], constraints: Mapping[str, float]) -> None:
+    if constraints:
+        trial.set_user_attr("feasible", all(v <= 0 for v in constraints.values()))
+    trial.set_user_attr("scores", dict(scores))
 
 
 def _suggest(trial: Trial, name: str, distribution: BaseDistribution) -> None:

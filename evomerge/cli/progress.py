@@ -69,8 +69,11 @@ class ProgressLine:
 def line(snapshot: Snapshot) -> Text:
     """Return the state of a search as one line."""
     parts = [f"{snapshot.finished}/{snapshot.budget} done"]
-    if snapshot.failed:
-        parts.append(f"{snapshot.failed} failed")
+    counts = {"dropped": snapshot.dropped, "inherited": snapshot.inherited, "failed": snapshot.failed}
+    if said := ", ".join(f"{count} {what}" for what, count in counts.items() if count):
+        parts.append(said)
+    if snapshot.items < snapshot.all_items:
+        parts.append(f"{snapshot.items / snapshot.all_items:.0%} of items")
     if best := _bests(snapshot):
         parts.append(best)
     if len(snapshot.best) > 1 and snapshot.hypervolume is not None:

@@ -97,6 +97,7 @@ def _announce(prepared: Prepared) -> None:
         f"  {said['search']}, budget {prepared.budget}",
         f"  for {said['objectives']}",
         f"  on {said['items']}",
+        f"  with {said['thrift']}",
         *([f"  under {said['constraints']}"] if "constraints" in said else []),
         f"  into {_shown(prepared.folder)}; starting workers …",
     ):

@@ -9,8 +9,8 @@ from optuna.trial import TrialState
 
 from evomerge.archive.files import write_json
 from evomerge.archive.folder import RunFolder
-from evomerge.archive.run import Run
-from evomerge.controller.closing_report import ClosingReport, ReportRow
+from evomerge.archive.run import Run, is_scored
+from evomerge.controller.closing_report import ClosingReport, Effort, ReportRow
 from evomerge.controller.finalists import Baselines, Choice, choose, finalists, reported_baselines
 from evomerge.controller.gains import Comparison, finals, gains, held_out_gains
 from evomerge.controller.sheets import Sheet, for_choosing, searched, sheet
@@ -78,6 +78,7 @@ def compose(
         optimism=tuple(found.optimism() for found in spreads),
         feasible=bool(run.archive.front),
         unmet=tuple(_unmet(run)),
+        effort=_effort(run),
     )  # fmt: skip
 
 
@@ -115,6 +116,22 @@ def _unmet(run: Run) -> Iterator[str]:
         nearest = min((scores[measure.name] for scores in scored), key=constraint.missed_by)
         if constraint.missed_by(nearest) > 0:
             yield f"{measure.name} {' and '.join(constraint.bounds)} (nearest {nearest:.3f})"
+
+
+def _effort(run: Run) -> Effort:
+    """Return what the search cost, and would have cost if all were scored on all items."""
+    ended = [t for t in run.frozen_trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+    scored, dropped = (
+        sum(map(is_scored, ended)),
+        sum(t.state == TrialState.PRUNED for t in ended),
+    )
+    return Effort(
+        scored=scored,
+        dropped=dropped,
+        inherited=len(ended) - scored - dropped,
+        items=sum(map(run.asked, ended)),
+        all_items=len(ended) * run.record.asked(run.record.looks[-1]),
+    )
 
 
 def _has_select(run: Run) -> bool:

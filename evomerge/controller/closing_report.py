@@ -120,6 +120,30 @@ class Optimism:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Effort:
+    """How many candidates ended how, and how many `items` of all search items of these were scored.
+
+    Baselines count, failures do not. `scored` have all items, `dropped` some, `inherited` had the scores of
+    an equal one before them.
+    """
+
+    scored: int
+    dropped: int
+    inherited: int
+    items: int
+    all_items: int
+
+    @property
+    def sentence(self) -> str:
+        """What racing and inheriting saved."""
+        count = self.scored + self.dropped + self.inherited
+        return (
+            f"of {count} candidates {self.dropped} were given up early and {self.inherited} had the scores of "
+            f"equal ones, at {self.items / self.all_items:.0%} of the item evaluations without"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class ClosingReport:
     """The closing table and what it supports.
 
@@ -127,7 +151,7 @@ class ClosingReport:
     `chosen` gives the trial per objective, `knee` the most balanced one of several objectives. `gains` are
     in what was searched for, `held_out` in what the search never looked at. `feasible` says whether any
     candidate meets every constraint; `unmet` are the constraints that none meets, each with the nearest
-    score there is.
+    score there is. `effort` is what the search cost.
     """
 
     finished: int
@@ -140,6 +164,7 @@ class ClosingReport:
     optimism: tuple[Optimism, ...]
     feasible: bool
     unmet: tuple[str, ...]
+    effort: Effort
 
     def decided_on(self, measure: str) -> Split:
         """Return by which items a measure was judged when choosing."""
@@ -162,6 +187,7 @@ def from_json(content: Mapping[str, Any]) -> ClosingReport:
             "held_out": tuple(_gain(each) for each in content["held_out"]),
             "optimism": tuple(Optimism(**each) for each in content["optimism"]),
             "unmet": tuple(content["unmet"]),
+            "effort": Effort(**content["effort"]),
         }
     )
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from optuna.trial import FrozenTrial, TrialState
 
 from evomerge.archive.front import Member, ParetoArchive
-from evomerge.archive.run import Run, feasible
+from evomerge.archive.run import Run, feasible, is_scored
 from evomerge.archive.study import KEY, LABEL
 from evomerge.comparison.final import one_standard_error
 from evomerge.comparison.items import compare_items
@@ -79,7 +79,7 @@ def finalists(run: Run) -> tuple[int, ...]:
 def _different(run: Run) -> Iterator[FrozenTrial]:
     seen = set()
     for trial in run.frozen_trials:
-        if trial.state == TrialState.COMPLETE and feasible(trial) and trial.user_attrs.get(KEY) not in seen:
+        if is_scored(trial) and feasible(trial) and trial.user_attrs.get(KEY) not in seen:
             seen.add(trial.user_attrs.get(KEY))
             yield trial
 

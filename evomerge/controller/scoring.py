@@ -37,6 +37,7 @@ class Scoring:
     held_out: tuple[Measure, ...]
     items: Mapping[str, Mapping[str, list[str]]]
     clusters: Mapping[str, Mapping[str, str]]
+    deterministic: bool
 
 
 def scoring(space: Space, where: Where, near: Path, known: RunRecord | None) -> Scoring:
@@ -57,6 +58,7 @@ def scoring(space: Space, where: Where, near: Path, known: RunRecord | None) -> 
         held_out=measures["held_out"],
         items=items,
         clusters={name: _clusters(task, items[name]) for name, task in facts.items() if task.clusters},
+        deterministic=all(facts[each.task].deterministic for each in (*space.objectives, *space.constraints)),
     )
 
 

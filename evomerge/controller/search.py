@@ -178,7 +178,7 @@ def _check_scored(live: LiveRun) -> None:
         )
     if end.failed and not end.scored:
         raise WorkError(f"all {end.failed} candidates failed, the last because: {end.last_failure}")
-    if end.sampled_failed and not end.sampled:
+    if end.sampled_failed and not end.sampled + end.inherited:
         raise WorkError(
             f"only baselines could be scored; all {end.sampled_failed} others failed, "
             f"the last because: {end.last_failure}"

@@ -20,6 +20,7 @@ from evomerge.checkpoints.language import find_tower
 from evomerge.checkpoints.locate import canonical
 from evomerge.checkpoints.measured import check_measured_on
 from evomerge.checkpoints.models import places_of
+from evomerge.checkpoints.tied import read_structure
 from evomerge.checkpoints.vocabulary import merged_vocabulary
 from evomerge.controller.scoring import scoring
 from evomerge.controller.sources import Where, about, open_sources, read_influences
@@ -84,6 +85,8 @@ def resolve(
         held_out=found.held_out,
         items=found.items,
         clusters=found.clusters,
+        deterministic=found.deterministic,
+        uniform=uniform(checkpoints),
         storage=redacted(storage) if storage else None,
         changes=file.changes,
         provenance=provenance(),
@@ -116,6 +119,15 @@ def _structure(space: Space, checkpoints: Mapping[str, Checkpoint], where: Where
         with about(where(("tokenizer",))):
             merged_vocabulary(space.tokenizer, template=first, base=space.merge.base, models=checkpoints)
     return structure
+
+
+def uniform(checkpoints: Mapping[str, Checkpoint]) -> bool:
+    """Return whether all models have tensors of the same names and shapes, heads tied to embeddings alike."""
+    first, *others = (
+        (read_structure(model).tied, {name: spec.shape for name, spec in model.specs.items()})
+        for model in checkpoints.values()
+    )
+    return all(each == first for each in others)
 
 
 def _with_template(space: Space, checkpoints: Mapping[str, Checkpoint]) -> Space:

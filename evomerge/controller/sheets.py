@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from optuna.trial import TrialState
-
-from evomerge.archive.run import Run
+from evomerge.archive.run import Run, is_scored
 from evomerge.types import ItemScores, Measure, Scored
 
 
@@ -30,12 +28,12 @@ def sheet(scored: Scored) -> Sheet:
 
 
 def searched(run: Run) -> dict[int, Sheet]:
-    """Return what every fully scored trial scored on the search items, by number."""
+    """Return what every trial that was scored itself on all search items scored there, by number."""
     items = _search_items(run)
     return {
         trial.number: Sheet(scores=trial.user_attrs["scores"], items=items.get(trial.number, ()))
         for trial in run.frozen_trials
-        if trial.state == TrialState.COMPLETE
+        if is_scored(trial)
     }
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from optuna.trial import FrozenTrial, TrialState
 
-from evomerge.archive.run import Run
+from evomerge.archive.run import Run, is_heir
 from evomerge.archive.study import LABEL
 from evomerge.comparison.final import between_variance, expected_optimism, shrunken
 from evomerge.comparison.items import compare_items
@@ -96,14 +96,19 @@ def _errors(measure: Measure, items: Sequence[ItemScores]) -> list[float]:
 
 
 def _score(trial: FrozenTrial, measure: Measure) -> float | None:
-    """Return a candidate's score, as estimated where it was dropped before all its items."""
+    """Return a candidate's score, as estimated where it was dropped before all its items.
+
+    One that is an earlier candidate again is none of its own.
+    """
+    if is_heir(trial):
+        return None
     if trial.state == TrialState.COMPLETE:
         return float(trial.user_attrs["scores"][measure.name])
     return _estimated(trial, "estimate", measure)
 
 
 def _estimated(trial: FrozenTrial, what: str, measure: Measure) -> float | None:
-    if trial.state != TrialState.PRUNED:
+    if trial.state != TrialState.PRUNED or is_heir(trial):
         return None
     found = trial.user_attrs.get(what, {}).get(measure.name)
     return None if found is None else float(found)

@@ -82,8 +82,7 @@ class Tally:
     @property
     def _all_items(self) -> int:
         """The search items of all tasks that are searched."""
-        tasks = {measure.task for measure in self.record.measures}
-        return sum(len(self.record.items[task]["search"]) for task in tasks)
+        return self.record.asked(self.record.looks[-1])
 
     @property
     def sampled(self) -> int:
@@ -111,9 +110,10 @@ class Tally:
         self.dropped += 1
         self.items += items
 
-    def add_inherited(self) -> None:
-        """Count a trial that has the scores of an equivalent earlier one."""
+    def add_inherited(self, items: int = 0) -> None:
+        """Count a trial that has the scores of an equivalent earlier one, after `items` items of its own."""
         self.inherited += 1
+        self.items += items
 
     def add_failed(self, reason: str, *, baseline: bool) -> None:
         """Count a failed trial."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import math
 import time
 from collections.abc import Mapping
@@ -19,11 +20,14 @@ from evomerge.checkpoints.tokenizer import TokenizerFiles, words_digest
 from evomerge.errors import EvaluationError, EvomergeError
 from evomerge.evaluate.brief import Brief
 from evomerge.evaluate.harness import Scorer, TaskLibrary
+from evomerge.evaluate.identity import Encode, Identification, reference_recipe
 from evomerge.evaluate.looks import extended
 from evomerge.merge.memory import ResidentModel
 from evomerge.merge.planning import compile_plan
 from evomerge.recipe import Recipe
-from evomerge.types import Evaluation, Failed, ItemScores, Scored, Split
+from evomerge.types import Evaluation, Failed, Identified, ItemScores, Scored, Split
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +52,7 @@ class Evaluator:
         self._device = device_label(brief.device)
         self._scoring = ItemScoring(brief)
         self._built: _Built | None = None
+        self._identification: Identification | None = None
 
     def evaluate(self, recipe: Recipe, split: Split = "search", look: int | None = None) -> Evaluation:
         """Return the recipe's scores on the items of `split`, or why there are none.
@@ -61,6 +66,38 @@ class Evaluator:
         except EvomergeError as error:  # anything else is our bug: let it surface
             return Failed(reason=str(error), seconds=time.monotonic() - started)
         return replace(scored, merge_seconds=built.seconds, device=self._device)
+
+    def identify(self, recipe: Recipe, *, screen: bool) -> Identified | Failed:
+        """Return who the recipe's model is, or why there is none; `screen` refuses one that only babbles.
+
+        The model stays, so that scoring it next costs no merge.
+        """
+        started = time.monotonic()
+        try:
+            known = self._identification or self._begin_identification(recipe)
+            built = self._build(recipe)
+            encode, words = self._scoring.words_of(built.model, built.tokenizer)
+            return known.of(built.model, encode, words, merge_seconds=built.seconds, screened=screen)
+        except EvomergeError as error:
+            return Failed(reason=str(error), seconds=time.monotonic() - started)
+
+    def _begin_identification(self, recipe: Recipe) -> Identification:
+        """Return what tells models apart, by fingerprints where the first source can be built to go by.
+
+        It is built as it is, in the dtype of `recipe`, and takes the place of the model that is there.
+        """
+        self._identification = Identification(
+            self._scoring.search_prompts(),
+            seed=self._brief.seed,
+            batch_size=self._brief.batch_size,
+            device=self._device,
+        )
+        try:
+            built = self._build(reference_recipe(recipe, list(self._checkpoints)))
+            self._identification.begin(built.model, *self._scoring.words_of(built.model, built.tokenizer))
+        except EvomergeError as error:
+            _log.warning("models are not compared by what they expect, as the first source fails: %s", error)
+        return self._identification
 
     def _build(self, recipe: Recipe) -> _Built:
         """Return the merged model; the one built last is there already."""
@@ -107,6 +144,15 @@ class ItemScoring:
             raise EvaluationError(f"there are no {split} items to ask")
         _check_finite(found.scores)
         return found
+
+    def search_prompts(self) -> list[list[str]]:
+        """Return what a model reads before it answers each search item, a list for each task."""
+        searched = ((name, self._brief.items[name]["search"]) for name in self._tasks)
+        return [self._tasks[name].prompts(items) for name, items in searched if items]
+
+    def words_of(self, model: Any, tokenizer: TokenizerFiles) -> tuple[Encode, str]:
+        """Return how texts are encoded in the words of `tokenizer`, and a digest of these."""
+        return self._scorer_for(model, tokenizer).tok_encode, self._words(tokenizer)
 
     def _looks(self, split: Split) -> int:
         return len(self._brief.looks) if split == "search" and self._brief.looks else 1

@@ -95,9 +95,11 @@ def markdown(report: ClosingReport, record: RunRecord) -> str:
 
 
 def headline(report: ClosingReport) -> Iterator[str]:
-    """Yield a sentence on each gain, and why there is nothing to export if so."""
+    """Yield a sentence on each gain, on what was saved, and why there is nothing to export if so."""
     yield from (gain.sentence for gain in report.gains)
     yield from (f"held out: {gain.sentence}" for gain in report.held_out)
+    if report.effort.items < report.effort.all_items:
+        yield report.effort.sentence
     if why := nothing_found(report):
         yield why
 

@@ -142,6 +142,7 @@ def sentences(found: Prospects) -> Iterator[str]:
     yield from (f"  {key} {said[key]}" for key in ("held out",) if key in said)
     yield from (f"  under {said[key]}" for key in ("constraints",) if key in said)
     yield f"  on {said['items']}"
+    yield f"  with {said['thrift']}"
     yield from (f"  {name} is {source}" for name, source in found.sources.items())
     yield from found.notes
 

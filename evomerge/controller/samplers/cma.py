@@ -228,7 +228,9 @@ def _losses(results: Sequence[_Result]) -> list[float]:
 
     So scores are only compared where they are on the same items. Infeasible candidates stand behind, by violation.
     """
-    keys = [(not r.feasible, 0.0, r.violation) if not r.feasible else (False, -r.items, r.loss) for r in results]
+    keys = [
+        (not r.feasible, 0.0, r.violation) if not r.feasible else (False, -r.items, r.loss) for r in results
+    ]
     places = {key: float(place) for place, key in enumerate(sorted(set(keys)))}
     return [places[key] for key in keys]
 
