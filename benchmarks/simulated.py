@@ -1,9 +1,9 @@
 """Whole searches whose evaluator is simulated: what racing saves and costs, over many seeds in little time.
 
-Everything but the model is the product's own: space, sampler, loop, race, study. An item is passed where its
-margin is positive; margins are smooth in the genes and differ from item to item in where they are best, so that
-candidates which are close to one another pass the same items, as merges of the same models do. They are harder
-to tell apart than those of the zoo: regret is measured on 4000 fresh items.
+Everything but the model is the product's own: space, sampler, loop, race, study. An item is passed where
+its margin is positive; margins are smooth in the genes and differ from item to item in where they are best,
+so that candidates which are close to one another pass the same items, as merges of the same models do. They
+are harder to tell apart than those of the zoo: regret is measured on 4000 fresh items.
 """
 
 from __future__ import annotations
@@ -201,7 +201,7 @@ def searches(record: RunRecord, *, seeds: int, budget: int) -> list[Found]:
 
 
 def regret(found: Sequence[Found], full: Sequence[Found]) -> tuple[float, float]:
-    """Return by how much less a search's best is worth than that of full evaluation, and its standard error."""
+    """Return how much less a search's best is worth than full evaluation's, and the standard error."""
     lost = [other.worth - each.worth for each, other in zip(found, full, strict=True)]
     return statistics.fmean(lost), statistics.stdev(lost) / len(lost) ** 0.5
 
@@ -227,7 +227,8 @@ def main() -> None:
     full = searches(records.pop("off"), seeds=asked.seeds, budget=asked.budget)
     worth = statistics.fmean(found.worth for found in full)
     print(
-        f"{asked.sampler}, {asked.budget} candidates, {asked.seeds} seeds; best of full evaluation {worth:.4f}\n"
+        f"{asked.sampler}, {asked.budget} candidates, {asked.seeds} seeds; best of full evaluation
+        {worth:.4f}\n"
     )
     print("| racing | items | given up | best on fresh items | regret (points) |\n|---|---|---|---|---|")
     for racing, record in records.items():
@@ -238,8 +239,8 @@ def main() -> None:
             for column in zip(*((f.share, f.dropped, f.worth) for f in found), strict=True)
         )
         print(
-            f"| {racing} | {share:.1%} | {dropped:.0f} | {worth:.4f} | {100 * mean:+.2f} ± {100 * error:.2f} |",
-            flush=True,
+            f"| {racing} | {share:.1%} | {dropped:.0f} | {worth:.4f} | {100 * mean:+.2f} ± {100 * error:.2f}
+            |", flush=True,
         )
 
 

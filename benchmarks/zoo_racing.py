@@ -1,4 +1,4 @@
-"""Racing on the zoo: the share of item evaluations it takes, and what its winner loses against full evaluation.
+"""Racing on the zoo: the share of item evaluations it takes, and what its winner loses by it.
 
 Each seed is searched twice, with and without racing; it splits the items anew. The winners are those each run
 chose on select items, compared on its report items.

@@ -267,10 +267,11 @@ def lead(
 ) -> Difference | None:
     """Return by how much a candidate will be better (positive) than its rival on all `N` items.
 
-    The rival has all its scores, and items that it passes against the odds its siblings often pass, too: where
-    both miss their predictions together, as far as they do, that is taken out (a regression estimator with the
-    rival's misses, known for all items, as its second auxiliary). As all `N` items are asked about and no others,
-    the variance has the factor 1 − n/N. None where there is nothing to tell the two apart by yet.
+    The rival has all its scores, and items that it passes against the odds its siblings often pass, too:
+    where both miss their predictions together, as far as they do, that is taken out (a regression estimator
+    with the rival's misses, known for all items, as its second auxiliary). As all `N` items are asked about
+    and no others, the variance has the factor 1 − n/N. None where there is nothing to tell the two apart by
+    yet.
     """
     rival = np.asarray(rival_scores, dtype=np.float64)
     seen = _seen(prefix_scores, ease)

@@ -19,9 +19,9 @@ _EXTRA = 0.5
 def beaten(differences: Sequence[Difference | None], *, alpha: float, margin: float = 0.0) -> bool:
     """Return whether a candidate is confidently worse than a rival in every objective.
 
-    `differences` are candidate minus rival, one per objective; one that is unknown beats nobody. All must hold
-    at once, so there is nothing to correct for their number (an intersection-union test). A candidate that
-    cannot be `margin` better anywhere counts as worse.
+    `differences` are candidate minus rival, one per objective; one that is unknown beats nobody. All must
+    hold at once, so there is nothing to correct for their number (an intersection-union test). A candidate
+    that cannot be `margin` better anywhere counts as worse.
     """
     known = [each for each in differences if each is not None]
     return (
@@ -32,7 +32,7 @@ def beaten(differences: Sequence[Difference | None], *, alpha: float, margin: fl
 
 
 def surely_outside(scores: Sequence[float], *, low: float | None, high: float | None, alpha: float) -> bool:
-    """Return whether the mean of what `scores` are drawn from lies confidently below `low` or above `high`."""
+    """Return whether the mean of such `scores` lies confidently below `low` or above `high`."""
     found = compare(scores, [0.0] * len(scores))
     if found is None:
         return False
@@ -42,7 +42,7 @@ def surely_outside(scores: Sequence[float], *, low: float | None, high: float | 
 
 
 def rung_looks(ends: Sequence[int], first: int = 50) -> tuple[int, ...]:
-    """Return the looks after which candidates halve one another: after `first` items, three times that, …
+    """Return the looks after which candidates halve one another: after `first` items, three times that and so on.
 
     The last look is none of them: who gets there has all items.
     """
@@ -60,8 +60,8 @@ class Halving:
     """Successive halving among the first `size` candidates, who need no rival to be compared with.
 
     A third of them goes on from each rung, and up to half as many again who cannot be told from the last of
-    those. Li et al. 2018, https://jmlr.org/papers/v18/16-558.html. Candidates that come late hold the others up,
-    not the workers: these go on with candidates behind the first `size`.
+    those. Li et al. 2018, https://jmlr.org/papers/v18/16-558.html. Candidates that come late hold the
+    others up, not the workers: these go on with candidates behind the first `size`.
     """
 
     size: int

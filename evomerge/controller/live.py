@@ -142,7 +142,7 @@ class LiveRun:
         self._go_on(asked.number)
 
     def _go_on(self, number: int) -> None:
-        """Put the next job of a candidate first in line, unless it ends, or waits for another, as its equal."""
+        """Put the next job of a candidate first in line, unless it ends or waits as another's equal."""
         way = self._under_way[number]
         if self._record.inherits and way.look < 0:
             if way.sampled and self._goes_by_equal(number):

@@ -290,7 +290,7 @@ CHECKS: Mapping[str, Check] = {
 
 
 def resumes_as_if_never_stopped(case: Case, *, given_up: bool = False) -> None:
-    """A resumed search asks for exactly what an uninterrupted one asks for, also if most are `given_up` early.
+    """A resumed search asks for just what an uninterrupted one asks, also if most are `given_up` early.
 
     Not in `CHECKS`: a sampler whose random stream cannot be continued may promise less.
     """

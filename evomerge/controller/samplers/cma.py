@@ -226,7 +226,8 @@ def _popsize(value: Value) -> int:
 def _losses(results: Sequence[_Result]) -> list[float]:
     """Return what CMA-ES ranks by: the feasible first, those given up later before those given up earlier.
 
-    So scores are only compared where they are on the same items. Infeasible candidates stand behind, by violation.
+    So scores are only compared where they are on the same items. Infeasible candidates stand behind, by
+    violation.
     """
     keys = [
         (not r.feasible, 0.0, r.violation) if not r.feasible else (False, -r.items, r.loss) for r in results
