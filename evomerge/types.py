@@ -13,11 +13,11 @@ Params: TypeAlias = Mapping[str, Value]
 """One value per gene, as the sampler and the study see it."""
 
 Split: TypeAlias = Literal["search", "select", "report"]
-"""Search items score candidates, select items choose among the finalists, report items tell what came of it."""
+"""Search items score candidates, select items choose among finalists, report items tell what came of it."""
 
 Aggregate: TypeAlias = Literal["mean", "perplexity", "weighted_perplexity", "bits_per_byte", "other"]
-"""How lm-eval makes one number of the items' scores: their mean; e to minus their (weighted) mean; minus their
-weighted mean in bits. Of any other, differences between two models have no interval."""
+"""How lm-eval makes one number of the items' scores: their mean; e to minus their (weighted) mean; minus
+their weighted mean in bits. Of any other, differences between two models have no interval."""
 
 Statistic: TypeAlias = Literal["fisher", "gram"]
 """What a method may merge by, measured on a model beforehand: the diagonal of its Fisher information,
@@ -56,8 +56,8 @@ class ItemScores:
     `scores[k]` belongs to the item whose content hash is `items[k]`; `weights[k]` is 1 except for
     perplexities, where the score is a log-likelihood and the weight counts words or bytes. An item
     whose metric only has a meaning over the whole set (BLEU, say) has the score NaN. `margins[k]` says of a
-    multiple choice by how much the log-likelihood of the right option exceeds that of the best other one, each
-    divided by the option's length where the metric does so.
+    multiple choice by how much the log-likelihood of the right option exceeds that of the best other one,
+    each divided by the option's length where the metric does so.
     """
 
     task: str

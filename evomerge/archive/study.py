@@ -31,7 +31,7 @@ from evomerge.types import Failed, Measure, Params, Scored
 LABEL = "baseline"
 KEY = "recipe"
 ESTIMATE, ITEMS, PREFIX = "estimate", "items", "prefix"
-"""Of a candidate given up early: its estimated scores, the number of items behind them, its scores on those."""
+"""Of a candidate given up early: its estimated scores, the number of items behind them, its score there."""
 INHERITED = "inherited_from"
 _LONGEST_REASON = 1900  # attributes of the SQL storages hold 2045 characters
 

@@ -286,8 +286,8 @@ class LiveRun:
         """Return a finished trial's item scores, which were written before the study had it as finished."""
         if trial.number not in known:
             raise RunError(
-                f"the study has a score of trial {trial.number}, but {self._folder.items} has none of its items: "
-                "it was deleted, damaged or replaced; put it back, or start a new run"
+                f"the study has a score of trial {trial.number}, but {self._folder.items} has none of its "
+                "items: it was deleted, damaged or replaced; put it back, or start a new run"
             )
         return known[trial.number]
 

@@ -59,9 +59,9 @@ class Shown(BaseSampler):
     """Shows a sampler the trials it can learn from, as it can.
 
     Some baselines (a parent, in a space of TIES merges) are no point of the space. Optuna's samplers
-    work on what all trials have in common, so one trial without genes would blind them. Candidates that were
-    given up early count with their estimated scores: they are pruned in the study, and most samplers would not
-    look at them or take a prefix for the whole.
+    work on what all trials have in common, so one trial without genes would blind them. Candidates that
+    were given up early count with their estimated scores: they are pruned in the study, and most samplers
+    would not look at them or take a prefix for the whole.
     """
 
     def __init__(self, inner: BaseSampler) -> None:

@@ -1,7 +1,7 @@
 """The parts in which a candidate's search items are scored, and a candidate's scores put together of them.
 
-A candidate is looked at after 25 items, say, then after 25 more. Items are always asked in these parts, also by
-whoever asks for all of them: how they are batched, and so now and then a last digit, depends on it.
+A candidate is looked at after 25 items, say, then after 25 more. Items are always asked in these parts, also
+by whoever asks for all of them: how they are batched, and so now and then a last digit, depends on it.
 """
 
 from __future__ import annotations

@@ -187,10 +187,10 @@ class Items(Table):
 class Racing(Table):
     """When a candidate is given up before all its search items are scored.
 
-    After each of `looks` items it is compared with the incumbent (with several objectives: with every member of
-    the front), and given up if it is confidently worse. `alpha` is the risk, over all looks together, of giving
-    up one that is as good. `margin` also gives up those that confidently cannot be that much better. The first
-    `cold_start` candidates compete with one another, too: a third of them goes on from each rung.
+    After each of `looks` items it is compared with the incumbent (with several objectives: with every member
+    of the front), and given up if it is confidently worse. `alpha` is the risk, over all looks together, of
+    giving up one that is as good. `margin` also gives up those that confidently cannot be that much better.
+    The first `cold_start` candidates compete with one another, too: a third of them goes on from each rung.
     """
 
     looks: list[Count] = Field(default=[25, 50, 100, 200, 350], min_length=1)
@@ -220,8 +220,8 @@ class Space(Table):
 
     `baselines` asks for more than the usual models to compare with: `greedy_soup` costs a trial per source.
 
-    `racing` (on by default) gives up candidates that a part of the search items rules out; `off` scores all on
-    all items. `inherit` lets a candidate that is an earlier one again have its scores.
+    `racing` (on by default) gives up candidates that a part of the search items rules out; `off` scores all
+    on all items. `inherit` lets a candidate that is an earlier one again have its scores.
 
     `batch_size` and `threads` (torch's, per CPU worker) stand here because sums, and so now and then a
     score, depend on how they are split: they belong to what is reproduced.

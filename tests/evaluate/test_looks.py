@@ -119,7 +119,7 @@ def test_a_measure_that_is_not_asked_any_more_keeps_its_score() -> None:
 
 
 def test_a_score_of_one_part_is_lm_evals_own() -> None:
-    """Ours may differ from it in the last digit, and what is not parted should be reported as lm-eval does."""
+    """Ours may differ from it in the last digit, and what is asked at once should be as lm-eval has it."""
     own = replace(scores_on([measure("bits_per_byte")], 0, 25), scores={"t": 1.25})
     assert extended(None, own, [measure("bits_per_byte")]) is own
 
@@ -134,7 +134,7 @@ def test_two_measures_of_one_task_are_kept_apart() -> None:
 
 
 def test_an_evaluator_scores_the_same_look_by_look_and_at_once(tmp_path: Path) -> None:
-    """Of three tasks: multiple choice, rolling texts and last words; one has fewer items than looks ask for."""
+    """Of three tasks: multiple choice, rolling texts, last words; one has fewer items than looks ask for."""
     file = tmp_path / "space.yaml"
     file.write_text(THREE + "racing: {looks: [10, 25]}\n")
     record = resolve(read_space(file))
