@@ -292,7 +292,8 @@ CHECKS: Mapping[str, Check] = {
 def resumes_as_if_never_stopped(case: Case, *, given_up: bool = False) -> None:
     """A resumed search asks for just what an uninterrupted one asks, also if most are `given_up` early.
 
-    Not in `CHECKS`: a sampler whose random stream cannot be continued may promise less.
+    Also if most candidates are `given_up` early. Not in `CHECKS`: a sampler whose random stream cannot be
+    continued may promise less.
     """
     whole = _Search(case)
     _out_of_order(whole, case.trials, given_up=given_up)

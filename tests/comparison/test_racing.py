@@ -98,7 +98,7 @@ def test_a_few_wrong_answers_do_not_show_that_none_will_be_right() -> None:
 def test_the_risk_of_a_bound_is_at_most_alpha() -> None:
     rng = np.random.default_rng(0)
     missed = [
-        surely_outside((rng.random(50) < 0.6).astype(float), low=0.6, high=None, alpha=0.1)
+        surely_outside((rng.random(50) < 0.6).astype(float).tolist(), low=0.6, high=None, alpha=0.1)
         for _ in range(2000)
     ]
     assert 0.05 < np.mean(missed) < 0.125  # 2000 draws of 0.1 are within 0.02; t on 0/1 is skewed
@@ -289,7 +289,7 @@ def rates(gain: float | None, *, draws: int = 400) -> tuple[float, float]:
             scores = levelled(scores, rival, rng) if gain is None else scores
             led += given_up(scores, rival, ease)
             paired += any(
-                beaten([compare(scores[:end], rival[:end])], alpha=ALPHA / len(ENDS))
+                beaten([compare(scores[:end].tolist(), rival[:end].tolist())], alpha=ALPHA / len(ENDS))
                 for end in ENDS
                 if end < ITEMS
             )

@@ -32,7 +32,7 @@ from evomerge.errors import EvaluationError, RequestError, RunError, SpaceError,
 from evomerge.evaluate.evaluator import ItemScoring
 from evomerge.space import parse_space, read_space
 from evomerge.space.baselines import baselines
-from evomerge.types import Evaluation
+from evomerge.types import Outcome
 
 GENES = "/"
 COMMAND = [sys.executable, "-m", "evomerge", "search"]
@@ -280,7 +280,7 @@ class OneOfTwo(SerialDispatcher):
     capacity = 2
     deadline = 0.0
 
-    def collect(self) -> list[tuple[Job, Evaluation]]:
+    def collect(self) -> list[tuple[Job, Outcome]]:
         time.sleep(max(0.0, self.deadline - time.monotonic()))
         return super().collect()
 

@@ -20,7 +20,7 @@ from evomerge.dispatch.job import Job
 from evomerge.dispatch.ray import RayDispatcher
 from evomerge.errors import RequestError, WorkError
 from evomerge.recipe import Recipe
-from evomerge.types import Evaluation, Failed, Scored
+from evomerge.types import Failed, Outcome, Scored
 from tests.dispatch.stand_in import Actor, Reference, StandInRay, dispatcher_of, pool_of, ready
 
 RECIPE: Recipe = "a recipe"  # type: ignore[assignment]
@@ -49,7 +49,7 @@ def jobs(dispatcher: RayDispatcher, *trials: int) -> None:
         dispatcher.submit(Job(trial=trial, recipe=RECIPE))
 
 
-def results(dispatcher: RayDispatcher, *, turns: int = 6) -> list[tuple[int, Evaluation]]:
+def results(dispatcher: RayDispatcher, *, turns: int = 6) -> list[tuple[int, Outcome]]:
     """Return what comes of everything that has been answered: one answer a turn."""
     return [(job.trial, evaluation) for _ in range(turns) for job, evaluation in dispatcher.collect()]
 

@@ -24,7 +24,7 @@ from evomerge.evaluate.brief import Brief
 from evomerge.recipe import Recipe
 from evomerge.space import read_space
 from evomerge.space.baselines import baselines
-from evomerge.types import Failed, Scored
+from evomerge.types import Failed, Outcome, Scored
 from tests.controller.conftest import SPACE
 from tests.dispatch.listening import LOOPBACK, listening
 
@@ -64,7 +64,7 @@ def dispatcher(small: tuple[Brief, Recipe]) -> Iterator[RayDispatcher]:
         yield running
 
 
-def collected(dispatcher: RayDispatcher) -> tuple[Job, Scored | Failed]:
+def collected(dispatcher: RayDispatcher) -> tuple[Job, Outcome]:
     """Return the next result."""
     while True:
         if found := dispatcher.collect():
