@@ -226,22 +226,16 @@ def main() -> None:
     }
     full = searches(records.pop("off"), seeds=asked.seeds, budget=asked.budget)
     worth = statistics.fmean(found.worth for found in full)
-    print(
-        f"{asked.sampler}, {asked.budget} candidates, {asked.seeds} seeds; best of full evaluation
-        {worth:.4f}\n"
-    )
+    print(f"{asked.sampler}, {asked.budget} candidates, {asked.seeds} seeds; full evaluation {worth:.4f}\n")
     print("| racing | items | given up | best on fresh items | regret (points) |\n|---|---|---|---|---|")
     for racing, record in records.items():
         found = searches(record, seeds=asked.seeds, budget=asked.budget)
         mean, error = regret(found, full)
-        share, dropped, worth = (
-            statistics.fmean(column)
-            for column in zip(*((f.share, f.dropped, f.worth) for f in found), strict=True)
-        )
-        print(
-            f"| {racing} | {share:.1%} | {dropped:.0f} | {worth:.4f} | {100 * mean:+.2f} ± {100 * error:.2f}
-            |", flush=True,
-        )
+        share = statistics.fmean(each.share for each in found)
+        dropped = statistics.fmean(each.dropped for each in found)
+        worth = statistics.fmean(each.worth for each in found)
+        lost = f"{100 * mean:+.2f} ± {100 * error:.2f}"
+        print(f"| {racing} | {share:.1%} | {dropped:.0f} | {worth:.4f} | {lost} |", flush=True)
 
 
 if __name__ == "__main__":

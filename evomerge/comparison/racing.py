@@ -42,7 +42,7 @@ def surely_outside(scores: Sequence[float], *, low: float | None, high: float | 
 
 
 def rung_looks(ends: Sequence[int], first: int = 50) -> tuple[int, ...]:
-    """Return the looks after which candidates halve one another: after `first` items, three times that and so on.
+    """Return after which looks candidates halve one another: `first` items, three times that and so on.
 
     The last look is none of them: who gets there has all items.
     """
