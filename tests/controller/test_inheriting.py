@@ -270,8 +270,9 @@ def searched(dispatcher: Scripted, folder: Path, *, candidates: int) -> Run:
         run.create(record, "")
     study = StudyRecord(
         open_storage(run.journal), record.study,
-        objectives=record.objectives, genes=record.genome.genes, sampler=RandomSampler(seed=0),
+        objectives=record.objectives, genes=record.genome.genes, sampler=None,
     )  # fmt: skip
+    study.study.sampler = RandomSampler(seed=len(study.trials()))  # others than in an earlier sitting
     live = LiveRun(run, record, study, budget=BASELINES + candidates)
     run_loop(live, dispatcher, lambda snapshot: None)
     return Run(run, record)
