@@ -171,7 +171,7 @@ def _same_score(one: float, other: float) -> bool:
 
 def differ(one: float, other: float) -> bool:
     """Return whether two scores of what ought to be one model differ by more than is tolerated."""
-    return abs(one - other) > TOLERANCE * max(1.0, abs(one), abs(other))
+    return abs(one - other) > TOLERANCE * max(1.0, abs(one), abs(other)) + 1e-9  # of floats
 
 
 class _Prints:
