@@ -138,8 +138,8 @@ class Effort:
         """What racing and inheriting saved."""
         count = self.scored + self.dropped + self.inherited
         return (
-            f"of {count} candidates {self.dropped} were given up early and {self.inherited} had the scores "
-            f"of equal ones, at {self.items / self.all_items:.0%} of the item evaluations without"
+            f"{self.items / self.all_items:.0%} of the item evaluations of scoring all {count} candidates: "
+            f"{self.dropped} were given up early, {self.inherited} had the scores of equal ones"
         )
 
 

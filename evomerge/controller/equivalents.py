@@ -125,7 +125,7 @@ class Equivalents:
 
         More than one in fifty that did not is a warning, and from then on near models count no more.
         """
-        wrong = [name for name, score in found.items() if _differ(score, inherited[name])]
+        wrong = [name for name, score in found.items() if differ(score, inherited[name])]
         self._audits.append(bool(wrong))
         if not wrong:
             return
@@ -169,8 +169,9 @@ def _same_score(one: float, other: float) -> bool:
     return math.isclose(one, other, rel_tol=_SAME_SCORE) or (math.isnan(one) and math.isnan(other))
 
 
-def _differ(one: float, other: float) -> bool:
-    return abs(one - other) > TOLERANCE * max(1.0, abs(one), abs(other))
+def differ(one: float, other: float) -> bool:
+    """Return whether two scores of what ought to be one model differ by more than is tolerated."""
+    return abs(one - other) > TOLERANCE * max(1.0, abs(one), abs(other)) + 1e-9  # of floats
 
 
 class _Prints:
