@@ -191,7 +191,7 @@ def test_a_search_that_crashed_goes_on_as_if_it_had_not(made: RunRecord, tmp_pat
 def test_a_search_that_crashed_while_the_first_few_waited_goes_on_as_if_it_had_not(
     tmp_path: Path, after: tuple[int, ...]
 ) -> None:
-    made, fails = record(measure(), rules="racing: {cold_start: 9}\n"), {7: 1}
+    made, fails = record(measure(), rules="racing: {cold_start: 9, margin: 0}\n"), {7: 1}
     whole = Sitting(made, tmp_path / "whole", 24).run(Simulated(made, fails=fails)).found()
     found = crashed_and_resumed(made, tmp_path / "crashed", after=after, budget=24, fails=fails)
     assert found == whole
@@ -200,7 +200,7 @@ def test_a_search_that_crashed_while_the_first_few_waited_goes_on_as_if_it_had_n
 @pytest.mark.parametrize("after", range(12, 50, 5))
 def test_the_first_few_are_finished_by_the_next_sitting(tmp_path: Path, after: int) -> None:
     """Some of them may have left, gone on or got all their items before the crash."""
-    made = record(measure(), rules="racing: {cold_start: 9}\n")
+    made = record(measure(), rules="racing: {cold_start: 9, margin: 0}\n")
     with pytest.raises(Crash):
         Sitting(made, tmp_path / "run", 24).run(Simulated(made, crash_after=after, fails={7: 0}))
     evaluators = Simulated(made, fails={7: 0})
@@ -214,7 +214,7 @@ def test_the_first_few_are_finished_by_the_next_sitting(tmp_path: Path, after: i
 
 
 def test_the_budget_is_exact_and_every_trial_is_finished_with_two_workers(tmp_path: Path) -> None:
-    for i, rules in enumerate((NO_START, "", "racing: {cold_start: 6}\n")):
+    for i, rules in enumerate((NO_START, "", "racing: {cold_start: 6, margin: 0}\n")):
         made = record(measure("a"), measure("b"), rules=rules)
         evaluators = Simulated(made, capacity=2, fails={8: 0, 11: 1})
         found = Sitting(made, tmp_path / str(i), 40, workers=2).run(evaluators)
@@ -230,7 +230,7 @@ def test_the_budget_is_exact_and_every_trial_is_finished_with_two_workers(tmp_pa
 def test_a_budget_smaller_than_the_first_few_is_spent_and_the_best_third_is_finished(
     tmp_path: Path, budget: int
 ) -> None:
-    made = record(measure(), rules="racing: {cold_start: 12}\n")
+    made = record(measure(), rules="racing: {cold_start: 12, margin: 0}\n")
     found = Sitting(made, tmp_path / "run", budget).run(Simulated(made, spread=0.3))
     assert len(found.state()) == budget
     assert set(found.state()) <= {"COMPLETE", "PRUNED"}
@@ -243,7 +243,7 @@ def test_a_budget_smaller_than_the_first_few_is_spent_and_the_best_third_is_fini
 @pytest.mark.parametrize("look", [0, 1, 3, 5])
 def test_the_first_few_do_not_wait_for_one_that_fails(tmp_path: Path, look: int) -> None:
     """At whatever look; nor do they if all of them do."""
-    made = record(measure(), rules="racing: {cold_start: 5}\n")
+    made = record(measure(), rules="racing: {cold_start: 5, margin: 0}\n")
     for fails in ({6: look}, dict.fromkeys(range(5, 10), look)):
         evaluators = Simulated(made, fails=fails, spread=0.2)
         found = Sitting(made, tmp_path / f"{len(fails)}", 16).run(evaluators)
@@ -253,7 +253,7 @@ def test_the_first_few_do_not_wait_for_one_that_fails(tmp_path: Path, look: int)
 
 def test_looks_at_one_candidate_follow_one_another(tmp_path: Path) -> None:
     """Also among the first few: the evaluator has its model, and would have to build it again."""
-    made = record(measure(), rules="racing: {cold_start: 6}\n")
+    made = record(measure(), rules="racing: {cold_start: 6, margin: 0}\n")
     evaluators = Simulated(made, spread=0.3)
     Sitting(made, tmp_path / "run", 24).run(evaluators)
     turns = [job.trial for job in evaluators.done]
@@ -296,7 +296,7 @@ def test_those_that_wait_at_the_deadline_are_decided_among_themselves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Or a search that ends while the first few wait would have scored nobody but baselines."""
-    made = record(measure(), rules="racing: {cold_start: 12}\n")
+    made = record(measure(), rules="racing: {cold_start: 12, margin: 0}\n")
     evaluators = Simulated(made, spread=0.1)
     sitting = Sitting(made, tmp_path / "run", 30)
     monkeypatch.setattr(time, "monotonic", after_answers(BASELINES + 10, evaluators))
