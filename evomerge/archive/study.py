@@ -30,6 +30,7 @@ from evomerge.types import Failed, Measure, Params, Scored
 
 LABEL = "baseline"
 KEY = "recipe"
+SCORES = "scores"
 ESTIMATE, ITEMS, PREFIX = "estimate", "items", "prefix"
 """Of a candidate given up early: its estimated scores, how many items they are from, its scores on those."""
 INHERITED, HOW = "inherited_from", "inherited_by"
@@ -310,7 +311,7 @@ class StudyRecord:
 def _set_scores(trial: Trial, scores: Mapping[str, float], constraints: Mapping[str, float]) -> None:
     if constraints:
         trial.set_user_attr("feasible", all(v <= 0 for v in constraints.values()))
-    trial.set_user_attr("scores", dict(scores))
+    trial.set_user_attr(SCORES, dict(scores))
 
 
 def _suggest(trial: Trial, name: str, distribution: BaseDistribution) -> None:

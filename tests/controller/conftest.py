@@ -23,6 +23,9 @@ dtype: float32
 batch_size: 40
 """
 
+ALL_SCORED = SPACE + "racing: off\n"
+"""For tests that take any trial, which then has a score."""
+
 # Weights near 1, where thirty candidates gave a front of four to six members under every seed tried.
 TWO_OBJECTIVES = (
     SPACE.replace(

@@ -18,7 +18,7 @@ Vector = NDArray[np.float64]
 
 ITEMS = 400
 ENDS = (25, 50, 100, 200, 350, ITEMS)
-NO_START = "racing: {cold_start: 0}\n"
+NO_START = "racing: {cold_start: 0, margin: 0}\n"
 
 
 def measure(name: str = "t", *, up: bool = True, kind: Aggregate = "mean") -> Measure:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from evomerge.errors import RunError
 from evomerge.evaluate.looks import parts
 from evomerge.seeds import derive
 from evomerge.testing.siblings import PARENTS, Siblings
-from evomerge.types import Failed, Outcome
+from evomerge.types import Failed, Identified, Outcome
 from tests.controller.raced import ENDS, ITEMS, NO_START, Vector, measure, record, scored_on_first
 
 BASELINES = 5
@@ -90,6 +90,10 @@ class Simulated:
         ]
 
     def _answer(self, job: Job) -> Outcome:
+        if job.identify:
+            return Identified(
+                digest=job.recipe.key, fingerprint=(), noise=0.0, device="none", merge_seconds=0.0
+            )
         if self.fails.get(job.trial, -1) == (job.look or 0):
             return Failed(reason="on purpose")
         start, stop = 0, ITEMS
@@ -171,9 +175,10 @@ def crashed_and_resumed(
     [
         record(measure(), rules=NO_START),
         record(measure(), rules=NO_START + "sampler: random\n"),
+        replace(record(measure(), rules=NO_START), deterministic=True),
         record(measure("safe"), constraint=measure("t"), bounds="min: 0.4", rules=NO_START),
     ],
-    ids=["cma", "random", "constraint"],
+    ids=["cma", "random", "identified", "constraint"],
 )
 def test_a_search_that_crashed_goes_on_as_if_it_had_not(made: RunRecord, tmp_path: Path) -> None:
     """Also in the middle of a candidate, whose looks are lost and taken again."""
@@ -191,16 +196,16 @@ def test_a_search_that_crashed_goes_on_as_if_it_had_not(made: RunRecord, tmp_pat
 def test_a_search_that_crashed_while_the_first_few_waited_goes_on_as_if_it_had_not(
     tmp_path: Path, after: tuple[int, ...]
 ) -> None:
-    made, fails = record(measure(), rules="racing: {cold_start: 9}\n"), {7: 1}
+    made, fails = record(measure(), rules="racing: {cold_start: 9, margin: 0}\n"), {7: 1}
     whole = Sitting(made, tmp_path / "whole", 24).run(Simulated(made, fails=fails)).found()
     found = crashed_and_resumed(made, tmp_path / "crashed", after=after, budget=24, fails=fails)
     assert found == whole
 
 
-@pytest.mark.parametrize("after", range(12, 50, 5))
+@pytest.mark.parametrize("after", range(12, 46, 5))
 def test_the_first_few_are_finished_by_the_next_sitting(tmp_path: Path, after: int) -> None:
     """Some of them may have left, gone on or got all their items before the crash."""
-    made = record(measure(), rules="racing: {cold_start: 9}\n")
+    made = record(measure(), rules="racing: {cold_start: 9, margin: 0}\n")
     with pytest.raises(Crash):
         Sitting(made, tmp_path / "run", 24).run(Simulated(made, crash_after=after, fails={7: 0}))
     evaluators = Simulated(made, fails={7: 0})
@@ -214,7 +219,7 @@ def test_the_first_few_are_finished_by_the_next_sitting(tmp_path: Path, after: i
 
 
 def test_the_budget_is_exact_and_every_trial_is_finished_with_two_workers(tmp_path: Path) -> None:
-    for i, rules in enumerate((NO_START, "", "racing: {cold_start: 6}\n")):
+    for i, rules in enumerate((NO_START, "", "racing: {cold_start: 6, margin: 0}\n")):
         made = record(measure("a"), measure("b"), rules=rules)
         evaluators = Simulated(made, capacity=2, fails={8: 0, 11: 1})
         found = Sitting(made, tmp_path / str(i), 40, workers=2).run(evaluators)
@@ -230,7 +235,7 @@ def test_the_budget_is_exact_and_every_trial_is_finished_with_two_workers(tmp_pa
 def test_a_budget_smaller_than_the_first_few_is_spent_and_the_best_third_is_finished(
     tmp_path: Path, budget: int
 ) -> None:
-    made = record(measure(), rules="racing: {cold_start: 12}\n")
+    made = record(measure(), rules="racing: {cold_start: 12, margin: 0}\n")
     found = Sitting(made, tmp_path / "run", budget).run(Simulated(made, spread=0.3))
     assert len(found.state()) == budget
     assert set(found.state()) <= {"COMPLETE", "PRUNED"}
@@ -243,7 +248,7 @@ def test_a_budget_smaller_than_the_first_few_is_spent_and_the_best_third_is_fini
 @pytest.mark.parametrize("look", [0, 1, 3, 5])
 def test_the_first_few_do_not_wait_for_one_that_fails(tmp_path: Path, look: int) -> None:
     """At whatever look; nor do they if all of them do."""
-    made = record(measure(), rules="racing: {cold_start: 5}\n")
+    made = record(measure(), rules="racing: {cold_start: 5, margin: 0}\n")
     for fails in ({6: look}, dict.fromkeys(range(5, 10), look)):
         evaluators = Simulated(made, fails=fails, spread=0.2)
         found = Sitting(made, tmp_path / f"{len(fails)}", 16).run(evaluators)
@@ -253,7 +258,7 @@ def test_the_first_few_do_not_wait_for_one_that_fails(tmp_path: Path, look: int)
 
 def test_looks_at_one_candidate_follow_one_another(tmp_path: Path) -> None:
     """Also among the first few: the evaluator has its model, and would have to build it again."""
-    made = record(measure(), rules="racing: {cold_start: 6}\n")
+    made = record(measure(), rules="racing: {cold_start: 6, margin: 0}\n")
     evaluators = Simulated(made, spread=0.3)
     Sitting(made, tmp_path / "run", 24).run(evaluators)
     turns = [job.trial for job in evaluators.done]
@@ -296,7 +301,7 @@ def test_those_that_wait_at_the_deadline_are_decided_among_themselves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Or a search that ends while the first few wait would have scored nobody but baselines."""
-    made = record(measure(), rules="racing: {cold_start: 12}\n")
+    made = record(measure(), rules="racing: {cold_start: 12, margin: 0}\n")
     evaluators = Simulated(made, spread=0.1)
     sitting = Sitting(made, tmp_path / "run", 30)
     monkeypatch.setattr(time, "monotonic", after_answers(BASELINES + 10, evaluators))

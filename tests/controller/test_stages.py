@@ -25,16 +25,17 @@ from evomerge.controller.stages import Stage, numbered, write_stage
 from evomerge.errors import CheckpointError, RequestError, RunError, SpaceError, TaskError, WorkError
 from evomerge.publish.public import export
 from evomerge.space import load_space, read_space
-from tests.controller.conftest import SPACE, TWO_OBJECTIVES
+from tests.controller.conftest import ALL_SCORED, TWO_OBJECTIVES
 
-SECOND = TWO_OBJECTIVES.replace("math: zoo:math", "best: {run: runs/stage1}")
+FIRST = TWO_OBJECTIVES + "racing: off\n"  # any trial may be picked
+SECOND = FIRST.replace("math: zoo:math", "best: {run: runs/stage1}")
 
 
 @pytest.fixture(scope="module")
 def first(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A finished run whose best in each objective and whose knee are three different trials."""
     folder = tmp_path_factory.mktemp("first")
-    (folder / "one.yaml").write_text(TWO_OBJECTIVES + "racing: off\n")  # any trial may be picked
+    (folder / "one.yaml").write_text(FIRST)
     run = search(folder / "one.yaml", run=folder / "runs" / "stage1", serial=True, budget=14)
     report = run.report() or {}
     # whatever so short a search found: candidates for one objective and as the knee, a parent for the other
@@ -122,7 +123,7 @@ def test_a_trial_is_picked(place: Path, first: Run, pick: str, choose: Callable[
 
 
 def test_the_knee_of_one_objective_is_its_best(tmp_path: Path) -> None:
-    (tmp_path / "one.yaml").write_text(SPACE)
+    (tmp_path / "one.yaml").write_text(ALL_SCORED)
     run = search(tmp_path / "one.yaml", run=tmp_path / "run", serial=True, budget=6)
     assert run.knee() == run.best()
 
@@ -208,7 +209,7 @@ def test_what_else_is_wrong_is_told_before_a_checkpoint_is_written(
 
 
 def test_a_run_in_which_nothing_was_found_has_no_best(tmp_path: Path) -> None:
-    text = SPACE.replace("dtype: float32", "dtype: float16").replace(
+    text = ALL_SCORED.replace("dtype: float32", "dtype: float16").replace(
         "-0.3, high: 2.0", "1.0e+8, high: 1.0e+9"
     )
     (tmp_path / "one.yaml").write_text(text + "constraints: [{task: stories_b, max: 0.001}]\n")
@@ -332,7 +333,7 @@ def test_a_run_that_was_replaced_ends_the_search_on_it(place: Path) -> None:
     space, run = place / "two.yaml", place / "runs" / "stage2"
     search(space, run=run, serial=True, budget=3)
     shutil.rmtree(place / "runs" / "stage1")
-    other = SPACE.replace("weight: {low: -0.3, high: 2.0}", "weight: {low: 0.1, high: 0.2}")
+    other = ALL_SCORED.replace("weight: {low: -0.3, high: 2.0}", "weight: {low: 0.1, high: 0.2}")
     (place / "one.yaml").write_text(other)
     search(place / "one.yaml", run=place / "runs" / "stage1", serial=True, budget=14)
     with pytest.raises(RunError, match="the content of source `best` changed since it was started"):

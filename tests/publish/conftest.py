@@ -14,10 +14,10 @@ from tests.cli.conftest import WORDS, save_llama
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    from tests.controller.conftest import SPACE
+    from tests.controller.conftest import ALL_SCORED
 
     folder = tmp_path_factory.mktemp("export")
-    (folder / "small.yaml").write_text(SPACE)
+    (folder / "small.yaml").write_text(ALL_SCORED)
     return search(folder / "small.yaml", run=folder / "run", serial=True, budget=10)
 
 

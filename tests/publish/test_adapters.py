@@ -21,7 +21,7 @@ from evomerge.publish.public import export
 from evomerge.recipe import Recipe, from_yaml
 from tests.checkpoints.peft_adapters import edit, load, merged_by_peft, save_adapter
 from tests.cli.conftest import save_tokenizer
-from tests.controller.conftest import SPACE
+from tests.controller.conftest import ALL_SCORED
 from tests.publish.staging import next_search
 
 BASE = ZOO / "models" / "base"
@@ -134,7 +134,7 @@ def test_a_head_untied_by_an_adapter_is_exported_as_such(tmp_path: Path) -> None
 def space(adapters: Path) -> Path:
     """A space of both adapters over the zoo's base."""
     file = adapters / "small.yaml"
-    file.write_text(SPACE.replace("zoo:math", "./math").replace("zoo:lang", "./lang"))
+    file.write_text(ALL_SCORED.replace("zoo:math", "./math").replace("zoo:lang", "./lang"))
     return file
 
 
@@ -168,7 +168,7 @@ def test_a_merge_of_adapters_is_a_source_of_the_next_search_beside_one(
     space: Path, adapters: Path, tmp_path: Path
 ) -> None:
     run = search(space, run=tmp_path / "run", serial=True, budget=7)
-    text = SPACE.replace("math: zoo:math", "best: RUN").replace("zoo:lang", str(adapters / "lang"))
+    text = ALL_SCORED.replace("math: zoo:math", "best: RUN").replace("zoo:lang", str(adapters / "lang"))
     target = next_search(run, 6, text, tmp_path)
     card = (target / "README.md").read_text()
     assert "  - **math** (source, a LoRA adapter of base): `math`, content" in card

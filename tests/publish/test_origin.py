@@ -16,7 +16,7 @@ from evomerge.publish.card import model_card
 from evomerge.publish.origin import Origin, on_hub, origins_of
 from evomerge.publish.public import export
 from evomerge.recipe import Merge, ModelRef, Recipe, from_yaml, to_yaml
-from tests.controller.conftest import SPACE
+from tests.controller.conftest import ALL_SCORED
 
 
 def linear(**models: ModelRef) -> Recipe:
@@ -95,7 +95,7 @@ def second(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run that starts from the best of a copy of the other."""
     folder = tmp_path_factory.mktemp("second")
     shutil.copytree(run.folder.path, folder / "stage1")
-    (folder / "two.yaml").write_text(SPACE.replace("math: zoo:math", "best: {run: stage1}"))
+    (folder / "two.yaml").write_text(ALL_SCORED.replace("math: zoo:math", "best: {run: stage1}"))
     return search(folder / "two.yaml", run=folder / "stage2", serial=True, budget=7)
 
 

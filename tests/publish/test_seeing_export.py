@@ -15,7 +15,7 @@ from evomerge.checkpoints.language import language_names
 from evomerge.controller.public import search
 from evomerge.publish.public import export
 from evomerge.recipe import from_yaml
-from tests.controller.conftest import SPACE
+from tests.controller.conftest import ALL_SCORED
 from tests.publish.staging import next_search
 from tests.seeing import seeing_expert
 
@@ -27,8 +27,8 @@ def seeing_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("seeing")
     seeing_expert(folder / "eyes")
     sources = "sources: {base: zoo:base, math: zoo:math, lang: zoo:lang}"
-    assert sources in SPACE
-    space = SPACE.replace(sources, "sources: {base: zoo:base, eyes: eyes, lang: zoo:lang}")
+    assert sources in ALL_SCORED
+    space = ALL_SCORED.replace(sources, "sources: {base: zoo:base, eyes: eyes, lang: zoo:lang}")
     (folder / "space.yaml").write_text(space)
     return search(folder / "space.yaml", run=folder / "run", serial=True, budget=7)
 
@@ -58,7 +58,7 @@ def test_an_export_is_the_model_that_was_scored(seeing_run: Run, parent: str, tm
 
 
 def test_a_trial_that_sees_is_a_source_of_the_next_search(seeing_run: Run, tmp_path: Path) -> None:
-    text = SPACE.replace("math: zoo:math", "best: RUN")
+    text = ALL_SCORED.replace("math: zoo:math", "best: RUN")
     target = next_search(seeing_run, seeing_run.best(), text, tmp_path)
     assert isinstance(AutoModelForImageTextToText.from_pretrained(target), LlavaForConditionalGeneration)
 

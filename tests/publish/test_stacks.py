@@ -21,6 +21,7 @@ tasks: zoo:tasks
 items: {{search: 40, select: 40, report: 40}}
 sampler: random
 budget: 14
+racing: off
 dtype: float32
 batch_size: 40
 """

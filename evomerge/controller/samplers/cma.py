@@ -25,7 +25,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from evomerge.archive.optuna_private import remember
-from evomerge.archive.study import ITEMS, distributions
+from evomerge.archive.study import ITEMS, SCORES, distributions
 from evomerge.controller.sampling import SamplerContext
 from evomerge.controller.unit_cube import UnitCube
 from evomerge.seeds import derive
@@ -170,7 +170,9 @@ class CmaSampler(BaseSampler):
         if self._es.countiter - drawn["generation"] > _STALE:
             return
         violations = trial.constraints.values()
-        items = trial.user_attrs.get(ITEMS, math.inf)
+        # of who has all its scores, be they inherited, it tells how many were asked for it
+        whole = SCORES in trial.user_attrs
+        items = math.inf if whole else trial.user_attrs.get(ITEMS, math.inf)
         self._results.append(
             _Result(
                 x=np.asarray(drawn["x"]),
