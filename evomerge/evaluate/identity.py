@@ -90,7 +90,7 @@ class Identification:
             found = last_log_probs(model, prompts, batch_size=self._batch_size)
             check_numbers(found)
             if screened:
-                check_sound(found, varied=reference.varied if reference and common else False)
+                check_sound(found, reference if common else None)
             if reference and common:
                 rows = fingerprint_of(found, reference.tokens).tolist()
                 fingerprint = tuple(map(tuple, rows))
@@ -148,13 +148,15 @@ def _in_turn(tasks: Sequence[Iterator[str]]) -> Iterator[str]:
 class Reference:
     """What fingerprints go by: the tokens `(p, k)` that count, and what they differ by if nothing does.
 
-    `varied` tells whether the reference expects different tokens after different prompts; `name` is shared
+    `varied` tells whether the reference expects different tokens after different prompts, `entropy` how many:
+    the mean over prompts, in nats. `name` is shared
     only by references of the same prompts and tokens.
     """
 
     tokens: Tensor
     noise: float
     varied: bool
+    entropy: float
     name: str
 
 
@@ -179,6 +181,7 @@ def refer(model: Any, prompts: Prompts, *, batch_size: int) -> Reference:
         tokens=tokens,
         noise=max(LEAST_NOISE, float(np.quantile(np.concatenate(apart), 0.99))),
         varied=len(set(first.argmax(-1).tolist())) > 1,
+        entropy=mean_entropy(first),
         name=hashlib.blake2b(content.encode(), digest_size=8).hexdigest(),
     )
 
@@ -230,23 +233,30 @@ def check_numbers(log_probs: Tensor) -> None:
         raise EvaluationError("the model is broken: its logits are NaN or infinite")
 
 
-def check_sound(log_probs: Tensor, *, varied: bool) -> None:
+def mean_entropy(log_probs: Tensor) -> float:
+    """Return how open what comes next is, in nats: the mean over prompts of `log_probs (p, vocabulary)`."""
+    return float(torch.special.entr(log_probs.exp()).sum(-1).mean())
+
+
+def check_sound(log_probs: Tensor, reference: Reference | None) -> None:
     """Raise `EvaluationError` for a model that only babbles, from its `log_probs (p, vocabulary)`.
 
-    That is: it expects anything, or the same token whatever it read, though others do not (`varied`).
+    That is: it expects anything, or is certain, or expects the same token whatever it read, where the
+    `reference`, which counts as sound, is not nearly so itself.
     """
-    entropy = float(torch.special.entr(log_probs.exp()).sum(-1).mean())
-    most = math.log(log_probs.shape[-1])
-    if entropy > _FLAT * most:
+    entropy, most = mean_entropy(log_probs), math.log(log_probs.shape[-1])
+    usual = reference.entropy if reference is not None else most / 2
+    if entropy > max(_FLAT * most, (usual + most) / 2):
         raise EvaluationError(
             f"the model is broken: after {len(log_probs)} prompts it expects nearly any token (entropy "
             f"{entropy:.2f} of at most {most:.2f})"
         )
-    if entropy < _SHARP:
+    if entropy < min(_SHARP, usual / 2):
         raise EvaluationError(
             f"the model is broken: after {len(log_probs)} prompts it is certain of the next token (entropy "
             f"{entropy:.4f})"
         )
+    varied = reference is not None and reference.varied
     if varied and len(log_probs) > 1 and len(set(log_probs.argmax(-1).tolist())) == 1:
         raise EvaluationError(
             f"the model is broken: after each of {len(log_probs)} prompts it expects the same token most"

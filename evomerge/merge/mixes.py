@@ -15,7 +15,7 @@ from evomerge.merge.method import Averaging
 from evomerge.parameters import Gene, declared
 from evomerge.types import Value
 
-GRAIN = 1e-4
+GRAIN = 1e-6
 """Weights of a sum this close together are the same."""
 
 _SMALLEST_SUM = 1e-6

@@ -27,6 +27,7 @@ from evomerge.evaluate.identity import (
     LONGEST,
     PROMPTS,
     Identification,
+    Reference,
     check_sound,
     cut_prompts,
     last_log_probs,
@@ -279,9 +280,19 @@ class _Broken:
 def test_one_token_after_all_prompts_is_sound_where_others_expect_it_too() -> None:
     stuck = torch.randn(16, 50, generator=torch.Generator().manual_seed(0)) * 3
     stuck[:, 7] = 13.0
-    check_sound(stuck.log_softmax(-1), varied=False)
+    usual = Reference(tokens=torch.zeros(16, 1), noise=0.0, varied=False, entropy=2.0, name="")
+    check_sound(stuck.log_softmax(-1), usual)
     with pytest.raises(EvaluationError, match="the same token most"):
-        check_sound(stuck.log_softmax(-1), varied=True)
+        check_sound(stuck.log_softmax(-1), replace(usual, varied=True))
+
+
+def test_one_that_is_as_undecided_as_the_reference_is_sound() -> None:
+    """A small model of few words may be so, and so are its merges."""
+    even = (torch.randn(16, 12, generator=torch.Generator().manual_seed(0)) * 0.5).log_softmax(-1)
+    usual = Reference(tokens=torch.zeros(16, 1), noise=0.0, varied=True, entropy=2.4, name="")
+    check_sound(even, usual)
+    with pytest.raises(EvaluationError, match="nearly any token"):
+        check_sound(even, replace(usual, entropy=1.0))
 
 
 def test_prompts_are_drawn_by_the_seed_and_end_in_varied_places() -> None:

@@ -19,7 +19,7 @@ CHANCE_TO_STAY = Gene(
     meaning="chance of each entry to stay",
     least=0.0,
     most=1.0,
-    grain=1e-4,
+    grain=1e-6,
     also=dict.fromkeys(("drop_rate", "weight_mask_rate"), lambda rate: 1 - rate),
 )
 RESCALE = Choice(

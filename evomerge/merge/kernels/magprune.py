@@ -25,7 +25,7 @@ MEAN_CHANCE = Gene(
     meaning="mean chance of an entry to stay",
     least=0.0,
     most=1.0,
-    grain=1e-4,
+    grain=1e-6,
     also={"drop_rate": lambda rate: 1 - rate},
 )
 EPSILON_SHARE = Gene(

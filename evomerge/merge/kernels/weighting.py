@@ -26,7 +26,7 @@ LAMBDA = Gene(
     default=1.0,
     meaning="multiplies the sum",
     searched=False,
-    grain=1e-4,
+    grain=1e-6,
     also={"scaling_coefficient": float},
 )
 NORMALIZE = Choice(options=(True, False), default=False, meaning="divide by the sum of weights")

@@ -35,7 +35,7 @@ class Slerp:
     ignores: ClassVar[frozenset[Ignored]] = DRAWS_NOTHING
 
     t: Annotated[
-        float, Gene(low=0.0, high=1.0, default=0.5, meaning="0 is the base, 1 is the source", grain=1e-4)
+        float, Gene(low=0.0, high=1.0, default=0.5, meaning="0 is the base, 1 is the source", grain=1e-6)
     ]
     compat: str = "evomerge"
 

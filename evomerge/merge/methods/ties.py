@@ -83,7 +83,7 @@ class Ties:
             meaning="share of each task vector kept, largest first",
             least=0.0,
             most=1.0,
-            grain=1e-4,
+            grain=1e-6,
             also={
                 "k_percent": lambda percent: percent / 100,
                 **dict.fromkeys(("mask_rate", "param_value_mask_rate"), lambda rate: round(1 - rate, 12)),
@@ -98,7 +98,7 @@ class Ties:
             default=1.0,
             meaning="multiplies the merged vector",
             searched=False,
-            grain=1e-4,
+            grain=1e-6,
             also={"scaling_coefficient": float},
             under={"fusion_bench": 0.3},
         ),
