@@ -43,7 +43,8 @@ items: {search: 4, report: 4}
 sampler: random
 budget: 8
 tokenizer: union
-"""
+inherit: false
+"""  # models that nobody trained would be taken for broken
 
 
 def trained(kind: str) -> list[Tokenizer]:
