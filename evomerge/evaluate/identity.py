@@ -242,16 +242,16 @@ def check_sound(log_probs: Tensor, reference: Reference | None) -> None:
     """Raise `EvaluationError` for a model that only babbles, from its `log_probs (p, vocabulary)`.
 
     That is: it expects anything, or is certain, or expects the same token whatever it read, where the
-    `reference`, which counts as sound, is not nearly so itself.
+    `reference`, which counts as sound, is not so itself.
     """
     entropy, most = mean_entropy(log_probs), math.log(log_probs.shape[-1])
     usual = reference.entropy if reference is not None else most / 2
-    if entropy > max(_FLAT * most, (usual + most) / 2):
+    if entropy > _FLAT * most >= usual:
         raise EvaluationError(
             f"the model is broken: after {len(log_probs)} prompts it expects nearly any token (entropy "
             f"{entropy:.2f} of at most {most:.2f})"
         )
-    if entropy < min(_SHARP, usual / 2):
+    if entropy < _SHARP <= usual:
         raise EvaluationError(
             f"the model is broken: after {len(log_probs)} prompts it is certain of the next token (entropy "
             f"{entropy:.4f})"
