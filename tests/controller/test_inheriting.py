@@ -172,7 +172,7 @@ BY_HAND = """
 sources: {base: b, math: m, lang: l}
 merge: {base: base, layers: 1, genes: {weight: 1, lambda: GENE}}
 objectives: [{task: t}]
-racing: {looks: [10], cold_start: 0, margin: 0}
+racing: {looks: [10], cold_start: 0, margin: 0, alpha: 0.1}
 sampler: random
 """
 ANY = "{low: 0, high: 1.5}"
