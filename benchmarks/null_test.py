@@ -25,7 +25,7 @@ merge:
   genes: {{weight: {{low: 0.0, high: 1.0}}}}
 objectives: [{{task: math_b, metric: acc}}]
 tasks: zoo:tasks
-items: {{search: 200, select: 300, report: 600}}
+items: {{search: 100, select: 100, report: 300}}
 sampler: cma
 dtype: float32
 batch_size: 64
@@ -50,7 +50,7 @@ def main() -> None:
     """Search under each seed and count what is called proven."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs=2, default=(0, 40), help="from and to")
-    parser.add_argument("--budget", type=int, default=60)
+    parser.add_argument("--budget", type=int, default=30)
     parser.add_argument("--noise", type=float, default=0.03)
     asked = parser.parse_args()
     proven = 0
