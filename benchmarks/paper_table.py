@@ -24,9 +24,9 @@ from optuna.trial import TrialState
 import evomerge
 from evomerge.archive.record import RunRecord, provenance
 from evomerge.archive.run import Run
+from evomerge.comparison.paired import compare
 from evomerge.controller.setup import resolve
 from evomerge.evaluate.evaluator import Evaluator
-from evomerge.evaluate.statistics import mean_interval
 from evomerge.recipe import Merge, Recipe, Slot, layer_swap, passthrough, to_yaml
 from evomerge.space.load import read_space
 from evomerge.types import Scored, Split
@@ -228,7 +228,9 @@ def _gain(outcome: Outcome, outcomes: Sequence[Outcome]) -> str:
     rival = max(parents, key=lambda parent: parent.report)
     if rival.row == outcome.row:
         return "–"
-    low, high = mean_interval([a - b for a, b in zip(outcome.items, rival.items, strict=True)])
+    difference = compare(outcome.items, rival.items)
+    assert difference is not None  # there are hundreds of items
+    low, high = difference.interval()
     return f"{_share(outcome.report - rival.report)} ({_share(low)} to {_share(high)})"
 
 
