@@ -31,7 +31,7 @@ from evomerge.types import Failed, Measure, Params, Scored
 LABEL = "baseline"
 KEY = "recipe"
 SCORES = "scores"
-ESTIMATE, ITEMS, PREFIX = "estimate", "items", "prefix"
+ESTIMATE, VARIANCES, ITEMS, PREFIX = "estimate", "estimate_variance", "items", "prefix"
 """Of a candidate given up early: its estimated scores, how many items they are from, its scores on those."""
 INHERITED, HOW = "inherited_from", "inherited_by"
 """Of a candidate that is an earlier one again: that trial's number, and what shows that they are the same."""
@@ -82,7 +82,7 @@ def dropped_from(trial: FrozenTrial) -> Dropped:
         items=attributes[ITEMS],
         so_far=so_far,
         estimates=attributes[ESTIMATE],
-        variances=attributes["estimate_variance"],
+        variances=attributes[VARIANCES],
         origin=attributes.get(INHERITED),
     )
 
@@ -272,7 +272,7 @@ class StudyRecord:
         trial.set_user_attr("dropped", dropped.reason[:_LONGEST_REASON])
         trial.set_user_attr(ITEMS, dropped.items)
         trial.set_user_attr(ESTIMATE, dict(dropped.estimates))
-        trial.set_user_attr("estimate_variance", dict(dropped.variances))
+        trial.set_user_attr(VARIANCES, dict(dropped.variances))
         trial.set_user_attr(PREFIX, dict(dropped.so_far.scores))
         trial.set_user_attr("values", self._values(dropped.estimates))
         trial.set_user_attr("merge_seconds", round(dropped.so_far.merge_seconds, 3))

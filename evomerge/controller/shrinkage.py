@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from optuna.trial import FrozenTrial, TrialState
 
 from evomerge.archive.run import Run, is_heir
-from evomerge.archive.study import LABEL
+from evomerge.archive.study import LABEL, VARIANCES
 from evomerge.comparison.final import between_variance, expected_optimism, shrunken
 from evomerge.comparison.items import compare_items
 from evomerge.controller.closing_report import Optimism
@@ -65,7 +65,7 @@ def spread(run: Run, measure: Measure, sheets: Mapping[int, Sheet]) -> Spread | 
     if not errors:
         return None
     scores = [score for trial in sampled if (score := _score(trial, measure)) is not None]
-    variances = [_estimated(trial, "estimate_variance", measure) for trial in sampled]
+    variances = [_estimated(trial, VARIANCES, measure) for trial in sampled]
     within = statistics.median([*errors, *(each for each in variances if each is not None)])
     return Spread(
         measure=measure,

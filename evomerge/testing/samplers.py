@@ -110,7 +110,13 @@ class _Search:
             score_seconds=0.0,
             device="cpu",
         )
-        given_up = Dropped(reason="on purpose", items=items, so_far=so_far, estimates=estimates, variances={})
+        given_up = Dropped(
+            reason="on purpose",
+            items=items,
+            so_far=so_far,
+            estimates=estimates,
+            variances=dict.fromkeys(estimates, 1e-6),
+        )
         self.record.tell_dropped(asked.number, given_up, {})
 
     def fail(self, asked: Asked) -> None:

@@ -1,11 +1,11 @@
 """Every sampler there is keeps the contract, with one objective and with two."""
 
-import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
+import numpy as np
 import optunahub
 import pytest
 from optuna.samplers import BaseSampler, NSGAIISampler
@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 
 from evomerge import plugins
 from evomerge.controller import samplers
-from evomerge.controller.samplers.cma import CmaSampler, _losses
+from evomerge.controller.samplers.cma import CmaSampler, _ranks, _Result
 from evomerge.controller.sampling import SamplerContext, Shown, make_sampler
 from evomerge.errors import PluginError, RequestError
 from evomerge.testing.samplers import (
@@ -81,19 +81,25 @@ def test_estimates_lead_the_search(name: str, objectives: int) -> None:
     assert found[0] != found[1]
 
 
-def test_cma_ranks_who_was_given_up_later_before_who_was_earlier_and_heirs_by_their_scores() -> None:
-    """Scores are compared on the same items; an heir's are on all of them, though it asked for none."""
+def test_cma_is_told_how_uncertain_a_score_is() -> None:
+    """An heir's score is one on all items, though it asked for none."""
     search = _Search(Case(name="cma"))
-    asked = [search.record.ask() for _ in range(4)]
+    asked = [search.record.ask() for _ in range(3)]
     search.tell(asked[0])
     search.record.tell_inherited(asked[1].number, 0, {"o0": -1.0}, {}, how="recipe", items=0)
     search.drop(asked[2])
-    search.drop(asked[3], off=50.0, items=100)
     sampler = inner(search.record.study.sampler)
     assert isinstance(sampler, CmaSampler)
-    assert [result.items for result in sampler._results] == [math.inf, math.inf, 25, 100]
-    own = sampler._results[0].loss
-    assert _losses(sampler._results) == [float(own > 1.0), float(own < 1.0), 3.0, 2.0]
+    assert [result.variance > 0 for result in sampler._results] == [False, False, True]
+    assert sampler._results[1].loss == 1.0
+
+
+def test_cma_ranks_the_infeasible_behind_by_their_violation() -> None:
+    results = [
+        _Result(x=np.zeros(2), loss=loss, variance=0.0, violation=violation)
+        for loss, violation in ((0.5, 0.0), (0.1, 2.0), (0.7, 0.0), (0.2, 1.0))
+    ]
+    assert _ranks(results, np.array([0.5, 0.1, 0.4, 0.2])) == [1.0, 3.0, 0.0, 2.0]
 
 
 @pytest.mark.parametrize(("name", "objectives"), CASES)

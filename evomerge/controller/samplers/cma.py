@@ -5,6 +5,11 @@ once enough for a generation are there; those older than one generation are drop
 least the number of workers: a search resumed with more of them goes on from its best point with a larger
 one. pycma draws from numpy's global stream unless given one of its own.
 
+Scores are noisy, most of all those of candidates that were given up after a few items, and a generation's
+differ by little. So it is ranked by a Gaussian process over all that was told nearby, in units of the
+strategy's own distribution. Bajer et al. 2019, https://doi.org/10.1162/evco_a_00244, replace evaluations by
+such a process; here it only takes their noise out.
+
 Nothing is pickled. Each trial records what was drawn for it, and after how many tells; a resumed search
 replays them into a fresh strategy, which then stands where the old one stood.
 """
@@ -25,7 +30,8 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from evomerge.archive.optuna_private import remember
-from evomerge.archive.study import ITEMS, SCORES, distributions
+from evomerge.archive.study import VARIANCES, distributions
+from evomerge.comparison.smoothing import smoothed
 from evomerge.controller.sampling import SamplerContext
 from evomerge.controller.unit_cube import UnitCube
 from evomerge.seeds import derive
@@ -41,18 +47,20 @@ _DRAWN = "cma:drawn"
 _TOLD = "cma:told"
 _STALE = 1
 _DIAGONAL_ABOVE = 500
+_NEAR = 4.0  # standard deviations of a step
+_NEIGHBOURS = 150
+_CLIP = 3.0
 _DEGENERATE = ("tolx", "tolfacupx", "tolupsigma", "conditioncov", "noeffectaxis", "noeffectcoord")
 """Stops that mean the strategy cannot move; flat fitness is normal with accuracies and is no stop."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Result:
-    """What is ranked: a loss on so many items; all of them count as infinitely many."""
+    """What was told of a point: a loss and how uncertain it is."""
 
     x: Vector
-    feasible: bool
-    items: float
     loss: float
+    variance: float
     violation: float
 
 
@@ -67,7 +75,7 @@ class CmaSampler(BaseSampler):
         options = dict(context.options)
         self._cube = UnitCube(context.genes)
         self._space = distributions(context.genes)
-        self._higher = context.objectives[0].higher_is_better
+        self._objective = context.objectives[0]
         self._seed = context.seed
         dimension = max(self._cube.size, 2)
         self._sigma = _sigma(options.pop("sigma", 1 / 6))
@@ -80,6 +88,7 @@ class CmaSampler(BaseSampler):
         self._es = self._strategy(self._cube.start)
         self._queue: list[Vector] = []
         self._results: list[_Result] = []
+        self._earlier: list[_Result] = []
         self._tells = 0
         self._restored = False
 
@@ -167,31 +176,50 @@ class CmaSampler(BaseSampler):
 
     def _tell(self, trial: FrozenTrial, value: float) -> None:
         drawn = trial.system_attrs[_DRAWN]
-        if self._es.countiter - drawn["generation"] > _STALE:
-            return
-        violations = trial.constraints.values()
-        # of who has all its scores, be they inherited, it tells how many were asked for it
-        whole = SCORES in trial.user_attrs
-        items = math.inf if whole else trial.user_attrs.get(ITEMS, math.inf)
-        self._results.append(
-            _Result(
-                x=np.asarray(drawn["x"]),
-                feasible=all(violation <= 0 for violation in violations),
-                items=items,
-                loss=-value if self._higher else value,
-                violation=sum(max(0.0, violation) for violation in violations),
-            )
+        result = _Result(
+            x=np.asarray(drawn["x"]),
+            loss=-self._objective.oriented(value),
+            variance=float(trial.user_attrs.get(VARIANCES, {}).get(self._objective.name, 0.0)),
+            violation=sum(max(0.0, violation) for violation in trial.constraints.values()),
         )
+        if self._es.countiter - drawn["generation"] > _STALE:
+            self._earlier.append(result)
+            return
+        self._results.append(result)
         if len(self._results) >= self._popsize:
             self._next_generation()
 
     def _next_generation(self) -> None:
         if self._es._flgtelldone:  # pycma wants an ask between two tells
             self._es.ask()
-        self._es.tell([result.x for result in self._results], _losses(self._results))
+        losses = _ranks(self._results, self._smoothed_losses())
+        self._es.tell([result.x for result in self._results], losses)
+        self._earlier += self._results
         self._results, self._queue = [], []
         if set(self._es.stop()) & set(_DEGENERATE):
             self._restart()
+
+    def _smoothed_losses(self) -> Vector:
+        """Return the losses of this generation without their noise, as far as its neighbours know."""
+        centre = np.mean([result.x for result in self._results], axis=0)
+        steps = [self._in_steps(result.x - centre) for result in self._earlier]
+        distances = [float(np.linalg.norm(step)) / math.sqrt(self._es.N) for step in steps]
+        near = sorted(
+            (i for i, distance in enumerate(distances) if distance <= _NEAR), key=distances.__getitem__
+        )[:_NEIGHBOURS]
+        told = [*self._results, *(self._earlier[i] for i in near)]
+        points = [*(self._in_steps(r.x - centre) for r in self._results), *(steps[i] for i in near)]
+        losses = np.asarray([result.loss for result in told])
+        # what lies far behind is broken in its own way, and says nothing about the shape of the top
+        median = float(np.median(losses))
+        clipped = np.minimum(losses, median + _CLIP * (median - losses.min()))
+        variances = np.asarray([result.variance for result in told])
+        return smoothed(np.stack(points), clipped, variances)[: len(self._results)]
+
+    def _in_steps(self, difference: Vector) -> Vector:
+        """Return a difference of two points in standard deviations of the strategy's distribution."""
+        scaled = difference / self._es.sigma_vec.scaling / self._es.sigma
+        return np.asarray(self._es.sm.transform_inverse(scaled), dtype=np.float64)
 
     def _restart(self) -> None:
         self._restarts += 1
@@ -225,14 +253,11 @@ def _popsize(value: Value) -> int:
     return value
 
 
-def _losses(results: Sequence[_Result]) -> list[float]:
-    """Return what CMA-ES ranks by: the feasible first, those given up later before those given up earlier.
-
-    So scores are only compared where they are on the same items. Infeasible candidates stand behind, by
-    violation.
-    """
+def _ranks(results: Sequence[_Result], losses: Vector) -> list[float]:
+    """Return the places CMA-ES goes by: the feasible by their loss, the others behind by violation."""
     keys = [
-        (not r.feasible, 0.0, r.violation) if not r.feasible else (False, -r.items, r.loss) for r in results
+        (r.violation > 0, r.violation, 0.0 if r.violation > 0 else float(loss))
+        for r, loss in zip(results, losses, strict=True)
     ]
     places = {key: float(place) for place, key in enumerate(sorted(set(keys)))}
     return [places[key] for key in keys]
