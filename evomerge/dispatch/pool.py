@@ -30,26 +30,37 @@ class _Start:
 class WorkerPool:
     """The workers that are not at work. One that is lost has a successor, unless that fails to start twice.
 
-    `hire` asks Ray for an actor with a method `ready`. `ray` is Ray, or a stand-in.
+    `hire` asks Ray for an actor with a method `ready`, which tells in lines what was done for it; it is given
+    the actor that the new one succeeds. `ray` is Ray, or a stand-in. While `busy`, patience has no end.
     """
 
     def __init__(
-        self, ray: Any, hire: Callable[[], Any], shape: WorkerShape, *, patience: float = PATIENCE_SECONDS
+        self,
+        ray: Any,
+        hire: Callable[[Any], Any],
+        shape: WorkerShape,
+        *,
+        patience: float = PATIENCE_SECONDS,
+        busy: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._ray, self._hire = ray, hire
+        self._ray, self._hire, self._busy = ray, hire, busy
         self._shape, self._patience = shape, patience
         self._starting: dict[Any, _Start] = {}
         self._idle: deque[Any] = deque()
         self._proven = False
         self._last_words = ""
         self._changed = time.monotonic()
-        for _ in range(shape.count):
-            self._start(attempt=1)
+        self.grow(shape.count)
 
     @property
     def starting(self) -> Collection[Any]:
         """References that are there once a worker is ready, or has failed to start."""
         return self._starting.keys()
+
+    def grow(self, count: int) -> None:
+        """Start so many workers more."""
+        for _ in range(count):
+            self._start(attempt=1, after=None)
 
     def await_first(self) -> None:
         """Wait until one worker is ready.
@@ -93,13 +104,15 @@ class WorkerPool:
                 continue
             self._changed = time.monotonic()
             try:
-                self._ray.get(reference)
+                told = self._ray.get(reference)
             except RayError as error:
                 its_own = isinstance(error, RayActorError) and error.actor_init_failed
                 self._lose(start, cause(error), again=self._proven or not its_own)
             else:
                 self._proven = True
                 self._idle.append(start.actor)
+                for line in told:
+                    _log.info("%s", line)
 
     def take(self, actor: Any | None = None) -> Any | None:
         """Return that worker, without one the worker that has been idle longest; None if it is not idle."""
@@ -118,7 +131,7 @@ class WorkerPool:
         """End a worker that `take` returned, dead or alive, and start another."""
         self._changed = time.monotonic()
         self._ray.kill(actor)
-        self._start(attempt=1)
+        self._start(attempt=1, after=actor)
 
     def close(self) -> None:
         """End the workers that are here."""
@@ -127,15 +140,15 @@ class WorkerPool:
         self._idle.clear()
         self._starting.clear()
 
-    def _start(self, *, attempt: int) -> None:
-        actor = self._hire()
+    def _start(self, *, attempt: int, after: Any | None) -> None:
+        actor = self._hire(after)
         self._starting[actor.ready.remote()] = _Start(actor=actor, attempt=attempt)
 
     def _lose(self, start: _Start, why: str, *, again: bool) -> None:
         self._ray.kill(start.actor)
         self._last_words = why
         if again and start.attempt < _STARTS:
-            self._start(attempt=start.attempt + 1)
+            self._start(attempt=start.attempt + 1, after=start.actor)
         else:
             _log.warning("a worker could not start, so the search has one less: %s", why)
 
@@ -147,7 +160,7 @@ class WorkerPool:
 
     def _late(self) -> bool:
         """Return whether nobody has come or gone for as long as patience lasts."""
-        return time.monotonic() - self._changed > self._patience
+        return time.monotonic() - self._changed > self._patience and not self._busy()
 
 
 def cause(error: Exception) -> str:
