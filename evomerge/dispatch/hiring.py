@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from evomerge.dispatch.actor import RayWorker
 from evomerge.dispatch.shape import WorkerShape
+from evomerge.evaluate.brief import Brief
 
 
 class Hirer:
@@ -15,18 +18,19 @@ class Hirer:
     which it does not do for workers that it is told to spread.
     """
 
-    def __init__(self, ray: Any, arguments: tuple[Any, ...], shape: WorkerShape) -> None:
-        def kind(gpus: float, strategy: str) -> Any:
-            return ray.remote(
+    def __init__(self, ray: Any, brief: Brief, arguments: tuple[Any, ...], shape: WorkerShape) -> None:
+        def kind(gpus: float, strategy: str) -> Callable[[], Any]:
+            actor = ray.remote(
                 num_cpus=shape.cpus, num_gpus=gpus, max_restarts=0, scheduling_strategy=strategy
             )(RayWorker)
+            told = ray.put(brief if gpus else replace(brief, device="cpu"))  # Ray hides no GPU from it
+            return lambda: actor.remote(told, *arguments)
 
         self._first = kind(shape.gpus, "SPREAD")
-        self._without = kind(0.0, "DEFAULT")
+        self._without = kind(0.0, "DEFAULT") if shape.without_gpu else self._first
         self._plain = range(shape.count - shape.without_gpu, shape.count)
-        self._arguments = arguments
         self._hired = 0
-        self._kinds: dict[Any, Any] = {}
+        self._kinds: dict[Any, Callable[[], Any]] = {}
 
     def __call__(self, before: Any | None = None) -> Any:
         """Return an actor that Ray will start when there is room; `before` is the one it succeeds."""
@@ -34,6 +38,6 @@ class Hirer:
         if kind is None:
             kind = self._without if self._hired in self._plain else self._first
             self._hired += 1
-        actor = kind.remote(*self._arguments)
+        actor = kind()
         self._kinds[actor] = kind
         return actor

@@ -85,7 +85,7 @@ def hirer(
 ) -> Hirer:
     """Return what asks Ray for one more worker of this shape."""
     supply = (ray.put(shipment.supply), shipment.depot) if shipment is not None else ()
-    return Hirer(ray, (ray.put(brief), home, *supply), shape)
+    return Hirer(ray, brief, (home, *supply), shape)
 
 
 def _cpus() -> int:

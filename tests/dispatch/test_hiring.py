@@ -1,4 +1,4 @@
-"""Who is asked for: kinds of workers, their successors, and more of them as nodes join. Against a stand-in."""
+"""Kinds of workers, their successors, and more of them as nodes join. Against a stand-in for Ray."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from evomerge.dispatch.hiring import Hirer
 from evomerge.dispatch.job import Job
 from evomerge.dispatch.ray import RayDispatcher
 from evomerge.dispatch.shape import WorkerShape
+from evomerge.evaluate.brief import Brief
 from evomerge.recipe import Recipe
 from tests.dispatch.stand_in import StandInRay, pool_of, ready
 
@@ -21,30 +22,28 @@ RECIPE: Recipe = "a recipe"  # type: ignore[assignment]
 class Kinds:
     """A Ray that tells of each actor what was asked for."""
 
+    def put(self, brief: Brief) -> Brief:
+        return brief
+
     def remote(self, **asked: Any) -> Callable[[type], Any]:
         class Kind:
             @staticmethod
-            def remote(*arguments: Any) -> tuple[float, str, object]:
-                return asked["num_gpus"], asked["scheduling_strategy"], object()
+            def remote(brief: Brief, home: None) -> tuple[float, str, str, object]:
+                return asked["num_gpus"], asked["scheduling_strategy"], brief.device, object()
 
         return lambda actor: Kind
 
 
 def test_workers_with_gpus_come_first_and_successors_take_what_the_lost_ones_took() -> None:
-    hire = Hirer(Kinds(), (), WorkerShape(count=3, cpus=1, gpus=0.5, without_gpu=1))
-    first, second, third = hire(None), hire(None), hire(None)
-    assert [each[:2] for each in (first, second, third)] == [
-        (0.5, "SPREAD"),
-        (0.5, "SPREAD"),
-        (0.0, "DEFAULT"),
-    ]
-    again = hire(third)
-    assert again[:2] == (0.0, "DEFAULT")
-    assert [each[:2] for each in (hire(again), hire(first), hire(None))] == [
-        (0.0, "DEFAULT"),
-        (0.5, "SPREAD"),
-        (0.5, "SPREAD"),
-    ]
+    brief = Brief(
+        checkpoints={}, tasks=None, measures=(), items={}, batch_size=1, threads=1, few_shot=None, seed=0
+    )
+    hire = Hirer(Kinds(), brief, (None,), WorkerShape(count=3, cpus=1, gpus=0.5, without_gpu=1))
+    shared, plain = (0.5, "SPREAD", "auto"), (0.0, "DEFAULT", "cpu")
+    actors = [hire(None), hire(None), hire(None)]
+    assert [each[:3] for each in actors] == [shared, shared, plain]
+    actors += [again := hire(actors[2]), hire(again), hire(actors[0]), hire(None)]
+    assert [each[:3] for each in actors[3:]] == [plain, plain, shared, shared]
 
 
 class Grown(StandInRay):
