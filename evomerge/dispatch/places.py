@@ -24,8 +24,8 @@ from evomerge.checkpoints.adapters import open_adapter
 from evomerge.checkpoints.digest import digests, file_digest, folder_digest
 from evomerge.checkpoints.folder import Checkpoint, open_checkpoint
 from evomerge.checkpoints.locate import ZOO, repository
-from evomerge.dispatch.supply import TASKS, Item, Parcel, Supply, gigabytes, mapped, signature
-from evomerge.errors import CheckpointError
+from evomerge.dispatch.supply import TASKS, Item, Parcel, Supply, gigabytes, mapped, signature, versions_here
+from evomerge.errors import CheckpointError, RequestError
 from evomerge.evaluate.brief import Brief
 
 Fetch: TypeAlias = Callable[[str, int, int], Iterator[bytes]]
@@ -38,12 +38,24 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 def settle(brief: Brief, supply: Supply, fetch: Fetch, cache: Path) -> tuple[Brief, tuple[str, ...]]:
     """Return the brief with the places of this node, and in lines what had to be done for it.
 
-    Raises `CheckpointError` if a source is neither here nor can be received.
+    Raises `CheckpointError` if a source is neither here nor can be received, `RequestError` if this node has
+    another evomerge or other packages than the controller.
     """
+    _check_versions(supply)
     places = _Places(supply, fetch, cache)
     found = {parcel.name: str(parcel.place_in(places.find(parcel))) for parcel in supply.parcels}
     tasks = found.pop(TASKS, None)
     return replace(brief, checkpoints={**brief.checkpoints, **found}, tasks=tasks), tuple(places.told)
+
+
+def _check_versions(supply: Supply) -> None:
+    here = versions_here()
+    for name, wanted in supply.versions.items():
+        if here[name] != wanted:
+            raise RequestError(
+                f"{socket.gethostname()} has {name} {here[name]}, the controller {wanted}: scores of the two "
+                "cannot be compared, so install the same on all nodes"
+            )
 
 
 def cache_folder() -> Path:

@@ -81,12 +81,12 @@ def settled(brief: Brief, supply: Supply, depot: Any | None) -> tuple[Brief, tup
     from evomerge.dispatch.places import cache_folder, settle
 
     def fetch(name: str, number: int, size: int) -> Iterator[bytes]:
-        return _pieces(depot, name, number, size)
+        return pieces(depot, name, number, size)
 
     return settle(brief, supply, fetch, cache_folder())
 
 
-def _pieces(depot: Any | None, name: str, number: int, size: int) -> Iterator[bytes]:
+def pieces(depot: Any | None, name: str, number: int, size: int) -> Iterator[bytes]:
     """Yield a file piece by piece. Raises `CheckpointError` if it cannot be read where it lies."""
     import ray
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -28,6 +29,7 @@ _BESIDE = (
     *PROCESSOR_FILES,
 )
 _MOST_TASK_BYTES = 2 << 30
+_PACKAGES = ("evomerge", "lm_eval", "transformers", "torch")
 
 Kind: TypeAlias = Literal["model", "adapter", "statistics", "tasks"]
 PathMap: TypeAlias = Sequence[tuple[str, str]]
@@ -78,12 +80,14 @@ class Supply:
     """All that a search reads, in the order it can be checked in: models before their adapters.
 
     `zoo` is where the controller has the built-in models and tasks; nodes may have installed them elsewhere.
+    `versions` are of the packages there on which scores depend.
     """
 
     parcels: tuple[Parcel, ...]
     path_map: tuple[tuple[str, str], ...]
     zoo: str
     allow_pickle: bool
+    versions: Mapping[str, str]
 
 
 def supply_of(brief: Brief, path_map: PathMap) -> Supply:
@@ -95,8 +99,17 @@ def supply_of(brief: Brief, path_map: PathMap) -> Supply:
     if brief.tasks is not None:
         parcels.append(_of_tasks(Path(brief.tasks)))
     return Supply(
-        parcels=tuple(parcels), path_map=tuple(path_map), zoo=str(ZOO), allow_pickle=brief.allow_pickle
+        parcels=tuple(parcels),
+        path_map=tuple(path_map),
+        zoo=str(ZOO),
+        allow_pickle=brief.allow_pickle,
+        versions=versions_here(),
     )
+
+
+def versions_here() -> dict[str, str]:
+    """Return the versions of the packages here on which scores depend."""
+    return {name: version(name) for name in _PACKAGES}
 
 
 def signature(folder: Path, names: Sequence[str]) -> tuple[Item, ...]:

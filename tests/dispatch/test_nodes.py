@@ -22,6 +22,7 @@ from evomerge.controller.public import prepare
 from evomerge.controller.search import Options, execute
 from evomerge.controller.tally import Snapshot
 from evomerge.dispatch.environment import ON_LOOPBACK, QUIET
+from evomerge.dispatch.shape import read_cluster
 from tests.controller.conftest import SPACE
 from tests.dispatch.hidden import hides, unshared
 
@@ -125,18 +126,19 @@ class Fate:
         self.spread = self.joined = self.killed = False
 
     def __call__(self, snapshot: Snapshot) -> None:
-        nodes = self._nodes
+        nodes: Nodes = self._nodes
         self.spread = self.spread or (works_on(nodes.stays) and works_on(nodes.dies))
         if not self.spread:
             return
         if nodes.joined is None:
             nodes.join()
-            wait_until(lambda: sum(node["Alive"] for node in ray.nodes()) == 4)
+            wait_until(lambda: len(read_cluster(ray).nodes) == 4)
         elif not self.joined:
+            joined = nodes.joined.pid
             if not self._there:
-                wait_until(lambda: works_on(nodes.joined.pid, "ray::RayWorker"))
+                wait_until(lambda: works_on(joined, "ray::RayWorker"))
                 self._there = True
-            self.joined = works_on(nodes.joined.pid)
+            self.joined = works_on(joined)
         elif not self.killed and works_on(nodes.dies):
             nodes.kill()
             self.killed = True

@@ -7,24 +7,31 @@ import pickle
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import ray
 
+import evomerge
 from evomerge.checkpoints import digest as hashing
+from evomerge.checkpoints.digest import digests, file_digest
+from evomerge.checkpoints.models import open_models
+from evomerge.controller.search import Options
 from evomerge.controller.setup import resolve
+from evomerge.dispatch import shipping
 from evomerge.dispatch.places import inside, settle
 from evomerge.dispatch.shipping import PIECE_BYTES, Depot
 from evomerge.dispatch.supply import Supply, read_path_map, supply_of
 from evomerge.errors import CheckpointError, RequestError
 from evomerge.evaluate.brief import Brief
 from evomerge.space import read_space
+from tests.checkpoints.peft_adapters import load, save_adapter
 from tests.controller.conftest import SPACE
 from tests.dispatch.hidden import hides, unshared
-
-SOURCES = "sources: {base: zoo:base, math: zoo:math, lang: zoo:lang}"
 
 
 class Road:
@@ -153,6 +160,36 @@ def test_a_kept_copy_that_was_spoilt_is_sent_again_and_remains_of_dead_workers_g
     assert not left.exists()
 
 
+def test_adapters_and_statistics_are_sent_too(brief: Brief, tmp_path: Path) -> None:
+    here = tmp_path / "here"
+    base = {"base": brief.checkpoints["base"]}
+    save_adapter(load(Path(base["base"])), here / "low", seed=1, target_modules=["q_proj"])
+    fisher = evomerge.measure("fisher", base["base"], ["one", "two"], here / "fisher.safetensors")
+    places = {**base, "low": str(here / "low"), "base:fisher": str(fisher)}
+    content = digests(open_models(places, {"low": "base"}))
+    asked = replace(
+        brief,
+        checkpoints=places,
+        adapts={"low": "base"},
+        tasks=None,
+        digests={**content, "base:fisher": file_digest(fisher)},
+    )
+    supply = supply_of(asked, ())
+    road, seen = Road(supply), elsewhere(supply, tmp_path)
+    there, _ = settle(asked, seen, road.fetch, tmp_path / "cache")
+    assert road.sent == ["base", "low", "base:fisher"]
+    assert digests(open_models(there.checkpoints, there.adapts)) == content
+    assert Path(there.checkpoints["base:fisher"]).read_bytes() == fisher.read_bytes()
+    assert settle(asked, seen, road.fetch, tmp_path / "cache") == (there, ())
+
+
+def test_a_node_with_another_evomerge_is_refused(brief: Brief, tmp_path: Path) -> None:
+    supply = supply_of(brief, ())
+    other = replace(supply, versions={**supply.versions, "evomerge": "0.0.1"})
+    with pytest.raises(RequestError, match=r"has evomerge .*, the controller 0.0.1"):
+        settle(brief, other, Road(supply).fetch, tmp_path / "cache")
+
+
 @pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/../../x", ""])
 def test_no_file_leaves_the_folder_it_is_sent_to(name: str) -> None:
     with pytest.raises(CheckpointError, match="would leave the folder"):
@@ -170,6 +207,32 @@ def test_the_depot_says_what_it_cannot_read_and_has_nothing_else(tmp_path: Path)
         depot.read("/etc/passwd", 0, 0)
 
 
+class Calls:
+    """An actor that answers at once."""
+
+    def __init__(self, method: Callable[..., object]) -> None:
+        self.remote = method
+
+
+@pytest.mark.parametrize("size", [0, 1, 10, 11, 95])
+def test_a_file_is_sent_whole_and_in_order(
+    size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shipping, "PIECE_BYTES", 10)
+    monkeypatch.setattr(ray, "get", lambda piece: piece)
+    content = bytes(range(size))
+    (tmp_path / "file").write_bytes(content)
+    depot = SimpleNamespace(read=Calls(Depot({"math": (str(tmp_path / "file"),)}).read))
+    pieces = list(shipping.pieces(depot, "math", 0, size))
+    assert b"".join(pieces) == content
+    assert len(pieces) == -(-size // 10)
+    (tmp_path / "file").unlink()
+    with pytest.raises(CheckpointError, match="cannot be read on the controller's node: .*No such file"):
+        list(shipping.pieces(depot, "math", 0, 1))
+    with pytest.raises(CheckpointError, match="ray://"):
+        list(shipping.pieces(None, "math", 0, 1))
+
+
 @pytest.mark.parametrize(
     ("pair", "message"),
     [
@@ -183,9 +246,24 @@ def test_a_path_map_that_means_nothing_is_said(pair: str, message: str) -> None:
         read_path_map([pair])
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"path_map": ("/tmp=/there",)}, "give its `--ray-address`"),
+        ({"path_map": ("/tmp",), "ray_address": "auto"}, "is not HERE=THERE"),
+        ({"gpus_per_worker": 1.5}, "give a number from 0 to 1"),
+        ({"gpus_per_worker": 0.5, "serial": True}, "leave out `--gpus-per-worker`"),
+    ],
+)
+def test_options_that_mean_nothing_are_said(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        Options(**options)
+
+
 FULL = """
 import pickle, sys
 from pathlib import Path
+from evomerge.dispatch import shipping
 from evomerge.dispatch.places import settle
 from evomerge.errors import CheckpointError
 brief, supply = pickle.load(open(sys.argv[1], "rb"))
