@@ -227,7 +227,7 @@ def test_a_file_is_sent_whole_and_in_order(
     assert b"".join(pieces) == content
     assert len(pieces) == -(-size // 10)
     (tmp_path / "file").unlink()
-    with pytest.raises(CheckpointError, match="cannot be read on the controller's node: .*No such file"):
+    with pytest.raises(CheckpointError, match=r"cannot be read on the controller's node: .*No such file"):
         list(shipping.pieces(depot, "math", 0, 1))
     with pytest.raises(CheckpointError, match="ray://"):
         list(shipping.pieces(None, "math", 0, 1))
