@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 
 from benchmarks.memory import MODELS, Shape, write_models
 from evomerge.checkpoints.models import open_models
@@ -84,6 +85,7 @@ def main() -> None:
     if asked.threads:
         torch.set_num_threads(asked.threads)
     device = device_named(asked.device)
+    transformers.utils.logging.disable_progress_bar()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write_models(folder, SHAPES[asked.size])
@@ -95,10 +97,11 @@ def main() -> None:
             f"{rate / 1e9:.1f} GB/s, which bounds a merge to {bound:.3f} s\n"
         )
         print("| method | first, s | next, s | of the bound | of task arithmetic |\n|---|---|---|---|---|")
-        times = {method: _times(folder, method, asked.repeats, device) for method in asked.methods}
-        plain = statistics.median(times.get("task_arithmetic", [float("nan")] * 2)[1:])
-        for method, (first, *later) in times.items():
+        plain = float("nan")
+        for method in sorted(asked.methods, key=lambda name: name != "task_arithmetic"):
+            first, *later = _times(folder, method, asked.repeats, device)
             next_one = statistics.median(later)
+            plain = next_one if method == "task_arithmetic" else plain
             print(
                 f"| {method} | {first:.2f} | {next_one:.3f} | {bound / next_one:.0%} "
                 f"| {next_one / plain:.1f}× |",
