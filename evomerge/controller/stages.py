@@ -128,11 +128,11 @@ def _write(stage: Stage, recipe: Recipe, plan: Plan, sources: Mapping[str, Check
     from evomerge.merge.model_folder import check_room, write_model
 
     run, target = stage.run.folder, stage.folder
+    clear_beside(target)  # before looking how much room there is
     check_room(run.path, plan)
     with _alone_in(target.parent, stage):
         if target.exists():  # another search has just written it
             return
-        clear_beside(target)
         tell(f"Writing trial {stage.trial} of {run.path} as a checkpoint ({_size(plan.nbytes)}) …")
         with folder_beside(target) as staging, writing(target):
             write_model(plan, sources, staging, device=device_named("auto"))
