@@ -39,11 +39,6 @@ def write_text(path: Path, text: str) -> None:
         raise
 
 
-def is_partial(path: Path) -> bool:
-    """Return whether a file is what a process that was killed left of `write_text`."""
-    return path.name.startswith(".") and path.name.endswith(_PARTIAL) and path.is_file()
-
-
 def write_json(path: Path, content: Any) -> None:
     """Write `content` as JSON, whole or not at all."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
@@ -124,8 +119,8 @@ def _partial(target: Path) -> str:
 def replace_folder(fresh: Path, target: Path) -> None:
     """Rename `fresh`, which lies beside `target`, to `target`; a folder that was there is then deleted.
 
-    What is in `fresh` is on the disk before it has the name by which it counts. A signal waits until that is done, and after an `OSError` the old folder is where it was. Only a
-    `kill -9` or a power cut between two renames leaves it beside, whole, as `FRESH-old`; `clear_beside`
+    What is in `fresh` is on the disk before it has the name by which it counts. A signal waits until
+    that is done, and after an `OSError` the old folder is where it was. Only a `kill -9` or a power cut between two renames leaves it beside, whole, as `FRESH-old`; `clear_beside`
     puts it back.
     """
     _sync(fresh)
@@ -143,7 +138,9 @@ def replace_folder(fresh: Path, target: Path) -> None:
         try:
             shutil.rmtree(old.rename(fresh))  # a kill in the middle must leave no half as FRESH-old
         except OSError as error:
-            _log.warning("what %s held before could not be deleted from %s: %s", target, fresh, error.strerror)
+            _log.warning(
+                "what %s held before could not be deleted from %s: %s", target, fresh, error.strerror
+            )
 
 
 def _sync(folder: Path) -> None:

