@@ -24,10 +24,10 @@ _PACKAGES = {
 }
 """What brings a driver, by the module it is. SQLAlchemy chooses the module where a URL leaves it open."""
 
-_SECRET = "password|passwd|passphrase|pwd|secret|token|odbc_connect"
+_TELLING = "password|passwd|passphrase|pwd|secret|token|odbc_connect"
 _SECRETS = (
     re.compile(r"(?<=://)([^:/@]*:)(.*)(?=@)"),
-    re.compile(rf"([?&][^=&]*(?:{_SECRET})[^=&]*=)([^&]*)", re.IGNORECASE),
+    re.compile(rf"([?&][^=&]*(?:{_TELLING})[^=&]*=)([^&]*)", re.IGNORECASE),
 )
 _HIDDEN = "***"
 

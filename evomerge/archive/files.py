@@ -119,9 +119,9 @@ def _partial(target: Path) -> str:
 def replace_folder(fresh: Path, target: Path) -> None:
     """Rename `fresh`, which lies beside `target`, to `target`; a folder that was there is then deleted.
 
-    What is in `fresh` is on the disk before it has the name by which it counts. A signal waits until
-    that is done, and after an `OSError` the old folder is where it was. Only a `kill -9` or a power cut between two renames leaves it beside, whole, as `FRESH-old`; `clear_beside`
-    puts it back.
+    What is in `fresh` is on the disk before it has the name by which it counts. A signal waits until that is
+    done, and after an `OSError` the old folder is where it was. Only a `kill -9` or a power cut between two
+    renames leaves it beside, whole, as `FRESH-old`; `clear_beside` puts it back.
     """
     _sync(fresh)
     with held():

@@ -32,7 +32,7 @@ _STATES = {
     TrialState.PRUNED: "dropped",
 }
 
-_TRY_AGAIN = "try again once it answers"
+_TRY_AGAIN = "try again once it works"
 
 
 def open_run(path: str | Path, *, storage: str | None = None) -> Run:

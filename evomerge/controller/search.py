@@ -148,9 +148,8 @@ def execute(prepared: Prepared, *, options: Options, observe: Observer) -> Closi
 
 def _search(prepared: Prepared, dispatcher: Dispatcher, options: Options, observe: Observer) -> ClosingReport:
     run = Run(prepared.folder, prepared.record, options.storage)
-    with told(
-        run.storage, WorkError, "what is finished is kept, so continue with `--resume` once it answers"
-    ):
+    kept = "what is finished is kept, so continue with `--resume` once it works"
+    with told(run.storage, WorkError, kept):
         return _searched(prepared, run, dispatcher, options, observe)
 
 
@@ -221,10 +220,17 @@ def _disk_faults(folder: RunFolder) -> Iterator[None]:
         ) from error
 
 
+class _LogFile(logging.FileHandler):
+    """A log that goes without what a full disk does not take; the search itself says that it is full."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        del record
+
+
 @contextmanager
 def logging_to(file: Path) -> Iterator[None]:
     """Append what evomerge logs to `file` meanwhile."""
-    handler = logging.FileHandler(file, encoding="utf-8")
+    handler = _LogFile(file, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logger = logging.getLogger("evomerge")
     level = logger.level
