@@ -1,4 +1,4 @@
-"""A search whose trials are in PostgreSQL: killed, cut off from its server, read meanwhile, and discreet."""
+"""Where a run lies: in PostgreSQL, killed or cut off from its server, and on a disk that fills up."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from evomerge.errors import RunError, WorkError
 from evomerge.space import read_space
 from tests.archive.postgres import PASSWORD, NoServerError, Server, running
 from tests.controller.conftest import SPACE
+from tests.small_disk import fill, make_room, small_disk
 
 COMMAND = [sys.executable, "-m", "evomerge", "search"]
 BUDGET = 18
@@ -141,3 +142,29 @@ def test_a_dashboard_stays_open_while_the_server_restarts(tmp_path: Path, server
     server.stop()
     server.start()
     assert answer() == ("200 OK", "")
+
+
+@pytest.mark.parametrize("left", [26_000, 45_000])
+def test_a_full_disk_ends_a_search_that_goes_on_once_there_is_room(
+    space: Path, tmp_path: Path, uninterrupted: Run, left: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The files end wherever the disk did, in the middle of a line."""
+    with small_disk(tmp_path / "disk", megabytes=1) as disk:
+        fill(disk, left=left)
+        with pytest.raises(WorkError, match=r"No space left on device; .* make room"):
+            search(space, run=disk / "run", serial=True)
+        assert "Logging error" not in capfd.readouterr().err
+        assert len(evomerge.open_run(disk / "run").trials()) > 0
+        make_room(disk)
+        resumed = search(space, run=disk / "run", serial=True, resume=True)
+        pd.testing.assert_frame_equal(resumed.items(), uninterrupted.items())
+        pd.testing.assert_frame_equal(genes(resumed), genes(uninterrupted))
+        assert not [path for path in (disk / "run").iterdir() if "partial" in path.name]
+
+
+def test_a_full_disk_has_no_room_for_a_run_folder(space: Path, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", megabytes=1) as disk:
+        fill(disk, left=8_000)
+        with pytest.raises(RunError, match=r"/run cannot be written: No space left on device$"):
+            search(space, run=disk / "run", serial=True)
+        assert [path.name for path in disk.iterdir()] == ["filler"]
