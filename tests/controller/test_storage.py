@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -21,7 +22,7 @@ from evomerge.archive.folder import RunFolder
 from evomerge.archive.run import Run
 from evomerge.archive.study import open_storage
 from evomerge.controller.public import search
-from evomerge.controller.search import Options, execute, resume_search
+from evomerge.controller.search import Options, execute, logging_to, resume_search
 from evomerge.controller.tally import Snapshot
 from evomerge.errors import RunError, WorkError
 from evomerge.space import read_space
@@ -146,14 +147,13 @@ def test_a_dashboard_stays_open_while_the_server_restarts(tmp_path: Path, server
 
 @pytest.mark.parametrize("left", [26_000, 45_000])
 def test_a_full_disk_ends_a_search_that_goes_on_once_there_is_room(
-    space: Path, tmp_path: Path, uninterrupted: Run, left: int, capfd: pytest.CaptureFixture[str]
+    space: Path, tmp_path: Path, uninterrupted: Run, left: int
 ) -> None:
     """The files end wherever the disk did, in the middle of a line."""
     with small_disk(tmp_path / "disk", megabytes=1) as disk:
         fill(disk, left=left)
         with pytest.raises(WorkError, match=r"No space left on device; .* make room"):
             search(space, run=disk / "run", serial=True)
-        assert "Logging error" not in capfd.readouterr().err
         assert len(evomerge.open_run(disk / "run").trials()) > 0
         make_room(disk)
         resumed = search(space, run=disk / "run", serial=True, resume=True)
@@ -168,3 +168,18 @@ def test_a_full_disk_has_no_room_for_a_run_folder(space: Path, tmp_path: Path) -
         with pytest.raises(RunError, match=r"/run cannot be written: No space left on device$"):
             search(space, run=disk / "run", serial=True)
         assert [path.name for path in disk.iterdir()] == ["filler"]
+
+
+def test_a_log_on_a_full_disk_is_given_up_in_silence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with small_disk(tmp_path / "disk", megabytes=1) as disk:
+        fill(disk, left=0)
+        with logging_to(disk / "log.txt"):
+            logging.getLogger("evomerge.test").info("not a word")
+        assert capsys.readouterr().err == ""
+        assert (disk / "log.txt").read_text() == ""
+        make_room(disk)
+        with logging_to(disk / "log.txt"):
+            logging.getLogger("evomerge.test").info("a word")
+        assert (disk / "log.txt").read_text().endswith(" INFO evomerge.test: a word\n")
