@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from evomerge.archive.database import redacted
 from evomerge.errors import RunError
 from evomerge.evaluate.brief import Brief
 from evomerge.evaluate.items import SPLITS
@@ -281,12 +281,6 @@ def provenance() -> dict[str, Any]:
         "versions": {name: _version(name) for name in _PACKAGES},
         "commit": _commit(),
     }
-
-
-def redacted(url: str) -> str:
-    """Return a database URL without its password."""
-    url = re.sub(r"(://[^:/@]*):.*@", r"\1:***@", url)
-    return re.sub(r"([?&][^=&]*(?:password|passwd|pwd)[^=&]*=)[^&]*", r"\1***", url)
 
 
 def _without_secrets(argument: str) -> str:

@@ -17,11 +17,12 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from evomerge.archive.database import open_database
 from evomerge.archive.files import trim_torn_line
 from evomerge.archive.optuna_private import live
 from evomerge.errors import RunError
@@ -39,7 +40,8 @@ AUDITED = "audited_against"
 """Of a candidate that could have inherited from a trial and was scored all the same: that trial's number."""
 CANONICAL = "canonical"
 """The key that candidates share only if their recipes build the same."""
-_LONGEST_REASON = 1900  # attributes of the SQL storages hold 2045 characters
+_LONGEST_REASON = 1900
+"""Characters: what a dashboard shows without burying the rest. MySQL would hold 65,535 bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,47 +116,13 @@ def _distribution(gene: GeneSpec) -> BaseDistribution:
     return FloatDistribution(gene.low, gene.high, log=gene.log)
 
 
-def storage_url(given: str) -> str:
-    """Return a database URL that leads to the same place from any working directory.
-
-    Raises `RunError` for what is no URL.
-    """
-    if "://" not in given:
-        raise RunError(
-            "a storage is a database URL such as sqlite:///study.db or postgresql://user@host/name, "
-            f"found `{given}`"
-        )
-    if given == "sqlite://" or ":memory:" in given:
-        raise RunError(f"{given} is gone with the process; name a file, such as sqlite:///study.db")
-    dialect, _, path = given.partition(":///")
-    if not dialect.startswith("sqlite") or not path or path.startswith(("/", ":", "file:")):
-        return given
-    return f"{dialect}:///{Path(path).absolute()}"
-
-
 def open_storage(where: str | Path, *, existing: bool = False) -> BaseStorage:
     """Return the storage at a database URL, or the journal file at a path. Never creates a folder.
 
     Raises `RunError` if it cannot be opened, is damaged, or should be `existing` and is not.
     """
     if isinstance(where, str) and "://" in where:
-        file = where.partition(":///")[2].partition("?")[0] if where.startswith("sqlite") else ""
-        if existing and file.startswith("/") and not Path(file).is_file():
-            raise RunError(f"there is no database at {file}")
-        from sqlalchemy.exc import SQLAlchemyError
-
-        try:
-            return RDBStorage(where)
-        except ImportError:
-            raise RunError(
-                "the storage needs a database driver that is not installed "
-                "(`pip install psycopg2-binary` for PostgreSQL, `pip install pymysql` for MySQL)"
-            ) from None
-        except (SQLAlchemyError, ValueError, RuntimeError) as error:  # its text may tell the password
-            raise RunError(
-                f"the storage cannot be opened ({type(error).__name__}); check its URL, and that the "
-                "database is there"
-            ) from None
+        return open_database(where, existing=existing)
     try:
         return JournalStorage(JournalFileBackend(str(Path(where).absolute())))
     except (ValueError, KeyError) as error:

@@ -106,6 +106,8 @@ def _announce(prepared: Prepared) -> None:
 
 def _again(space: Path, prepared: Prepared, options: Options) -> str:
     """Return the command that continues an interrupted search. Passwords are left for the user to give."""
+    from evomerge.archive.database import is_redacted
+
     words = ["evomerge", "search", str(space), "--run", _shown(prepared.folder), "--resume"]
     if prepared.budget != prepared.record.space.budget:
         words += ["--budget", str(prepared.budget)]
@@ -115,7 +117,7 @@ def _again(space: Path, prepared: Prepared, options: Options) -> str:
         words += ["--serial"]
     if options.ray_address is not None:
         words += ["--ray-address", options.ray_address]
-    if "***" in (prepared.record.storage or ""):
+    if is_redacted(prepared.record.storage or ""):
         words += ["--storage", "URL"]
     return shlex.join(words)
 

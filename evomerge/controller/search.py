@@ -7,14 +7,15 @@ import importlib.metadata
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from evomerge.archive.database import storage_url, told
 from evomerge.archive.folder import RunFolder
 from evomerge.archive.record import RunRecord, differences
 from evomerge.archive.run import Run
-from evomerge.archive.study import StudyRecord, open_storage, repair_journal, storage_url, study_exists
+from evomerge.archive.study import StudyRecord, open_storage, repair_journal, study_exists
 from evomerge.controller.closing import close_search
 from evomerge.controller.closing_report import ClosingReport
 from evomerge.controller.live import LiveRun
@@ -101,6 +102,7 @@ def start_search(file: SpaceFile, folder: RunFolder, *, options: Options) -> Pre
 def resume_search(file: SpaceFile, folder: RunFolder, *, options: Options) -> Prepared:
     """Return a search to continue. Raises `RunError` if it is running, or naming what has changed."""
     record = folder.read_record()
+    _check_storage(folder, record, options)
     with folder.writing():
         now = resolve(
             file,
@@ -116,6 +118,15 @@ def resume_search(file: SpaceFile, folder: RunFolder, *, options: Options) -> Pr
         )
     moved = replace(record, paths=now.paths, tasks=now.tasks, allow_pickle=now.allow_pickle)
     return Prepared(record=moved, folder=folder, budget=file.space.budget, text=None)
+
+
+def _check_storage(folder: RunFolder, record: RunRecord, options: Options) -> None:
+    """Raise `RunError` if the trials to go on with cannot be reached."""
+    if options.storage is not None and record.storage is None:
+        raise RunError(f"{folder.path} has its trials in {folder.journal.name}; leave out `--storage`")
+    where = Run(folder, record, options.storage).storage
+    if isinstance(where, str):
+        open_storage(where, existing=True)
 
 
 def execute(prepared: Prepared, *, options: Options, observe: Observer) -> ClosingReport:
@@ -137,6 +148,14 @@ def execute(prepared: Prepared, *, options: Options, observe: Observer) -> Closi
 
 def _search(prepared: Prepared, dispatcher: Dispatcher, options: Options, observe: Observer) -> ClosingReport:
     run = Run(prepared.folder, prepared.record, options.storage)
+    kept = "what is finished is kept, so continue with `--resume` once it works"
+    with told(run.storage, WorkError, kept):
+        return _searched(prepared, run, dispatcher, options, observe)
+
+
+def _searched(
+    prepared: Prepared, run: Run, dispatcher: Dispatcher, options: Options, observe: Observer
+) -> ClosingReport:
     with held():
         live = _opened(prepared, run, workers=dispatcher.capacity)
     deadline = time.monotonic() + options.time_limit if options.time_limit is not None else None
@@ -201,10 +220,17 @@ def _disk_faults(folder: RunFolder) -> Iterator[None]:
         ) from error
 
 
+class _LogFile(logging.FileHandler):
+    """A log that goes without what a full disk does not take; the search itself says that it is full."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        del record
+
+
 @contextmanager
 def logging_to(file: Path) -> Iterator[None]:
     """Append what evomerge logs to `file` meanwhile."""
-    handler = logging.FileHandler(file, encoding="utf-8")
+    handler = _LogFile(file, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logger = logging.getLogger("evomerge")
     level = logger.level
@@ -215,7 +241,8 @@ def logging_to(file: Path) -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
-        handler.close()
+        with suppress(OSError):
+            handler.close()
 
 
 @contextmanager
