@@ -49,7 +49,7 @@ _LONGEST_REASON = 1900  # attributes of the SQL storages hold 2045 characters
 class Asked:
     """A trial the study has recorded and nobody has scored yet.
 
-    `died` counts the last sittings of the search that died while it was at the job `died_at`, if that is known.
+    `died` counts the last sittings of the search that died while it was at the job `died_at`, if known.
     """
 
     number: int

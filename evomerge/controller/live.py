@@ -16,7 +16,7 @@ from evomerge.controller.candidate import Candidate, twin_of
 from evomerge.controller.equivalents import Alike
 from evomerge.controller.heirs import Bequest, Heirs, recipe_key
 from evomerge.controller.ledger import Ledger, restored
-from evomerge.controller.quarantine import Quarantine, suspect
+from evomerge.controller.quarantine import Quarantine
 from evomerge.controller.race import Judgement, Race, Verdict
 from evomerge.controller.tally import Snapshot
 from evomerge.dispatch.job import Job
@@ -69,18 +69,15 @@ class LiveRun:
                 break
             self._begin(self._left.pop(0) if self._left else self._ask())
             self._settle(self._race.release())
-        if not self._next:
+        if not self._next or not self._quarantine.may_go(self._next[0]):
             return None
         job = self._next.popleft()
-        self._quarantine.goes_on(job)
+        self._quarantine.goes(job)
         return job
 
     @property
     def _may_begin(self) -> bool:
-        """Whether there are candidates left to ask for, and none has to be alone."""
-        next_alone = bool(self._left) and suspect(self._left[0]) and not self._all_wait
-        if next_alone or self._quarantine.alone(self._under_way):
-            return False
+        """Whether there are candidates left to ask for."""
         spent = self._tally.finished + len(self._under_way) >= self._budget
         return bool(self._left) or not (spent or self.hopeless)
 
@@ -96,6 +93,7 @@ class LiveRun:
 
     def put_off(self, trial: int) -> None:
         """Leave a trial that no evaluator has begun, recorded as running, to a resumed search."""
+        self._quarantine.comes_back(trial)
         self._quarantine.acquit(self._under_way.pop(trial).asked)
 
     def leave(self) -> None:
@@ -125,6 +123,7 @@ class LiveRun:
     def take(self, job: Job, outcome: Outcome) -> None:
         """Take in what came back of a job: the next look, or the end of its candidate."""
         number = job.trial
+        self._quarantine.comes_back(number)
         match outcome:
             case Failed():
                 self._fail(number, outcome)

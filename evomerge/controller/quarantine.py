@@ -27,7 +27,7 @@ class Quarantine:
         self._study = study
         self._ended: dict[str, int] = {}  # the trial that ended workers, by the key of its recipe
         self._left: dict[int, Asked] = {}  # by an earlier sitting
-        self._asked: set[int] = set()  # of those: at an evaluator
+        self._out: set[int] = set()  # trials that an evaluator has a job of
 
     def restore(self, trials: Iterable[FrozenTrial]) -> None:
         """Learn the trials of earlier sittings."""
@@ -49,10 +49,6 @@ class Quarantine:
         self._left = {asked.number: asked for asked in left}
         return list(left)
 
-    def alone(self, under_way: Iterable[int]) -> bool:
-        """Return whether one of those under way is at an evaluator and has to be alone."""
-        return any(number in self._asked and suspect(self._left[number]) for number in under_way)
-
     def refusal(self, asked: Asked, key: str) -> Failed | None:
         """Return why a candidate is not run; None if it is.
 
@@ -70,33 +66,39 @@ class Quarantine:
             return None
         return Failed(reason=f"it is trial {earlier} again, which ended its workers, so it is not tried")
 
-    def goes_on(self, job: Job) -> None:
+    def may_go(self, job: Job) -> bool:
+        """Return whether a candidate may be given a job now: not where it, or another, has to be alone."""
+        if self._suspect(job.trial):
+            return not self._out
+        return not any(map(self._suspect, self._out))
+
+    def goes(self, job: Job) -> None:
         """Count this sitting against a candidate, should it die, as the candidate is given a job.
 
         One that is new in this sitting counts by having its recipe noted. One that gets past the job that
         earlier sittings died at is innocent of those.
         """
-        if (asked := self._left.get(job.trial)) is None:
-            return
-        at = _name(job)
-        before = asked.died if asked.died_at in (None, at) else 0
-        self._asked.add(job.trial)
-        self._study.count_deaths(job.trial, before + 1, at)
+        self._out.add(job.trial)
+        if (asked := self._left.get(job.trial)) is not None:
+            at = _name(job)
+            before = asked.died if asked.died_at in (None, at) else 0
+            self._study.count_deaths(job.trial, before + 1, at)
+
+    def comes_back(self, number: int) -> None:
+        """Let others be given jobs, if it was alone; until its own next one it still counts."""
+        self._out.discard(number)
 
     def waits(self, number: int) -> None:
         """Do not count this sitting against a candidate while others are at the evaluators."""
-        if number in self._asked:
-            self._asked.remove(number)
+        if number in self._left:
             self.acquit(self._left[number])
 
     def acquit(self, asked: Asked) -> None:
         """Do not count this sitting against a candidate."""
         self._study.count_deaths(asked.number, asked.died, asked.died_at)
 
-
-def suspect(asked: Asked) -> bool:
-    """Return whether a candidate has to be alone at the evaluators."""
-    return asked.died >= _SUSPECT
+    def _suspect(self, number: int) -> bool:
+        return number in self._left and self._left[number].died >= _SUSPECT
 
 
 def _name(job: Job) -> str:

@@ -33,22 +33,16 @@ class _Start:
 class WorkerPool:
     """The workers that are not at work. One that is lost has a successor.
 
-    One that fails to start twice is missed for `again` seconds and then tried again: what kept it from
+    One that fails to start twice is missed for a minute and then tried again: what kept it from
     starting, as another program's use of the memory, may be over. `hire` asks Ray for an actor with a method
     `ready`. `ray` is Ray, or a stand-in.
     """
 
     def __init__(
-        self,
-        ray: Any,
-        hire: Callable[[], Any],
-        shape: WorkerShape,
-        *,
-        patience: float = PATIENCE_SECONDS,
-        again: float = AGAIN_SECONDS,
+        self, ray: Any, hire: Callable[[], Any], shape: WorkerShape, *, patience: float = PATIENCE_SECONDS
     ) -> None:
         self._ray, self._hire = ray, hire
-        self._shape, self._patience, self._again = shape, patience, again
+        self._shape, self._patience = shape, patience
         self._starting: dict[Any, _Start] = {}
         self._idle: deque[Any] = deque()
         self._fresh: list[Any] = []  # those of the idle that have had no job yet
@@ -165,9 +159,9 @@ class WorkerPool:
         if again and start.attempt < _STARTS:
             self._start(attempt=start.attempt + 1)
         else:
-            self._missing.append(time.monotonic() + self._again)
+            self._missing.append(time.monotonic() + AGAIN_SECONDS)
             _log.warning(
-                "a worker could not start, so for %g seconds the search has one less: %s", self._again, why
+                "a worker could not start, so for %g seconds the search has one less: %s", AGAIN_SECONDS, why
             )
 
     def _check_left(self, what: str) -> None:

@@ -96,18 +96,10 @@ class RayDispatcher:
     jobs wait here until one is ready.
     """
 
-    def __init__(
-        self,
-        ray: Any,
-        pool: WorkerPool,
-        *,
-        capacity: int,
-        limit: float | None = None,
-        fresh: float = FRESH_SECONDS,
-    ) -> None:
+    def __init__(self, ray: Any, pool: WorkerPool, *, capacity: int, limit: float | None = None) -> None:
         self.capacity = capacity
         self._ray, self._pool = ray, pool
-        self._limit, self._fresh = limit, fresh
+        self._limit = limit
         self._waiting: deque[_Attempt] = deque()
         self._flights: dict[Any, _Flight] = {}
         self._had: dict[int, Any] = {}  # by trial, the worker that built its model last and may have it yet
@@ -166,7 +158,7 @@ class RayDispatcher:
 
     def _hopes(self, attempt: _Attempt) -> bool:
         """Return whether a second try still waits for a worker that has had no job yet."""
-        return bool(self._pool.starting) and time.monotonic() - attempt.since < self._fresh
+        return bool(self._pool.starting) and time.monotonic() - attempt.since < FRESH_SECONDS
 
     def _send_waiting(self, attempt: _Attempt, actor: Any | None) -> None:
         """Send a waiting job out, if there is a worker for it."""
