@@ -31,7 +31,8 @@ FORMAT = 2
 _PACKAGES = (
     "evomerge", "torch", "transformers", "lm_eval", "safetensors", "optuna", "cma", "ray", "numpy",
 )  # fmt: skip
-_FREE_TO_CHANGE = {"name", "budget", "sources"}  # sources by their place; their content is compared
+_FREE_TO_CHANGE = {"name", "budget", "candidate_time_limit", "sources"}
+"""Sources by their place; their content is compared."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ import copy
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from evomerge.archive.database import open_database
 from evomerge.archive.files import trim_torn_line
-from evomerge.archive.optuna_private import live
+from evomerge.archive.optuna_private import live, remember
 from evomerge.errors import RunError
 from evomerge.space.genes import GeneSpec
 from evomerge.types import Failed, Measure, Params, Scored
@@ -40,17 +40,25 @@ AUDITED = "audited_against"
 """Of a candidate that could have inherited from a trial and was scored all the same: that trial's number."""
 CANONICAL = "canonical"
 """The key that candidates share only if their recipes build the same."""
+ENDED_WORKERS = "ended_workers"
+"""Of a candidate that failed: how many workers died of it or were ended as they hung, if any."""
+_DIED = "evomerge:died"  # a system attribute: it tells of the controller, and not of the candidate
 _LONGEST_REASON = 1900
 """Characters: what a dashboard shows without burying the rest. MySQL would hold 65,535 bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """A trial the study has recorded and nobody has scored yet."""
+    """A trial the study has recorded and nobody has scored yet.
+
+    `died` counts the last sittings of the search that died while it was at the job `died_at`, if known.
+    """
 
     number: int
     params: Params
     label: str | None
+    died: int = 0
+    died_at: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,7 +197,11 @@ class StudyRecord:
     def unfinished(self) -> list[Asked]:
         """Return the trials a crash left running, in order; they keep their numbers."""
         left = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        return [self._asked(live(self.study, trial)) for trial in left]
+        return [_with_deaths(self._asked(live(self.study, trial)), trial) for trial in left]
+
+    def count_deaths(self, number: int, died: int, at: str | None) -> None:
+        """Keep how many sittings will have died with a running trial at a job, should this one die, too."""
+        remember(self.study, self._live[number], _DIED, {"sittings": died, "at": at})
 
     def note(self, number: int, **attributes: Any) -> None:
         """Attach readable attributes to a running trial."""
@@ -252,6 +264,8 @@ class StudyRecord:
         """Finish a trial that could not be scored; samplers never see it."""
         trial = self._live.pop(number)
         trial.set_user_attr("failure", failed.reason[:_LONGEST_REASON])
+        if failed.ended_workers:
+            trial.set_user_attr(ENDED_WORKERS, failed.ended_workers)
         self.study.tell(number, state=TrialState.FAIL)
 
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
@@ -274,6 +288,15 @@ class StudyRecord:
             for name, distribution in self._distributions.items():
                 _suggest(trial, name, distribution)
         return Asked(number=trial.number, params=dict(trial.params), label=label)
+
+
+def _with_deaths(asked: Asked, trial: FrozenTrial) -> Asked:
+    """Return a trial that was left running with what it is known to have been at.
+
+    The sitting that began it has only noted its recipe.
+    """
+    known = trial.system_attrs.get(_DIED, {"sittings": int(KEY in trial.user_attrs), "at": None})
+    return replace(asked, died=known["sittings"], died_at=known["at"])
 
 
 def _set_scores(trial: Trial, scores: Mapping[str, float], constraints: Mapping[str, float]) -> None:

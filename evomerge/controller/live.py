@@ -16,6 +16,7 @@ from evomerge.controller.candidate import Candidate, twin_of
 from evomerge.controller.equivalents import Alike
 from evomerge.controller.heirs import Bequest, Heirs, recipe_key
 from evomerge.controller.ledger import Ledger, restored
+from evomerge.controller.quarantine import Quarantine
 from evomerge.controller.race import Judgement, Race, Verdict
 from evomerge.controller.tally import Snapshot
 from evomerge.dispatch.job import Job
@@ -42,6 +43,7 @@ class LiveRun:
         self._tally = self._ledger.tally
         self._race = Race(record)
         self._heirs = Heirs(folder, record, self._ledger.items)
+        self._quarantine = Quarantine(study)
         self._under_way: dict[int, Candidate] = {}
         self._next: deque[Job] = deque()  # further jobs of candidates under way
         self._positions: dict[int, int] = {}
@@ -52,7 +54,7 @@ class LiveRun:
             if label not in known:
                 study.enqueue(label, baseline(record.genome, label).params)
         self._budget += study.repeated_baselines()
-        self._left = study.unfinished()
+        self._left = self._quarantine.among(study.unfinished())
 
     def next_job(self, *, begin: bool = True) -> Job | None:
         """Return the next job of a candidate under way, or of a new one, recorded as running.
@@ -67,7 +69,11 @@ class LiveRun:
                 break
             self._begin(self._left.pop(0) if self._left else self._ask())
             self._settle(self._race.release())
-        return self._next.popleft() if self._next else None
+        if not self._next or not self._quarantine.may_go(self._next[0]):
+            return None
+        job = self._next.popleft()
+        self._quarantine.goes(job)
+        return job
 
     @property
     def _may_begin(self) -> bool:
@@ -87,7 +93,13 @@ class LiveRun:
 
     def put_off(self, trial: int) -> None:
         """Leave a trial that no evaluator has begun, recorded as running, to a resumed search."""
-        del self._under_way[trial]
+        self._quarantine.comes_back(trial)
+        self._quarantine.acquit(self._under_way.pop(trial).asked)
+
+    def leave(self) -> None:
+        """Leave what is under way to a resumed search, as the sitting ends and has not died of it."""
+        for way in self._under_way.values():
+            self._quarantine.acquit(way.asked)
 
     @property
     def hopeless(self) -> bool:
@@ -111,6 +123,7 @@ class LiveRun:
     def take(self, job: Job, outcome: Outcome) -> None:
         """Take in what came back of a job: the next look, or the end of its candidate."""
         number = job.trial
+        self._quarantine.comes_back(number)
         match outcome:
             case Failed():
                 self._fail(number, outcome)
@@ -144,6 +157,9 @@ class LiveRun:
     def _go_on(self, number: int) -> None:
         """Put the next job of a candidate first in line, unless it ends or waits as another's equal."""
         way = self._under_way[number]
+        if not way.begun and (refused := self._quarantine.refusal(way.asked, way.key)) is not None:
+            self._fail(number, refused)
+            return
         if self._record.inherits and way.look < 0:
             if way.sampled and self._goes_by_equal(number):
                 return
@@ -250,7 +266,7 @@ class LiveRun:
                 case Verdict.DROP:
                     self._drop(number, way.so_far, judgement.reason)
                 case Verdict.WAIT:
-                    pass
+                    self._quarantine.waits(number)
         for number in reversed(going_on):
             self._go_on(number)
 
@@ -258,6 +274,7 @@ class LiveRun:
         way = self._pop(number)
         self._note_baseline(way.asked.label, None)
         self._ledger.failed(number, failed, baseline=not way.sampled)
+        self._quarantine.learn(number, way.key, failed)
         self._let_twins_go_on(number)
 
     def _finish(self, number: int, scored: Scored) -> None:
@@ -295,6 +312,7 @@ class LiveRun:
             if trial.state.is_finished():
                 self._count(trial, known)
         self._heirs.restore(self._study.trials())
+        self._quarantine.restore(self._study.trials())
         self._failed_before = self._tally.failed
         self._sampled_failed_before = self._tally.sampled_failed
         self._tally.begin()

@@ -58,15 +58,17 @@ def search(
     seed: int | None = None,
     storage: str | None = None,
     time_limit: float | None = None,
+    candidate_time_limit: float | None = None,
     allow_pickle: bool = False,
 ) -> Run:
     """Search a space, given as a file or as `load_space` returns it, and return the run.
 
     The arguments are the options of `evomerge search`: `run` is the folder to write (default: a new one in
-    `runs/`, named after the space); `budget`, `sampler` and `seed` replace the space's own; `workers` counts
-    evaluators (default: one per GPU, else per CPU), `ray_address` joins a cluster and `serial` evaluates in
-    this process; `storage` is a database URL instead of the run's journal; `time_limit` in seconds;
-    `allow_pickle` reads sources whose weights are pickled (`checkpoints/pickled.py` says what that risks).
+    `runs/`, named after the space); `budget`, `sampler`, `seed` and `candidate_time_limit` (in seconds)
+    replace the space's own; `workers` counts evaluators (default: one per GPU, else per CPU), `ray_address`
+    joins a cluster and `serial` evaluates in this process; `storage` is a database URL instead of the run's
+    journal; `time_limit`, of all, in seconds; `allow_pickle` reads sources whose weights are pickled
+    (`checkpoints/pickled.py` says what that risks).
 
     A source that is a trial of an earlier run is written as a checkpoint into that run's folder, unless it
     has been.
@@ -85,7 +87,7 @@ def search(
         space if isinstance(space, Space) else Path(space),
         run=Path(run) if run is not None else None,
         resume=resume,
-        changes=given(budget=budget, sampler=sampler, seed=seed),
+        changes=given(budget=budget, sampler=sampler, seed=seed, candidate_time_limit=candidate_time_limit),
         options=options,
     )
     execute(prepared, options=options, observe=_look_away)

@@ -68,12 +68,14 @@ class Prepared:
     """A search that has been checked and may begin.
 
     `text` is the space as its author wrote it, for a run folder yet to be made; None continues a run.
+    `budget` and `candidate_time_limit` are those of this sitting.
     """
 
     record: RunRecord
     folder: RunFolder
     budget: int
     text: str | None
+    candidate_time_limit: float | None = None
 
 
 def check_space(file: SpaceFile, *, study: str | None = None, options: Options) -> RunRecord:
@@ -93,16 +95,24 @@ def check_space(file: SpaceFile, *, study: str | None = None, options: Options) 
 def start_search(file: SpaceFile, folder: RunFolder, *, options: Options) -> Prepared:
     """Return a new search, checked: whatever is wrong with the request is a `RequestError` here."""
     folder.check_free()
+    _check_limit(file, options)
     record = check_space(file, study=folder.path.name, options=options)
     if options.storage is not None and study_exists(options.storage, record.study):
         raise RunError(f"the storage already holds a study named `{record.study}`; choose another `--run`")
-    return Prepared(record=record, folder=folder, budget=file.space.budget, text=file.text)
+    return Prepared(
+        record=record,
+        folder=folder,
+        budget=file.space.budget,
+        text=file.text,
+        candidate_time_limit=file.space.candidate_time_limit,
+    )
 
 
 def resume_search(file: SpaceFile, folder: RunFolder, *, options: Options) -> Prepared:
     """Return a search to continue. Raises `RunError` if it is running, or naming what has changed."""
     record = folder.read_record()
     _check_storage(folder, record, options)
+    _check_limit(file, options)
     with folder.writing():
         now = resolve(
             file,
@@ -117,7 +127,22 @@ def resume_search(file: SpaceFile, folder: RunFolder, *, options: Options) -> Pr
             "undo that, or start a new run"
         )
     moved = replace(record, paths=now.paths, tasks=now.tasks, allow_pickle=now.allow_pickle)
-    return Prepared(record=moved, folder=folder, budget=file.space.budget, text=None)
+    return Prepared(
+        record=moved,
+        folder=folder,
+        budget=file.space.budget,
+        text=None,
+        candidate_time_limit=file.space.candidate_time_limit,
+    )
+
+
+def _check_limit(file: SpaceFile, options: Options) -> None:
+    if options.serial and file.space.candidate_time_limit is not None:
+        place = file.document.where(("candidate_time_limit",))
+        raise RequestError(
+            f"{place}: `--serial` has no worker that could be ended after "
+            f"{file.space.candidate_time_limit:g} seconds; leave out one of the two"
+        )
 
 
 def _check_storage(folder: RunFolder, record: RunRecord, options: Options) -> None:
@@ -136,7 +161,7 @@ def execute(prepared: Prepared, *, options: Options, observe: Observer) -> Closi
     the workers, `WorkError` if nothing could be scored.
     """
     record, folder = prepared.record, prepared.folder
-    with dispatcher_for(record.brief(), options) as dispatcher:
+    with dispatcher_for(record.brief(), options, limit=prepared.candidate_time_limit) as dispatcher:
         if prepared.text is not None:
             with held():
                 folder.create(record, prepared.text)
@@ -162,7 +187,11 @@ def _searched(
     _log.info("evomerge %s searches into %s", importlib.metadata.version("evomerge"), prepared.folder.path)
     for note in small_task_notes(prepared.record):
         _log.warning("%s", note)
-    run_loop(live, dispatcher, observe, deadline=deadline)
+    try:
+        run_loop(live, dispatcher, observe, deadline=deadline)
+    finally:
+        with held():
+            live.leave()
     _check_scored(live)
     report = close_search(prepared.folder, run, live.record_final, dispatcher)
     _log.info("done: %s", report.to_json()["gains"])
@@ -254,11 +283,16 @@ def _serial(brief: Brief) -> Iterator[Dispatcher]:
         dispatcher.close()
 
 
-def dispatcher_for(brief: Brief, options: Options) -> AbstractContextManager[Dispatcher]:
-    """Return evaluators as the options ask: in this process, on this machine, on a cluster."""
+def dispatcher_for(
+    brief: Brief, options: Options, *, limit: float | None
+) -> AbstractContextManager[Dispatcher]:
+    """Return evaluators as the options ask: in this process, on this machine, on a cluster.
+
+    Those elsewhere are ended if a job takes them more than `limit` seconds.
+    """
     if options.serial:
         return _serial(brief)
-    return ray_dispatcher(brief, workers=options.workers, address=options.ray_address)
+    return ray_dispatcher(brief, workers=options.workers, address=options.ray_address, limit=limit)
 
 
 def _context(record: RunRecord, *, workers: int, before: int) -> SamplerContext:
