@@ -1,7 +1,7 @@
 """How fast a candidate's weights are made in memory, against what moving their bytes takes.
 
-A base and two random Llamas near it are merged by each method again and again, with other parameters each time,
-into the model that is there, as a search does. The bound is the time to read the three sources and write
+A base and two random Llamas near it are merged by each method again and again, with other parameters each
+time, into the model that is there, as a search does. The bound is the time to read the three sources and write
 the result at the rate at which one tensor is copied to another on the same device in the same run.
 """
 
@@ -11,7 +11,8 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import torch
 import transformers
 
 from benchmarks.memory import MODELS, Shape, write_models
+from evomerge.checkpoints.folder import Checkpoint
 from evomerge.checkpoints.models import open_models
 from evomerge.checkpoints.tensors import open_library
 from evomerge.evaluate.evaluator import device_named
@@ -85,7 +87,7 @@ def main() -> None:
     if asked.threads:
         torch.set_num_threads(asked.threads)
     device = device_named(asked.device)
-    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write_models(folder, SHAPES[asked.size])
@@ -118,9 +120,13 @@ def _times(folder: Path, method: str, repeats: int, device: torch.device) -> lis
     library = open_library(models, models)
     resident = ResidentModel(library, device=device)
     try:
-        return [_seconds(lambda one=one: resident.load(compile_plan(one, models)), device) for one in recipes]
+        return [_seconds(partial(_load, resident, one, models), device) for one in recipes]
     finally:
         library.close()
+
+
+def _load(resident: ResidentModel, recipe: Recipe, models: Mapping[str, Checkpoint]) -> None:
+    resident.load(compile_plan(recipe, models))
 
 
 if __name__ == "__main__":

@@ -158,6 +158,15 @@ class RunRecord:
             adapts={name: ref.adapts for name, ref in self.models.items() if ref.adapts is not None},
             allow_pickle=self.allow_pickle,
             looks=self.looks,
+            digests={
+                key: digest
+                for name, ref in self.models.items()
+                for key, digest in (
+                    (name, ref.digest),
+                    *((f"{name}:{kind}", pinned) for kind, (_, pinned) in ref.measured.items()),
+                )
+                if digest is not None
+            },
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 
 from evomerge.checkpoints.folder import ADAPTER_CONFIG, Checkpoint
 
@@ -33,9 +34,11 @@ def digest(checkpoint: Checkpoint) -> str:
     return digests({"": checkpoint})[""]
 
 
-def digests(checkpoints: Mapping[str, Checkpoint]) -> dict[str, str]:
-    """Return the digest of each; a base of several adapters is read once."""
-    of_whole: dict[Path, str] = {}
+def digests(
+    checkpoints: Mapping[str, Checkpoint], known: Mapping[Path, str] = MappingProxyType({})
+) -> dict[str, str]:
+    """Return the digest of each; a base of several adapters is read once, those `known` are not."""
+    of_whole = dict(known)
 
     def of(checkpoint: Checkpoint) -> str:
         path = checkpoint.path
@@ -58,6 +61,11 @@ def tokenizer_digest(path: Path) -> str:
 def file_digest(path: Path) -> str:
     """Return `blake2b:` and 32 hex digits over the file `path`."""
     return _digest([path])
+
+
+def folder_digest(folder: Path, names: Sequence[str]) -> str:
+    """Return `blake2b:` and 32 hex digits over the names and the content of files in a folder."""
+    return _digest([folder / name for name in names], first="\n".join(names))
 
 
 def _tokenizer(path: Path) -> list[Path]:

@@ -14,8 +14,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from evomerge.checkpoints.edits import Adapter, Edit, LowRank, Magnitude, Replace, Rows, Shift
 from evomerge.checkpoints.dtypes import all_finite
+from evomerge.checkpoints.edits import Adapter, Edit, LowRank, Magnitude, Replace, Rows, Shift
 from evomerge.checkpoints.folder import Checkpoint
 from evomerge.checkpoints.headers import TensorSpec
 from evomerge.checkpoints.measured import Measured, statistics_name

@@ -28,7 +28,15 @@ def command(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Evaluators; default: one per GPU, else per CPU.")
     ] = None,
+    gpus_per_worker: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Share of a GPU for each; 0: CPUs only.", show_default=False),
+    ] = None,
     ray_address: Annotated[str | None, typer.Option(help="Join this Ray cluster.")] = None,
+    path_map: Annotated[
+        list[str] | None,
+        typer.Option(metavar="HERE=THERE", help="Where the cluster's nodes have a folder of sources."),
+    ] = None,
     serial: Annotated[bool, typer.Option("--serial", help="Evaluate in this process, without Ray.")] = False,
     sampler: Annotated[
         str | None, typer.Option(help="cma, tpe, nsgaii, nsgaiii, gp, qmc, random, optunahub:NAME.")
@@ -60,6 +68,8 @@ def command(
             storage=storage,
             time_limit=time_limit,
             allow_pickle=allow_pickle,
+            gpus_per_worker=gpus_per_worker,
+            path_map=tuple(path_map or ()),
             tell=_unsaid if quiet else _told,
         )
         changes = given(budget=budget, sampler=sampler, seed=seed, candidate_time_limit=candidate_time_limit)
@@ -119,10 +129,14 @@ def _again(space: Path, prepared: Prepared, options: Options) -> str:
         words += ["--candidate-time-limit", f"{prepared.candidate_time_limit:g}"]
     if options.workers is not None:
         words += ["--workers", str(options.workers)]
+    if options.gpus_per_worker is not None:
+        words += ["--gpus-per-worker", f"{options.gpus_per_worker:g}"]
     if options.serial:
         words += ["--serial"]
     if options.ray_address is not None:
         words += ["--ray-address", options.ray_address]
+    for pair in options.path_map:
+        words += ["--path-map", pair]
     if is_redacted(prepared.record.storage or ""):
         words += ["--storage", "URL"]
     return shlex.join(words)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,8 @@ def search(
     time_limit: float | None = None,
     candidate_time_limit: float | None = None,
     allow_pickle: bool = False,
+    gpus_per_worker: float | None = None,
+    path_map: Sequence[str] = (),
 ) -> Run:
     """Search a space, given as a file or as `load_space` returns it, and return the run.
 
@@ -68,7 +71,9 @@ def search(
     replace the space's own; `workers` counts evaluators (default: one per GPU, else per CPU), `ray_address`
     joins a cluster and `serial` evaluates in this process; `storage` is a database URL instead of the run's
     journal; `time_limit`, of all, in seconds; `allow_pickle` reads sources whose weights are pickled
-    (`checkpoints/pickled.py` says what that risks).
+    (`checkpoints/pickled.py` says what that risks);
+    `gpus_per_worker` lets workers share GPUs (0.25), or use none (0); `path_map` are texts `HERE=THERE` that
+    say where the nodes of the cluster have the folders of sources and tasks.
 
     A source that is a trial of an earlier run is written as a checkpoint into that run's folder, unless it
     has been.
@@ -82,6 +87,8 @@ def search(
         storage=storage,
         time_limit=time_limit,
         allow_pickle=allow_pickle,
+        gpus_per_worker=gpus_per_worker,
+        path_map=tuple(path_map),
     )
     prepared = prepare(
         space if isinstance(space, Space) else Path(space),

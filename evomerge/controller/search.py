@@ -28,6 +28,7 @@ from evomerge.controller.stages import Tell
 from evomerge.dispatch.job import Dispatcher
 from evomerge.dispatch.ray import ray_dispatcher
 from evomerge.dispatch.serial import SerialDispatcher
+from evomerge.dispatch.supply import read_path_map
 from evomerge.errors import RequestError, RunError, WorkError
 from evomerge.evaluate.brief import Brief
 from evomerge.interrupts import held
@@ -40,7 +41,9 @@ _log = logging.getLogger(__name__)
 class Options:
     """How to run a search; what to search for is the space's business.
 
-    `tell` hears of what takes a while before the search begins.
+    `gpus_per_worker` is a share of a GPU, 0 for none; `path_map` says as `HERE=THERE` where the nodes of a
+    cluster have folders that the sources or tasks are in. `tell` hears of what takes a while before the
+    search begins.
     """
 
     workers: int | None = None
@@ -49,6 +52,8 @@ class Options:
     storage: str | None = None
     time_limit: float | None = None
     allow_pickle: bool = False
+    gpus_per_worker: float | None = None
+    path_map: tuple[str, ...] = ()
     tell: Tell = _log.info
 
     def __post_init__(self) -> None:
@@ -59,6 +64,18 @@ class Options:
                 "`--serial` evaluates one candidate at a time in this process; leave out `--workers` "
                 "and `--ray-address`, or `--serial`"
             )
+        if self.serial and self.gpus_per_worker is not None:
+            raise RequestError(
+                "`--serial` has no workers that could share a GPU: leave out `--gpus-per-worker`"
+            )
+        if self.gpus_per_worker is not None and not 0 <= self.gpus_per_worker <= 1:
+            raise RequestError(
+                f"a worker has one GPU or a share of one, found `gpus_per_worker` {self.gpus_per_worker:g}; "
+                "give a number from 0 to 1"
+            )
+        if self.path_map and self.ray_address is None:
+            raise RequestError("`--path-map` is for the nodes of a cluster: give its `--ray-address`, too")
+        read_path_map(self.path_map)
         if self.storage is not None:
             object.__setattr__(self, "storage", storage_url(self.storage))
 
@@ -292,7 +309,14 @@ def dispatcher_for(
     """
     if options.serial:
         return _serial(brief)
-    return ray_dispatcher(brief, workers=options.workers, address=options.ray_address, limit=limit)
+    return ray_dispatcher(
+        brief,
+        workers=options.workers,
+        address=options.ray_address,
+        gpus=options.gpus_per_worker,
+        limit=limit,
+        path_map=read_path_map(options.path_map),
+    )
 
 
 def _context(record: RunRecord, *, workers: int, before: int) -> SamplerContext:

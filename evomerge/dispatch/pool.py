@@ -34,29 +34,41 @@ class WorkerPool:
     """The workers that are not at work. One that is lost has a successor.
 
     One that fails to start twice is missed for a minute and then tried again: what kept it from
-    starting, as another program's use of the memory, may be over. `hire` asks Ray for an actor with a method
-    `ready`. `ray` is Ray, or a stand-in.
+    starting, as another program's use of the memory, may be over.
+
+    `hire` asks Ray for an actor with a method `ready`, which tells in lines what was done for it; it is given
+    the actor that the new one succeeds. `ray` is Ray, or a stand-in. While `busy`, patience has no end.
     """
 
     def __init__(
-        self, ray: Any, hire: Callable[[], Any], shape: WorkerShape, *, patience: float = PATIENCE_SECONDS
+        self,
+        ray: Any,
+        hire: Callable[[Any], Any],
+        shape: WorkerShape,
+        *,
+        patience: float = PATIENCE_SECONDS,
+        busy: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._ray, self._hire = ray, hire
+        self._ray, self._hire, self._busy = ray, hire, busy
         self._shape, self._patience = shape, patience
         self._starting: dict[Any, _Start] = {}
         self._idle: deque[Any] = deque()
         self._fresh: list[Any] = []  # those of the idle that have had no job yet
-        self._missing: deque[float] = deque()  # when each that could not start is tried again
+        self._missing: deque[tuple[float, Any]] = deque()  # who could not start, and when it is tried again
         self._proven = False
         self._last_words = ""
         self._changed = time.monotonic()
-        for _ in range(shape.count):
-            self._start(attempt=1)
+        self.grow(shape.count)
 
     @property
     def starting(self) -> Collection[Any]:
         """References that are there once a worker is ready, or has failed to start."""
         return self._starting.keys()
+
+    def grow(self, count: int) -> None:
+        """Start so many workers more."""
+        for _ in range(count):
+            self._start(attempt=1, after=None)
 
     def await_first(self) -> None:
         """Wait until one worker is ready.
@@ -100,7 +112,7 @@ class WorkerPool:
                 continue
             self._changed = time.monotonic()
             try:
-                self._ray.get(reference)
+                told = self._ray.get(reference)
             except RayError as error:
                 its_own = isinstance(error, RayActorError) and error.actor_init_failed
                 self._lose(start, cause(error), again=self._proven or not its_own)
@@ -108,12 +120,14 @@ class WorkerPool:
                 self._proven = True
                 self._idle.append(start.actor)
                 self._fresh.append(start.actor)
+                for line in told:
+                    _log.info("%s", line)
 
     def refill(self) -> None:
         """Start workers again that could not start, as long as there are others."""
-        while self._missing and self._missing[0] <= time.monotonic():
-            self._missing.popleft()
-            self._start(attempt=_STARTS)
+        while self._missing and self._missing[0][0] <= time.monotonic():
+            _, before = self._missing.popleft()
+            self._start(attempt=_STARTS, after=before)
 
     def take(self, actor: Any | None = None) -> Any | None:
         """Return that worker, without one the worker that has been idle longest; None if it is not idle."""
@@ -138,7 +152,7 @@ class WorkerPool:
         """End a worker that `take` returned, dead or alive, and start another."""
         self._changed = time.monotonic()
         self._ray.kill(actor)
-        self._start(attempt=1)
+        self._start(attempt=1, after=actor)
 
     def close(self) -> None:
         """End the workers that are here."""
@@ -149,17 +163,17 @@ class WorkerPool:
         self._starting.clear()
         self._missing.clear()
 
-    def _start(self, *, attempt: int) -> None:
-        actor = self._hire()
+    def _start(self, *, attempt: int, after: Any | None) -> None:
+        actor = self._hire(after)
         self._starting[actor.ready.remote()] = _Start(actor=actor, attempt=attempt)
 
     def _lose(self, start: _Start, why: str, *, again: bool) -> None:
         self._ray.kill(start.actor)
         self._last_words = why
         if again and start.attempt < _STARTS:
-            self._start(attempt=start.attempt + 1)
+            self._start(attempt=start.attempt + 1, after=start.actor)
         else:
-            self._missing.append(time.monotonic() + AGAIN_SECONDS)
+            self._missing.append((time.monotonic() + AGAIN_SECONDS, start.actor))
             _log.warning(
                 "a worker could not start, so for %g seconds the search has one less: %s", AGAIN_SECONDS, why
             )
@@ -172,7 +186,7 @@ class WorkerPool:
 
     def _late(self) -> bool:
         """Return whether nobody has come or gone for as long as patience lasts."""
-        return time.monotonic() - self._changed > self._patience
+        return time.monotonic() - self._changed > self._patience and not self._busy()
 
 
 def cause(error: Exception) -> str:

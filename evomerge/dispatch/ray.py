@@ -6,19 +6,22 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evomerge.dispatch.actor import RayWorker
 from evomerge.dispatch.cluster import joined_ray, local_ray
 from evomerge.dispatch.durations import Durations
+from evomerge.dispatch.growth import LOOK_SECONDS, Growth
+from evomerge.dispatch.hiring import Hirer
 from evomerge.dispatch.job import Job
 from evomerge.dispatch.losses import Loss, failed_twice, seconds_said
 from evomerge.dispatch.pool import WorkerPool, cause
 from evomerge.dispatch.shape import WorkerShape, read_cluster, shape_workers
+from evomerge.dispatch.shipping import Shipment, open_shipment
+from evomerge.dispatch.supply import PathMap, supply_of
 from evomerge.dispatch.worker import unforeseen
 from evomerge.evaluate.brief import Brief
 from evomerge.interrupts import held
@@ -50,10 +53,17 @@ class _Flight:
 
 @contextmanager
 def ray_dispatcher(
-    brief: Brief, *, workers: int | None, address: str | None, limit: float | None = None
+    brief: Brief,
+    *,
+    workers: int | None,
+    address: str | None,
+    gpus: float | None = None,
+    path_map: PathMap = (),
+    limit: float | None = None,
 ) -> Iterator[RayDispatcher]:
     """Give a dispatcher with a worker, on a private Ray or the cluster at `address`; clean up at the end.
 
+    `gpus` is what each worker has of a GPU; `path_map` says where a cluster's nodes may have the sources.
     A job that takes more than `limit` seconds is ended, and tried once more.
 
     Raises `RequestError` if the cluster cannot be reached, has no room for `workers`, or gives none in
@@ -64,9 +74,14 @@ def ray_dispatcher(
     with cluster:
         import ray
 
-        shape = shape_workers(read_cluster(ray), workers, threads=brief.threads)
-        pool = WorkerPool(ray, hirer(ray, brief, shape, home=home), shape)
-        dispatcher = RayDispatcher(ray, pool, capacity=shape.count, limit=limit)
+        shape = shape_workers(read_cluster(ray), workers, threads=brief.threads, gpus=gpus)
+        growth = Growth(ray, shape, every=LOOK_SECONDS) if address is not None and workers is None else None
+        sent = None
+        if address is not None:
+            sent = open_shipment(ray, supply_of(brief, path_map), send=not address.startswith("ray://"))
+        hire = hirer(ray, brief, shape, home=home, shipment=sent)
+        pool = WorkerPool(ray, hire, shape, busy=sent.busy if sent is not None else lambda: False)
+        dispatcher = RayDispatcher(ray, pool, capacity=shape.count, growth=growth, limit=limit)
         try:
             pool.await_first()
             yield dispatcher
@@ -75,11 +90,12 @@ def ray_dispatcher(
                 dispatcher.close()
 
 
-def hirer(ray: Any, brief: Brief, shape: WorkerShape, *, home: str | None) -> Callable[[], Any]:
+def hirer(
+    ray: Any, brief: Brief, shape: WorkerShape, *, home: str | None, shipment: Shipment | None = None
+) -> Hirer:
     """Return what asks Ray for one more worker of this shape."""
-    remote = ray.remote(num_cpus=shape.cpus, num_gpus=shape.gpus, max_restarts=0)(RayWorker)
-    reference = ray.put(brief)
-    return lambda: remote.remote(reference, home)
+    supply = (ray.put(shipment.supply), shipment.depot) if shipment is not None else ()
+    return Hirer(ray, (ray.put(brief), home, *supply), shape)
 
 
 def _cpus() -> int:
@@ -93,11 +109,20 @@ class RayDispatcher:
     A job whose worker dies, takes more than `limit` seconds or meets an error that nobody foresaw is tried
     once more, on a worker that has had no job yet, while the others go on. `capacity` counts the workers
     asked for, so that what is asked of a sampler depends on results alone and not on how soon workers come;
-    jobs wait here until one is ready.
+    jobs wait here until one is ready. With `growth` it rises as nodes join.
     """
 
-    def __init__(self, ray: Any, pool: WorkerPool, *, capacity: int, limit: float | None = None) -> None:
+    def __init__(
+        self,
+        ray: Any,
+        pool: WorkerPool,
+        *,
+        capacity: int,
+        growth: Growth | None = None,
+        limit: float | None = None,
+    ) -> None:
         self.capacity = capacity
+        self._growth = growth
         self._ray, self._pool = ray, pool
         self._limit = limit
         self._waiting: deque[_Attempt] = deque()
@@ -114,6 +139,7 @@ class RayDispatcher:
         """Return what has finished. Raises `WorkError` if no worker is left to wait for."""
         with held():
             self._pool.refill()
+            self._grow()
             self._launch()  # not after landing: the next look at what has landed is handed in first
         if self._waiting and not self._flights:
             self._pool.check()
@@ -137,6 +163,13 @@ class RayDispatcher:
         self._flights = {}
         self._waiting.clear()
         self._pool.close()
+
+    def _grow(self) -> None:
+        """Hire more workers if the cluster has room for them now."""
+        if self._growth is not None:
+            more = self._growth.more(workers=self.capacity, starting=len(self._pool.starting))
+            self._pool.grow(more)
+            self.capacity += more
 
     def _launch(self) -> None:
         """Send waiting jobs out while there are idle workers.

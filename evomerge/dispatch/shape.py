@@ -18,15 +18,17 @@ _UNIT = 10_000  # Ray counts in these parts of a resource, and rounds
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerShape:
-    """How many workers, and what each takes of its node."""
+    """How many workers, and what each takes of its node; the last `without_gpu` of them take no GPU."""
 
     count: int
     cpus: int
     gpus: float
+    without_gpu: int = 0
 
     def __str__(self) -> str:
         gpus = f" and {self.gpus:g} GPU(s)" if self.gpus else ""
-        return f"{self.count} worker(s) of {self.cpus} CPU(s){gpus}"
+        but = f", {self.without_gpu} of them without a GPU" if self.without_gpu else ""
+        return f"{self.count} worker(s) of {self.cpus} CPU(s){gpus}{but}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,42 +64,73 @@ def read_cluster(ray: Any) -> Cluster:
     )
 
 
-def shape_workers(cluster: Cluster, asked: int | None, *, threads: int) -> WorkerShape:
+def shape_workers(
+    cluster: Cluster, asked: int | None, *, threads: int, gpus: float | None = None
+) -> WorkerShape:
     """Return `asked` workers of `threads` CPUs; None asks for as many as fit in what is free, or at all.
 
-    Where there are GPUs every worker has one, or an equal share of one if more are asked for than there are.
-    Raises `RequestError` if the nodes have too little room for the workers asked for, however free they are.
+    Where there are GPUs every worker has one, or an equal share of one if more are asked for than there are;
+    `gpus` says which share instead, 0 that none has any. Nodes without GPUs have workers only if more are
+    asked for than the nodes with GPUs have room for. Raises `RequestError` if the nodes have too little room
+    for the workers asked for, however free they are.
     """
-    with_gpu = [node for node in cluster.nodes if node.gpus]
+    with_gpu = [node for node in cluster.nodes if node.gpus] if gpus != 0 else []
+    if gpus and not with_gpu:
+        raise RequestError(f"a worker shall have {gpus:g} of a GPU, and Ray has none: say 0, or nothing")
     nodes = with_gpu or cluster.nodes
-    most = sum(node.cpus // threads for node in nodes)
-    room = _room(nodes, threads)
-    count = asked or _free(cluster, threads) or room
-    if not 1 <= count <= most:
-        kind = "node(s) with GPUs" if with_gpu else "node(s)"
-        raise RequestError(
-            f"{max(count, 1)} worker(s) of {threads} thread(s) need more than Ray's "
-            f"{sum(node.cpus for node in nodes)} CPU(s) on {len(nodes)} {kind}; "
-            + (f"use `--workers {most}` or fewer" if most else "lower `threads` in the space")
-        )
+    most = _room(nodes, threads, _sharers(gpus) if gpus else None)
+    elsewhere = _room([node for node in cluster.nodes if not node.gpus], threads) if with_gpu and asked else 0
+    each = WorkerShape(count=1, cpus=threads, gpus=(gpus or 1.0) if with_gpu else 0.0)
+    room, free = more_room(cluster, each)
+    count = asked or free or room
+    if not 1 <= count <= most + elsewhere:
+        raise _too_little(cluster.nodes if elsewhere else nodes, count, most + elsewhere, threads, gpus)
     if not asked and count < room:
         _log.warning("%d of %d workers have room now; `--workers %d` waits for the rest", count, room, room)
-    return WorkerShape(count=count, cpus=threads, gpus=_share(with_gpu, count, threads) if with_gpu else 0.0)
+    without = max(0, count - most)
+    if without:
+        _log.warning("%d of %d workers have no GPU: there is no room for more on those", without, count)
+    share = gpus or (_share(with_gpu, count - without, threads) if with_gpu and count > without else 0.0)
+    return WorkerShape(count=count, cpus=threads, gpus=share, without_gpu=without if share else 0)
 
 
-def _room(nodes: Sequence[Node], threads: int, sharers: int = 1) -> int:
-    """Return how many workers fit, each on one node, with up to `sharers` to a GPU where there are GPUs."""
-    return sum(
-        min(node.gpus * sharers, node.cpus // threads) if node.gpus else node.cpus // threads
-        for node in nodes
+def more_room(cluster: Cluster, shape: WorkerShape) -> tuple[int, int]:
+    """Return how many workers as the first of `shape` fit on the nodes that live, and in what is free."""
+    if not shape.gpus:
+        room = _room(cluster.nodes, shape.cpus)
+        return room, min(room, int(cluster.free_cpus // shape.cpus))
+    room = _room([node for node in cluster.nodes if node.gpus], shape.cpus, _sharers(shape.gpus))
+    free_shares = int(round(cluster.free_gpus * _UNIT) // round(shape.gpus * _UNIT))
+    return room, min(room, int(cluster.free_cpus // shape.cpus), free_shares)
+
+
+def _too_little(
+    nodes: Sequence[Node], count: int, most: int, threads: int, gpus: float | None
+) -> RequestError:
+    kind = "node(s) with GPUs" if nodes and gpus != 0 and all(node.gpus for node in nodes) else "node(s)"
+    share = f" and {gpus:g} GPU(s)" if gpus else ""
+    has = f" and {sum(node.gpus for node in nodes)} GPU(s)" if gpus else ""
+    return RequestError(
+        f"{max(count, 1)} worker(s) of {threads} thread(s){share} need more than Ray's "
+        f"{sum(node.cpus for node in nodes)} CPU(s){has} on {len(nodes)} {kind}; "
+        + (f"use `--workers {most}` or fewer" if most else "lower `threads` in the space")
     )
 
 
-def _free(cluster: Cluster, threads: int) -> int:
-    """Return how many workers fit in what is free, one to a GPU; 0 if not even one."""
-    with_gpu = [node for node in cluster.nodes if node.gpus]
-    room = min(_room(with_gpu or cluster.nodes, threads), int(cluster.free_cpus // threads))
-    return min(room, int(cluster.free_gpus)) if with_gpu else room
+def _sharers(gpus: float) -> int:
+    """Return how many workers with so much of a GPU fit on one, as Ray counts."""
+    return int(_UNIT // max(1, round(gpus * _UNIT)))
+
+
+def _room(nodes: Sequence[Node], threads: int, sharers: int | None = None) -> int:
+    """Return how many workers fit, each on one node, with up to `sharers` to a GPU where there are GPUs.
+
+    None lets any number share one, or have none.
+    """
+    return sum(
+        min(node.gpus * sharers, node.cpus // threads) if node.gpus and sharers else node.cpus // threads
+        for node in nodes
+    )
 
 
 def _share(nodes: Sequence[Node], count: int, threads: int) -> float:

@@ -107,7 +107,10 @@ class Case:
 
 @cache
 def read_cases(folder: Path, device: str = "cpu") -> tuple[Case, ...]:
-    """Return the cases of the index in `folder`, to be merged on `device`. Raises `ValueError` if an id stands twice."""
+    """Return the cases of the index in `folder`, to be merged on `device`.
+
+    Raises `ValueError` if an id stands twice.
+    """
     index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
     with np.load(folder / index.get("arrays", "arrays.npz")) as file:
         arrays = dict(file)

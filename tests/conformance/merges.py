@@ -150,16 +150,13 @@ def _merge(
         masks = masks and [named_as_table(mask) for mask in masks]
         known = known and [named_as_table(each) for each in known]
     found = merge_tensors(
-        _ONE_VECTOR.get(case.method, case.method), base and moved(base, case.device), on_device(models, case),
-        params, seed=seed, compat=case.compat, statistics=on_device(known, case),
-        keep_masks=on_device(masks, case),
+        _ONE_VECTOR.get(case.method, case.method), base and moved(base, case.device),
+        [moved(each, case.device) for each in models], params, seed=seed, compat=case.compat,
+        statistics=known and [moved(each, case.device) for each in known],
+        keep_masks=masks and [moved(each, case.device) for each in masks],
     )  # fmt: skip
     found = moved(found, "cpu")
     return {ONLY if name == _TABLE and is_table(case) else name: value for name, value in found.items()}
-
-
-def on_device(parts: Sequence[Tensors] | None, case: Case) -> list[Tensors] | None:
-    return None if parts is None else [moved(each, case.device) for each in parts]
 
 
 def moved(tensors: Tensors, device: str) -> Tensors:

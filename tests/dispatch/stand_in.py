@@ -37,7 +37,7 @@ class StandInRay:
         self.prepared = list(prepared)
         self.actors: list[Actor] = []
 
-    def hire(self) -> Actor:
+    def hire(self, before: Actor | None) -> Actor:
         self.actors.append(self.prepared.pop(0) if self.prepared else Actor())
         return self.actors[-1]
 
@@ -67,7 +67,7 @@ class StandInRay:
 
 def ready() -> Actor:
     """Return an actor that is ready at once."""
-    return Actor(ready=Reference(answer=True))
+    return Actor(ready=Reference(answer=()))
 
 
 def pool_of(ray: StandInRay, count: int, *, patience: float = 60.0) -> WorkerPool:

@@ -74,7 +74,7 @@ def test_a_late_worker_joins_when_it_is_ready() -> None:
     late = Actor()
     dispatcher = dispatcher_of(StandInRay(ready(), late), 2)
     jobs(dispatcher, 1, 2)
-    late.ready.answer = True
+    late.ready.answer = ()
     late.run.answer = GOOD
     assert results(dispatcher) == [(2, GOOD)]
 
