@@ -1,4 +1,4 @@
-"""Which cases to run (`--vectors DIR`) and where (`--merge-device cuda`), and how many passed of each method."""
+"""Which cases to run (`--vectors DIR`) and where (`--merge-device cuda`), and how many passed."""
 
 from collections import Counter
 from pathlib import Path

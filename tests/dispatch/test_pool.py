@@ -116,7 +116,7 @@ def test_a_second_try_waits_for_a_worker_that_had_no_job_yet_and_nobody_waits_fo
     jobs(dispatcher, 3)
     other.run.answer = GOOD
     assert results(dispatcher) == [(3, GOOD)]
-    new.ready.answer = True
+    new.ready.answer = ()
     new.run.answer = GOOD
     assert results(dispatcher) == [(1, GOOD)]
 
