@@ -37,7 +37,7 @@ def digest(checkpoint: Checkpoint) -> str:
 def digests(
     checkpoints: Mapping[str, Checkpoint], known: Mapping[Path, str] = MappingProxyType({})
 ) -> dict[str, str]:
-    """Return the digest of each; a base of several adapters is read once, those `known` are not."""
+    """Return the digest of each; a base of several adapters is read once, one that is `known` never."""
     of_whole = dict(known)
 
     def of(checkpoint: Checkpoint) -> str:

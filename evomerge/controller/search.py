@@ -65,9 +65,7 @@ class Options:
                 "and `--ray-address`, or `--serial`"
             )
         if self.serial and self.gpus_per_worker is not None:
-            raise RequestError(
-                "`--serial` has no workers that could share a GPU: leave out `--gpus-per-worker`"
-            )
+            raise RequestError("`--serial` has no workers to share a GPU: leave out `--gpus-per-worker`")
         if self.gpus_per_worker is not None and not 0 <= self.gpus_per_worker <= 1:
             raise RequestError(
                 f"a worker has one GPU or a share of one, found `gpus_per_worker` {self.gpus_per_worker:g}; "

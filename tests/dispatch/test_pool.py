@@ -19,8 +19,9 @@ from ray.exceptions import (
 )
 
 from evomerge.dispatch.job import Job
-from evomerge.dispatch.pool import AGAIN_SECONDS
+from evomerge.dispatch.pool import AGAIN_SECONDS, WorkerPool
 from evomerge.dispatch.ray import FRESH_SECONDS, RayDispatcher
+from evomerge.dispatch.shape import WorkerShape
 from evomerge.errors import RequestError, WorkError
 from evomerge.recipe import Recipe
 from evomerge.types import Failed, Outcome, Scored
@@ -447,3 +448,13 @@ def test_a_look_after_its_worker_was_replaced_goes_to_another(
     assert [trial for trial, _ in results(dispatcher, turns=1)] == [2]
     other.run.answer = GOOD
     assert [trial for trial, _ in results(dispatcher, turns=1)] == [1]
+
+
+def test_patience_has_no_end_while_sources_are_being_sent() -> None:
+    ray = StandInRay(Actor())
+    sending = [True, True, False]
+    shape = WorkerShape(count=1, cpus=2, gpus=0.0)
+    pool = WorkerPool(ray, ray.hire, shape, patience=0.02, busy=lambda: sending.pop(0))
+    with pytest.raises(RequestError, match="none has come"):
+        pool.await_first()
+    assert sending == []
