@@ -1,8 +1,8 @@
 """How fast a candidate's weights are made in memory, against what moving their bytes takes.
 
 A base and two random Llamas near it are merged by each method again and again, with other parameters each
-time, into the model that is there, as a search does. The bound is the time to read the three sources and write
-the result at the rate at which one tensor is copied to another on the same device in the same run.
+time, into the model that is there, as a search does. The bound is the time to read the three sources and
+write the result at the rate at which one tensor is copied to another on the same device in the same run.
 """
 
 from __future__ import annotations
