@@ -65,8 +65,9 @@ def test_nothing_differs_from_itself(record: RunRecord) -> None:
     assert differences(record, from_json(record.to_json())) == []
 
 
-def test_the_budget_may_change(record: RunRecord) -> None:
-    space = parse_space(SPACE + "budget: 9\n", "small.yaml")
+@pytest.mark.parametrize("key", ["budget: 9", "candidate_time_limit: 60.5"])
+def test_what_says_how_long_to_search_may_change(record: RunRecord, key: str) -> None:
+    space = parse_space(SPACE + f"{key}\n", "small.yaml")
     assert differences(record, replace(record, space=space)) == []
 
 

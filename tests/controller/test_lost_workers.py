@@ -82,7 +82,7 @@ def test_a_search_survives_workers_that_die_hang_and_raise(
     log = (tmp_path / "run" / "log.txt").read_text()
     assert f"trial {number(raised)}: Traceback" in log
     assert number(died) != number(hung)
-    ends = [trial.datetime_complete for trial in run.frozen_trials]
+    ends = [trial.datetime_complete.timestamp() for trial in run.frozen_trials if trial.datetime_complete]
     assert min(ends[number(hung) + 1 :]) < ends[number(hung)]  # the others did not wait
 
 
