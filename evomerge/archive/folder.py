@@ -89,7 +89,10 @@ class RunFolder:
             content = json.loads(file.read_text(encoding="utf-8"))
         except ValueError as error:
             raise RunError(f"{file} is not JSON: {error}") from error
-        return from_json(content)
+        try:
+            return from_json(content)
+        except RunError as error:
+            raise RunError(f"{file}: {error}") from error
 
     def write_record(self, record: RunRecord) -> None:
         """Write the record, unless it is there as it is."""

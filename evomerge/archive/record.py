@@ -41,7 +41,8 @@ class RunRecord:
 
     `study` names the study in its storage, wherever the folder moves to; `held_out` are the measures that
     are only reported; `items` gives content hashes by task and split; `clusters` which text each item is
-    about, of tasks that ask several about one; `paths` where the sources lay on the controller; `changes`
+    about, of tasks that ask several about one; `wordings` a digest of what each task asks and how it scores;
+    `paths` where the sources lay on the controller; `changes`
     which keys of the space file were replaced from outside (`--seed 3`); `allow_pickle` whether pickled
     weights may be read; `influence` the block influence of each layer of the sources on which it was
     measured. `deterministic` tells whether the same model always answers the search items the same;
@@ -64,6 +65,7 @@ class RunRecord:
     influence: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     held_out: tuple[Measure, ...] = ()
     clusters: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    wordings: Mapping[str, str] = field(default_factory=dict)
     deterministic: bool = False
     uniform: bool = False
 
@@ -184,6 +186,7 @@ class RunRecord:
             "held_out": [asdict(measure) for measure in self.held_out],
             "items": {task: dict(splits) for task, splits in self.items.items()},
             "clusters": {task: dict(texts) for task, texts in self.clusters.items()},
+            "wordings": dict(self.wordings),
             "deterministic": self.deterministic,
             "uniform": self.uniform,
             "storage": self.storage,
@@ -220,13 +223,26 @@ def from_json(content: Mapping[str, Any]) -> RunRecord:
     if found != FORMAT:
         raise RunError(
             f"this run record has format {found}, and this evomerge reads {FORMAT}; "
-            "open it with the evomerge named in its run.json"
+            f"open it with the one that wrote it{_writer(content)}"
         )
     try:
         return _record(content)
     except (KeyError, TypeError, AttributeError, ValidationError) as error:
         what = str(error).splitlines()[0]  # pydantic's go on
-        raise RunError(f"this run record is damaged ({type(error).__name__}: {what})") from error
+        raise RunError(
+            f"this run record is damaged, or not of this evomerge ({type(error).__name__}: {what}); "
+            f"open it with the one that wrote it{_writer(content)}"
+        ) from error
+
+
+def _writer(content: Any) -> str:
+    """Return which evomerge wrote a record, as far as it can be told, in brackets."""
+    try:
+        found = content["provenance"]
+        commit = f", commit {found['commit']}" if found["commit"] else ""
+        return f" ({found['versions']['evomerge']}{commit})"
+    except (KeyError, TypeError):
+        return ""
 
 
 def _record(content: Mapping[str, Any]) -> RunRecord:
@@ -247,8 +263,9 @@ def _record(content: Mapping[str, Any]) -> RunRecord:
         influence={name: tuple(found) for name, found in content["influence"].items()},
         held_out=tuple(Measure(**measure) for measure in content["held_out"]),
         clusters=content["clusters"],
-        deterministic=content["deterministic"],
-        uniform=content["uniform"],
+        wordings=content.get("wordings", {}),  # records of the same format may lack what is got from here on
+        deterministic=content.get("deterministic", False),
+        uniform=content.get("uniform", False),
     )
 
 
@@ -270,6 +287,8 @@ def differences(old: RunRecord, new: RunRecord) -> list[str]:
             changed.append(f"the items of task `{task}`")
         elif task in new.items and old.clusters.get(task) != new.clusters.get(task):
             changed.append(f"which items of task `{task}` are about the same text")
+        elif task in old.wordings and old.wordings[task] != new.wordings.get(task):
+            changed.append(f"what task `{task}` asks or how it scores")
     if (*old.measures, *old.held_out) != (*new.measures, *new.held_out):
         changed.append("a metric's direction or aggregation")
     return changed

@@ -86,6 +86,7 @@ def resolve(
         held_out=found.held_out,
         items=found.items,
         clusters=found.clusters,
+        wordings=found.wordings,
         deterministic=found.deterministic,
         uniform=uniform(checkpoints),
         storage=redacted(storage) if storage else None,

@@ -23,9 +23,30 @@ def test_a_record_is_read_as_it_was_written(record: RunRecord) -> None:
 @pytest.mark.parametrize("format", [FORMAT + 1, "1", None])
 def test_a_record_of_another_format_is_refused(record: RunRecord, format: object) -> None:
     with pytest.raises(
-        RunError, match=f"^this run record has format {format}, and this evomerge reads {FORMAT};"
+        RunError,
+        match=rf"^this run record has format {format}, and this evomerge reads {FORMAT}; "
+        r"open it with the one that wrote it \(0\.1\.0\)$",
     ):
         from_json(record.to_json() | {"format": format})
+
+
+def test_a_record_of_the_first_format_is_refused_with_who_wrote_it() -> None:
+    """As searches left it that knew neither select items nor racing."""
+    wrote = {"versions": {"evomerge": "0.1.0"}, "commit": "3c6dfbd"}
+    with pytest.raises(RunError, match=r"has format 1, .* wrote it \(0\.1\.0, commit 3c6dfbd\)$"):
+        from_json(
+            {"format": 1, "space": {}, "items": {"gsm": {"search": [], "report": []}}, "provenance": wrote}
+        )
+
+
+def test_an_older_record_of_this_format_is_read(record: RunRecord) -> None:
+    """As searches left it that knew no inheriting, and did not look at what tasks ask."""
+    content = record.to_json()
+    for key in ("deterministic", "uniform", "wordings"):
+        del content[key]
+    old = from_json(content)
+    assert not old.inherits
+    assert differences(old, replace(old, wordings={"gsm": "1"})) == []
 
 
 @pytest.mark.parametrize(
@@ -134,6 +155,12 @@ def test_other_texts_are_named(record: RunRecord) -> None:
     named = ["which items of task `wiki` are about the same text"]
     assert differences(record, replace(record, clusters=merged)) == named
     assert differences(record, replace(record, clusters={})) == named
+
+
+def test_a_task_that_asks_otherwise_is_named(record: RunRecord) -> None:
+    before = replace(record, wordings={"gsm": "1", "wiki": "2"})
+    after = replace(record, wordings={"gsm": "1", "wiki": "3"})
+    assert differences(before, after) == ["what task `wiki` asks or how it scores"]
 
 
 @pytest.mark.parametrize("key", ["items: {select: 7}", "held_out: [{task: arc, metric: f1}]"])
