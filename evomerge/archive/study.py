@@ -40,6 +40,12 @@ AUDITED = "audited_against"
 """Of a candidate that could have inherited from a trial and was scored all the same: that trial's number."""
 CANONICAL = "canonical"
 """The key that candidates share only if their recipes build the same."""
+WAITS = "waits"
+"""Of one of the first few candidates: how far it had come when it last waited for the others."""
+TWIN = "twin_of"
+"""Of a candidate that waited for the end of one under way that it is again: that trial's number."""
+_RUNG = "rung {}"
+"""Of the study: who of the first few went on from a rung, and who was given up there, both in their order."""
 ENDED_WORKERS = "ended_workers"
 """Of a candidate that failed: how many workers died of it or were ended as they hung, if any."""
 _DIED = "evomerge:died"  # a system attribute: it tells of the controller, and not of the candidate
@@ -75,6 +81,44 @@ class Dropped:
     estimates: Mapping[str, float]
     variances: Mapping[str, float]
     origin: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waiting:
+    """One of the first few candidates that waits for the others after a look, with its scores so far.
+
+    It is ranked by `ranked_by`, one number per objective, higher being better. `alike` is the trial whose
+    scores it may turn out to inherit, and how far from that one it is.
+    """
+
+    look: int
+    so_far: Scored
+    ranked_by: tuple[float, ...]
+    alike: tuple[int, float] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Halved:
+    """What was decided at a rung: who went on and who was given up, both in the order they were ranked."""
+
+    kept: tuple[int, ...]
+    dropped: tuple[int, ...]
+
+
+def waiting_from(trial: FrozenTrial) -> Waiting | None:
+    """Return how a trial last waited, apart from the items; None if it never did."""
+    noted = trial.user_attrs.get(WAITS)
+    if noted is None:
+        return None
+    so_far = Scored(
+        scores=noted["scores"],
+        items=(),
+        merge_seconds=noted["merge_seconds"],
+        score_seconds=noted["score_seconds"],
+        device=noted["device"],
+    )
+    alike = None if noted["alike"] is None else (int(noted["alike"][0]), float(noted["alike"][1]))
+    return Waiting(look=noted["look"], so_far=so_far, ranked_by=tuple(noted["ranked_by"]), alike=alike)
 
 
 def dropped_from(trial: FrozenTrial) -> Dropped:
@@ -207,6 +251,32 @@ class StudyRecord:
         """Attach readable attributes to a running trial."""
         for name, value in attributes.items():
             self._live[number].set_user_attr(name, value)
+
+    def note_waiting(self, number: int, waiting: Waiting) -> None:
+        """Record that a trial waits for others."""
+        so_far = waiting.so_far
+        noted = {
+            "look": waiting.look,
+            "scores": dict(so_far.scores),
+            "ranked_by": waiting.ranked_by,
+            "alike": waiting.alike,
+            "merge_seconds": so_far.merge_seconds,
+            "score_seconds": so_far.score_seconds,
+            "device": so_far.device,
+        }
+        self.note(number, **{WAITS: noted})
+
+    def note_halved(self, halved: Halved) -> None:
+        """Record what was decided at the next rung, all at once."""
+        decided = {"kept": halved.kept, "dropped": halved.dropped}
+        self.study.set_user_attr(_RUNG.format(len(self.halved())), decided)
+
+    def halved(self) -> list[Halved]:
+        """Return what was decided at each rung so far."""
+        noted, found = self.study.user_attrs, list[Halved]()
+        while (each := noted.get(_RUNG.format(len(found)))) is not None:
+            found.append(Halved(kept=tuple(each["kept"]), dropped=tuple(each["dropped"])))
+        return found
 
     def tell_scored(self, number: int, scored: Scored, constraints: Mapping[str, float]) -> None:
         """Finish a trial with its objectives; a constraint is met where its value is at most 0."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from optuna.trial import FrozenTrial
 
@@ -44,10 +44,9 @@ class Quarantine:
         if ended >= _ENOUGH_WORKERS:
             self._ended.setdefault(key, number)
 
-    def among(self, left: Sequence[Asked]) -> list[Asked]:
-        """Return what earlier sittings left under way, and know it from what is new."""
+    def know(self, left: Iterable[Asked]) -> None:
+        """Know what earlier sittings left under way from what is new."""
         self._left = {asked.number: asked for asked in left}
-        return list(left)
 
     def refusal(self, asked: Asked, key: str) -> Failed | None:
         """Return why a candidate is not run; None if it is.
