@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, softmax
 
-from evomerge.comparison.estimate import Ease, greg
+from evomerge.comparison.estimate import Ease, greg, lead
 from evomerge.comparison.paired import compare
 from evomerge.seeds import derive
 from evomerge.testing.siblings import PARENTS, Siblings
@@ -147,6 +147,24 @@ class Race:
 
 
 @dataclass(frozen=True)
+class Lead:
+    """The product's rule (ADR 15): drops who will confidently not be `margin` better on all items."""
+
+    name: str
+    ends: tuple[int, ...]
+    alpha: float
+    margin: float = 0.0
+    generation: int = 1
+
+    def keep(self, seen: Sequence[Vector], standing: Standing, look: int) -> list[int]:
+        """Return those that may still win."""
+        del look
+        alpha = self.alpha / (len(self.ends) - 1)
+        found = [lead(scores, standing.best, standing.ease) for scores in seen]
+        return [k for k, each in enumerate(found) if each is None or not each.below(alpha, self.margin)]
+
+
+@dataclass(frozen=True)
 class Halving:
     """Keeps the best few of a generation after each look, by what they would score on all items."""
 
@@ -214,6 +232,8 @@ def policies(items: int) -> list[Policy]:
         Whole("all items", (items,)),
         *races,
         Race("race, α = 0.2, margin 0.01", looks, 0.2, 0.01),
+        Lead("lead, α = 0.2", looks, 0.2),
+        Lead("lead, α = 0.2, margin 0.01 (default)", looks, 0.2, 0.01),
         Halving(f"halving {few[0]}, {few[1]}, {items}", few, (6, 2)),
         Halving(f"halving {fewer[0]}, {fewer[1]}, {items}", fewer, (5, 1)),
         Whole(f"the first {items // 5} items", (items // 5,)),

@@ -118,11 +118,15 @@ def _scored(
 
 @dataclass(frozen=True, kw_only=True)
 class Failed:
-    """A candidate that could not be built or scored, and why."""
+    """A candidate that could not be built or scored, and why.
+
+    `ended_workers` counts those that died of it, or were ended as they took too long.
+    """
 
     reason: str
     traceback: str = ""
     seconds: float = 0.0
+    ended_workers: int = 0
 
 
 Evaluation: TypeAlias = Scored | Failed

@@ -18,3 +18,4 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--vectors", metavar="DIR", help="conformance cases of another folder than our own")
+    parser.addoption("--merge-device", metavar="DEVICE", default="cpu", help="where conformance cases merge")

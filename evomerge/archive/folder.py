@@ -19,13 +19,12 @@ import fcntl
 import json
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from evomerge.archive.files import write_json, write_text
+from evomerge.archive.files import clear_beside, folder_beside, write_json, write_text
 from evomerge.archive.record import RunRecord, from_json
 from evomerge.checkpoints.locate import RUN_FILE
 from evomerge.errors import RunError
@@ -90,7 +89,10 @@ class RunFolder:
             content = json.loads(file.read_text(encoding="utf-8"))
         except ValueError as error:
             raise RunError(f"{file} is not JSON: {error}") from error
-        return from_json(content)
+        try:
+            return from_json(content)
+        except RunError as error:
+            raise RunError(f"{file}: {error}") from error
 
     def write_record(self, record: RunRecord) -> None:
         """Write the record, unless it is there as it is."""
@@ -120,15 +122,26 @@ class RunFolder:
     def create(self, record: RunRecord, space_text: str) -> None:
         """Make the folder. Raises `RunError` if something is there, or it cannot be written."""
         self.check_free()
-        existed = self.path.exists()
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            if self.path.exists():  # maybe with a disk of its own, so nothing can take its place
+                self._fill(record, space_text)
+                return
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            clear_beside(self.path)
+            with folder_beside(self.path) as fresh:
+                RunFolder(fresh)._fill(record, space_text)
+                fresh.rename(self.path)
+        except OSError as error:
+            raise RunError(f"the run folder {self.path} cannot be written: {error.strerror}") from error
+
+    def _fill(self, record: RunRecord, space_text: str) -> None:
+        """Write what a new run folder holds, all or nothing."""
+        try:
             write_text(self.path / "space.yaml", space_text)
             self.write_record(record)
-        except OSError as error:
-            if not existed:
-                shutil.rmtree(self.path, ignore_errors=True)
-            raise RunError(f"the run folder {self.path} cannot be written: {error.strerror}") from error
+        except OSError:
+            (self.path / "space.yaml").unlink(missing_ok=True)
+            raise
 
     @contextmanager
     def writing(self) -> Iterator[None]:

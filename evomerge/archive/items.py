@@ -48,7 +48,7 @@ class ItemStore:
         return tuple(self._scores(entry) for entry in own.values() if entry["split"] == split)
 
     def read(self, split: Split) -> dict[int, tuple[ItemScores, ...]]:
-        """Return the item scores of each trial on a split."""
+        """Return the item scores of each trial on a split, in the order in which they were last recorded."""
         found: dict[int, tuple[ItemScores, ...]] = {}
         for entry in self._latest():
             if entry["split"] == split:
@@ -90,7 +90,11 @@ class ItemStore:
                     yield json.loads(line)
 
     def _latest(self) -> list[dict[str, Any]]:
-        return list({_key(entry): entry for entry in self._entries()}.values())
+        found: dict[tuple[Any, ...], dict[str, Any]] = {}
+        for entry in self._entries():
+            found.pop(key := _key(entry), None)  # it goes to the end
+            found[key] = entry
+        return list(found.values())
 
     def _scores(self, entry: dict[str, Any]) -> ItemScores:
         scores = tuple(_number(score) for score in entry["scores"])

@@ -1,7 +1,7 @@
 """What is private in Optuna and used here, as of 5.0; no other file touches it.
 
-`Study._storage`, `Study._get_trials` (samplers read trials by it), `FrozenTrial._trial_id` and the
-constructor of `Trial`. `tests/controller/test_samplers.py` and `tests/archive/test_study.py` hold each
+`Study._storage`, `Study._get_trials` (samplers read trials by it), `_trial_id` of both kinds of trial and
+the constructor of `Trial`. `tests/controller/test_samplers.py` and `tests/archive/test_study.py` hold each
 to its use.
 """
 
@@ -21,7 +21,7 @@ def live(study: Study, trial: FrozenTrial) -> Trial:
     return Trial(study, trial._trial_id)
 
 
-def remember(study: Study, trial: FrozenTrial, key: str, value: Any) -> None:
+def remember(study: Study, trial: FrozenTrial | Trial, key: str, value: Any) -> None:
     """Attach a JSON value that people need not see to a trial."""
     study._storage.set_trial_system_attr(trial._trial_id, key, value)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from evomerge.archive.database import redacted
 from evomerge.errors import RunError
 from evomerge.evaluate.brief import Brief
 from evomerge.evaluate.items import SPLITS
@@ -31,7 +31,8 @@ FORMAT = 2
 _PACKAGES = (
     "evomerge", "torch", "transformers", "lm_eval", "safetensors", "optuna", "cma", "ray", "numpy",
 )  # fmt: skip
-_FREE_TO_CHANGE = {"name", "budget", "sources"}  # sources by their place; their content is compared
+_FREE_TO_CHANGE = {"name", "budget", "candidate_time_limit", "sources"}
+"""Sources by their place; their content is compared."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +41,8 @@ class RunRecord:
 
     `study` names the study in its storage, wherever the folder moves to; `held_out` are the measures that
     are only reported; `items` gives content hashes by task and split; `clusters` which text each item is
-    about, of tasks that ask several about one; `paths` where the sources lay on the controller; `changes`
+    about, of tasks that ask several about one; `wordings` a digest of what each task asks and how it scores;
+    `paths` where the sources lay on the controller; `changes`
     which keys of the space file were replaced from outside (`--seed 3`); `allow_pickle` whether pickled
     weights may be read; `influence` the block influence of each layer of the sources on which it was
     measured. `deterministic` tells whether the same model always answers the search items the same;
@@ -63,6 +65,7 @@ class RunRecord:
     influence: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     held_out: tuple[Measure, ...] = ()
     clusters: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    wordings: Mapping[str, str] = field(default_factory=dict)
     deterministic: bool = False
     uniform: bool = False
 
@@ -183,6 +186,7 @@ class RunRecord:
             "held_out": [asdict(measure) for measure in self.held_out],
             "items": {task: dict(splits) for task, splits in self.items.items()},
             "clusters": {task: dict(texts) for task, texts in self.clusters.items()},
+            "wordings": dict(self.wordings),
             "deterministic": self.deterministic,
             "uniform": self.uniform,
             "storage": self.storage,
@@ -219,13 +223,26 @@ def from_json(content: Mapping[str, Any]) -> RunRecord:
     if found != FORMAT:
         raise RunError(
             f"this run record has format {found}, and this evomerge reads {FORMAT}; "
-            "open it with the evomerge named in its run.json"
+            f"open it with the one that wrote it{_writer(content)}"
         )
     try:
         return _record(content)
     except (KeyError, TypeError, AttributeError, ValidationError) as error:
         what = str(error).splitlines()[0]  # pydantic's go on
-        raise RunError(f"this run record is damaged ({type(error).__name__}: {what})") from error
+        raise RunError(
+            f"this run record is damaged, or not of this evomerge ({type(error).__name__}: {what}); "
+            f"open it with the one that wrote it{_writer(content)}"
+        ) from error
+
+
+def _writer(content: Any) -> str:
+    """Return which evomerge wrote a record, as far as it can be told, in brackets."""
+    try:
+        found = content["provenance"]
+        commit = f", commit {found['commit']}" if found["commit"] else ""
+        return f" ({found['versions']['evomerge']}{commit})"
+    except (KeyError, TypeError):
+        return ""
 
 
 def _record(content: Mapping[str, Any]) -> RunRecord:
@@ -246,8 +263,9 @@ def _record(content: Mapping[str, Any]) -> RunRecord:
         influence={name: tuple(found) for name, found in content["influence"].items()},
         held_out=tuple(Measure(**measure) for measure in content["held_out"]),
         clusters=content["clusters"],
-        deterministic=content["deterministic"],
-        uniform=content["uniform"],
+        wordings=content.get("wordings", {}),  # records of the same format may lack what is got from here on
+        deterministic=content.get("deterministic", False),
+        uniform=content.get("uniform", False),
     )
 
 
@@ -269,6 +287,8 @@ def differences(old: RunRecord, new: RunRecord) -> list[str]:
             changed.append(f"the items of task `{task}`")
         elif task in new.items and old.clusters.get(task) != new.clusters.get(task):
             changed.append(f"which items of task `{task}` are about the same text")
+        elif task in old.wordings and old.wordings[task] != new.wordings.get(task):
+            changed.append(f"what task `{task}` asks or how it scores")
     if (*old.measures, *old.held_out) != (*new.measures, *new.held_out):
         changed.append("a metric's direction or aggregation")
     return changed
@@ -290,12 +310,6 @@ def provenance() -> dict[str, Any]:
         "versions": {name: _version(name) for name in _PACKAGES},
         "commit": _commit(),
     }
-
-
-def redacted(url: str) -> str:
-    """Return a database URL without its password."""
-    url = re.sub(r"(://[^:/@]*):.*@", r"\1:***@", url)
-    return re.sub(r"([?&][^=&]*(?:password|passwd|pwd)[^=&]*=)[^&]*", r"\1***", url)
 
 
 def _without_secrets(argument: str) -> str:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from evomerge.archive.database import is_redacted, storage_url, told
 from evomerge.archive.folder import RunFolder
 from evomerge.archive.front import Member, ParetoArchive
 from evomerge.archive.items import ItemStore
 from evomerge.archive.record import RunRecord
-from evomerge.archive.study import ESTIMATE, INHERITED, ITEMS, KEY, LABEL, open_storage, storage_url
+from evomerge.archive.study import ESTIMATE, INHERITED, ITEMS, KEY, LABEL, open_storage
 from evomerge.errors import RunError
 from evomerge.recipe import Recipe
 from evomerge.space import Genome
@@ -30,6 +31,8 @@ _STATES = {
     TrialState.WAITING: "waiting",
     TrialState.PRUNED: "dropped",
 }
+
+_TRY_AGAIN = "try again once it works"
 
 
 def open_run(path: str | Path, *, storage: str | None = None) -> Run:
@@ -55,7 +58,7 @@ class Run:
         where = self._storage or self.record.storage
         if where is None:
             return self.folder.journal
-        if "***" in where:
+        if is_redacted(where):
             raise RunError(f"the run's storage {where} needs its password: give `--storage URL`")
         return where
 
@@ -65,7 +68,8 @@ class Run:
         if isinstance(self.storage, Path) and not self.storage.exists():
             raise RunError(f"{self.folder.path} has no study yet: {self.storage.name} is missing")
         try:
-            return self._opened.get_study_id_from_name(self.record.study)
+            with told(self.storage, RunError, _TRY_AGAIN):
+                return self._opened.get_study_id_from_name(self.record.study)
         except KeyError as error:
             where = self.storage if isinstance(self.storage, Path) else "the database"
             raise RunError(
@@ -75,7 +79,9 @@ class Run:
     @cached_property
     def frozen_trials(self) -> list[FrozenTrial]:
         """Optuna's own trials, by number, as they stood when first read."""
-        return self._opened.get_all_trials(self.study_id, deepcopy=False)
+        number = self.study_id
+        with told(self.storage, RunError, _TRY_AGAIN):
+            return self._opened.get_all_trials(number, deepcopy=False)
 
     @cached_property
     def _opened(self) -> BaseStorage:

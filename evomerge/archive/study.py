@@ -10,20 +10,21 @@ import copy
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from evomerge.archive.database import open_database
 from evomerge.archive.files import trim_torn_line
-from evomerge.archive.optuna_private import live
+from evomerge.archive.optuna_private import live, remember
 from evomerge.errors import RunError
 from evomerge.space.genes import GeneSpec
 from evomerge.types import Failed, Measure, Params, Scored
@@ -39,16 +40,31 @@ AUDITED = "audited_against"
 """Of a candidate that could have inherited from a trial and was scored all the same: that trial's number."""
 CANONICAL = "canonical"
 """The key that candidates share only if their recipes build the same."""
-_LONGEST_REASON = 1900  # attributes of the SQL storages hold 2045 characters
+WAITS = "waits"
+"""Of one of the first few candidates: how far it had come when it last waited for the others."""
+TWIN = "twin_of"
+"""Of a candidate that waited for the end of one under way that it is again: that trial's number."""
+_RUNG = "rung {}"
+"""Of the study: who of the first few went on from a rung, and who was given up there, both in their order."""
+ENDED_WORKERS = "ended_workers"
+"""Of a candidate that failed: how many workers died of it or were ended as they hung, if any."""
+_DIED = "evomerge:died"  # a system attribute: it tells of the controller, and not of the candidate
+_LONGEST_REASON = 1900
+"""Characters: what a dashboard shows without burying the rest. MySQL would hold 65,535 bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """A trial the study has recorded and nobody has scored yet."""
+    """A trial the study has recorded and nobody has scored yet.
+
+    `died` counts the last sittings of the search that died while it was at the job `died_at`, if known.
+    """
 
     number: int
     params: Params
     label: str | None
+    died: int = 0
+    died_at: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +81,44 @@ class Dropped:
     estimates: Mapping[str, float]
     variances: Mapping[str, float]
     origin: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waiting:
+    """One of the first few candidates that waits for the others after a look, with its scores so far.
+
+    It is ranked by `ranked_by`, one number per objective, higher being better. `alike` is the trial whose
+    scores it may turn out to inherit, and how far from that one it is.
+    """
+
+    look: int
+    so_far: Scored
+    ranked_by: tuple[float, ...]
+    alike: tuple[int, float] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Halved:
+    """What was decided at a rung: who went on and who was given up, both in the order they were ranked."""
+
+    kept: tuple[int, ...]
+    dropped: tuple[int, ...]
+
+
+def waiting_from(trial: FrozenTrial) -> Waiting | None:
+    """Return how a trial last waited, apart from the items; None if it never did."""
+    noted = trial.user_attrs.get(WAITS)
+    if noted is None:
+        return None
+    so_far = Scored(
+        scores=noted["scores"],
+        items=(),
+        merge_seconds=noted["merge_seconds"],
+        score_seconds=noted["score_seconds"],
+        device=noted["device"],
+    )
+    alike = None if noted["alike"] is None else (int(noted["alike"][0]), float(noted["alike"][1]))
+    return Waiting(look=noted["look"], so_far=so_far, ranked_by=tuple(noted["ranked_by"]), alike=alike)
 
 
 def dropped_from(trial: FrozenTrial) -> Dropped:
@@ -114,47 +168,13 @@ def _distribution(gene: GeneSpec) -> BaseDistribution:
     return FloatDistribution(gene.low, gene.high, log=gene.log)
 
 
-def storage_url(given: str) -> str:
-    """Return a database URL that leads to the same place from any working directory.
-
-    Raises `RunError` for what is no URL.
-    """
-    if "://" not in given:
-        raise RunError(
-            "a storage is a database URL such as sqlite:///study.db or postgresql://user@host/name, "
-            f"found `{given}`"
-        )
-    if given == "sqlite://" or ":memory:" in given:
-        raise RunError(f"{given} is gone with the process; name a file, such as sqlite:///study.db")
-    dialect, _, path = given.partition(":///")
-    if not dialect.startswith("sqlite") or not path or path.startswith(("/", ":", "file:")):
-        return given
-    return f"{dialect}:///{Path(path).absolute()}"
-
-
 def open_storage(where: str | Path, *, existing: bool = False) -> BaseStorage:
     """Return the storage at a database URL, or the journal file at a path. Never creates a folder.
 
     Raises `RunError` if it cannot be opened, is damaged, or should be `existing` and is not.
     """
     if isinstance(where, str) and "://" in where:
-        file = where.partition(":///")[2].partition("?")[0] if where.startswith("sqlite") else ""
-        if existing and file.startswith("/") and not Path(file).is_file():
-            raise RunError(f"there is no database at {file}")
-        from sqlalchemy.exc import SQLAlchemyError
-
-        try:
-            return RDBStorage(where)
-        except ImportError:
-            raise RunError(
-                "the storage needs a database driver that is not installed "
-                "(`pip install psycopg2-binary` for PostgreSQL, `pip install pymysql` for MySQL)"
-            ) from None
-        except (SQLAlchemyError, ValueError, RuntimeError) as error:  # its text may tell the password
-            raise RunError(
-                f"the storage cannot be opened ({type(error).__name__}); check its URL, and that the "
-                "database is there"
-            ) from None
+        return open_database(where, existing=existing)
     try:
         return JournalStorage(JournalFileBackend(str(Path(where).absolute())))
     except (ValueError, KeyError) as error:
@@ -221,12 +241,42 @@ class StudyRecord:
     def unfinished(self) -> list[Asked]:
         """Return the trials a crash left running, in order; they keep their numbers."""
         left = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        return [self._asked(live(self.study, trial)) for trial in left]
+        return [_with_deaths(self._asked(live(self.study, trial)), trial) for trial in left]
+
+    def count_deaths(self, number: int, died: int, at: str | None) -> None:
+        """Keep how many sittings will have died with a running trial at a job, should this one die, too."""
+        remember(self.study, self._live[number], _DIED, {"sittings": died, "at": at})
 
     def note(self, number: int, **attributes: Any) -> None:
         """Attach readable attributes to a running trial."""
         for name, value in attributes.items():
             self._live[number].set_user_attr(name, value)
+
+    def note_waiting(self, number: int, waiting: Waiting) -> None:
+        """Record that a trial waits for others."""
+        so_far = waiting.so_far
+        noted = {
+            "look": waiting.look,
+            "scores": dict(so_far.scores),
+            "ranked_by": waiting.ranked_by,
+            "alike": waiting.alike,
+            "merge_seconds": so_far.merge_seconds,
+            "score_seconds": so_far.score_seconds,
+            "device": so_far.device,
+        }
+        self.note(number, **{WAITS: noted})
+
+    def note_halved(self, halved: Halved) -> None:
+        """Record what was decided at the next rung, all at once."""
+        decided = {"kept": halved.kept, "dropped": halved.dropped}
+        self.study.set_user_attr(_RUNG.format(len(self.halved())), decided)
+
+    def halved(self) -> list[Halved]:
+        """Return what was decided at each rung so far."""
+        noted, found = self.study.user_attrs, list[Halved]()
+        while (each := noted.get(_RUNG.format(len(found)))) is not None:
+            found.append(Halved(kept=tuple(each["kept"]), dropped=tuple(each["dropped"])))
+        return found
 
     def tell_scored(self, number: int, scored: Scored, constraints: Mapping[str, float]) -> None:
         """Finish a trial with its objectives; a constraint is met where its value is at most 0."""
@@ -284,6 +334,8 @@ class StudyRecord:
         """Finish a trial that could not be scored; samplers never see it."""
         trial = self._live.pop(number)
         trial.set_user_attr("failure", failed.reason[:_LONGEST_REASON])
+        if failed.ended_workers:
+            trial.set_user_attr(ENDED_WORKERS, failed.ended_workers)
         self.study.tell(number, state=TrialState.FAIL)
 
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
@@ -306,6 +358,15 @@ class StudyRecord:
             for name, distribution in self._distributions.items():
                 _suggest(trial, name, distribution)
         return Asked(number=trial.number, params=dict(trial.params), label=label)
+
+
+def _with_deaths(asked: Asked, trial: FrozenTrial) -> Asked:
+    """Return a trial that was left running with what it is known to have been at.
+
+    The sitting that began it has only noted its recipe.
+    """
+    known = trial.system_attrs.get(_DIED, {"sittings": int(KEY in trial.user_attrs), "at": None})
+    return replace(asked, died=known["sittings"], died_at=known["at"])
 
 
 def _set_scores(trial: Trial, scores: Mapping[str, float], constraints: Mapping[str, float]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from evomerge.checkpoints.dtypes import all_finite
 from evomerge.checkpoints.folder import Checkpoint
 from evomerge.checkpoints.tensors import FileSource
 from evomerge.errors import CheckpointError
@@ -57,4 +58,4 @@ def _check(name: str, model: Checkpoint) -> None:
 def _is_finite(tensor: Tensor) -> bool:
     flat = tensor.reshape(-1)
     parts = (flat[start : start + _ENTRIES] for start in range(0, len(flat), _ENTRIES))
-    return all(bool(part.isfinite().all()) for part in parts)
+    return all(map(all_finite, parts))

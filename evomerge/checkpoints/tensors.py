@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from evomerge.checkpoints.dtypes import all_finite
 from evomerge.checkpoints.edits import Adapter, Edit, LowRank, Magnitude, Replace, Rows, Shift
 from evomerge.checkpoints.folder import Checkpoint
 from evomerge.checkpoints.headers import TensorSpec
@@ -205,7 +206,7 @@ class Library:
 
 
 def _check_finite(value: Tensor, model: str, tensor: str) -> None:
-    if not bool(value.isfinite().all()):
+    if not all_finite(value):
         raise MergeError(
             f"`{tensor}` of model `{model}` holds NaN or infinite values; "
             "fetch or train the model again, or leave it out"

@@ -46,6 +46,10 @@ def command(
     time_limit: Annotated[
         float | None, typer.Option(min=0, help="Stop asking for candidates after so many seconds.")
     ] = None,
+    candidate_time_limit: Annotated[
+        float | None,
+        typer.Option(min=0, help="End workers that one job takes so many seconds; default: the space's."),
+    ] = None,
     allow_pickle: Annotated[
         bool, typer.Option("--allow-pickle", help="Read pickled weights too; from people you trust.")
     ] = False,
@@ -68,7 +72,7 @@ def command(
             path_map=tuple(path_map or ()),
             tell=_unsaid if quiet else _told,
         )
-        changes = given(budget=budget, sampler=sampler, seed=seed)
+        changes = given(budget=budget, sampler=sampler, seed=seed, candidate_time_limit=candidate_time_limit)
         prepared = prepare(space, run=run, resume=resume, changes=changes, options=options)
         report = _search(prepared, options, quiet=quiet)
     except KeyboardInterrupt:
@@ -116,9 +120,13 @@ def _announce(prepared: Prepared) -> None:
 
 def _again(space: Path, prepared: Prepared, options: Options) -> str:
     """Return the command that continues an interrupted search. Passwords are left for the user to give."""
+    from evomerge.archive.database import is_redacted
+
     words = ["evomerge", "search", str(space), "--run", _shown(prepared.folder), "--resume"]
     if prepared.budget != prepared.record.space.budget:
         words += ["--budget", str(prepared.budget)]
+    if prepared.candidate_time_limit != prepared.record.space.candidate_time_limit:
+        words += ["--candidate-time-limit", f"{prepared.candidate_time_limit:g}"]
     if options.workers is not None:
         words += ["--workers", str(options.workers)]
     if options.gpus_per_worker is not None:
@@ -129,7 +137,7 @@ def _again(space: Path, prepared: Prepared, options: Options) -> str:
         words += ["--ray-address", options.ray_address]
     for pair in options.path_map:
         words += ["--path-map", pair]
-    if "***" in (prepared.record.storage or ""):
+    if is_redacted(prepared.record.storage or ""):
         words += ["--storage", "URL"]
     return shlex.join(words)
 

@@ -79,6 +79,15 @@ class Halving:
         return self._rung >= len(self.rungs) or self._expected == 0
 
     @property
+    def rung(self) -> int:
+        """How many rungs they have left behind."""
+        return self._rung
+
+    def resume(self, rung: int, *, expected: int) -> None:
+        """Stand where an earlier one stood: so many rungs up, and so many members still expected."""
+        self._rung, self._expected = rung, expected
+
+    @property
     def look(self) -> int:
         """The look after which members wait now. Raises `IndexError` where it is over."""
         return self.rungs[self._rung]

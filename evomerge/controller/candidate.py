@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from evomerge.archive.study import Asked
+from evomerge.archive.study import Asked, Waiting
+from evomerge.controller.equivalents import Alike
 from evomerge.controller.heirs import Bequest
 from evomerge.recipe import Recipe
 from evomerge.types import Identified, Scored
@@ -54,6 +55,13 @@ class Candidate:
     def _model(self) -> tuple[str, str] | None:
         """What tells its model from others that were built on any device."""
         return None if self.identified is None else (self.identified.device, self.identified.digest)
+
+    def waiting(self, ranked_by: tuple[float, ...]) -> Waiting:
+        """Return how it waits for the others of the first few, which it is ranked among."""
+        assert self.so_far is not None  # it waits after a look
+        hit = None if self.bequest is None else self.bequest.hit
+        alike = (hit.trial, hit.distance) if isinstance(hit, Alike) else None
+        return Waiting(look=self.look, so_far=self.so_far, ranked_by=ranked_by, alike=alike)
 
     def first_scores(self, part: Scored) -> Scored:
         """Return the first scores with the time that the merge took when its model was identified."""

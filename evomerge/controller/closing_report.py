@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, TypeAlias
 
+from evomerge.errors import RunError
 from evomerge.space.baselines import BASE
 from evomerge.types import Split
 
@@ -177,7 +178,17 @@ class ClosingReport:
 
 
 def from_json(content: Mapping[str, Any]) -> ClosingReport:
-    """Return the report that `to_json` told."""
+    """Return the report that `to_json` told. Raises `RunError` if it was another version's."""
+    try:
+        return _report(content)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RunError(
+            f"the run's report.json is damaged, or not of this evomerge ({type(error).__name__}: {error}); "
+            "delete it, and `--resume` writes it anew"
+        ) from error
+
+
+def _report(content: Mapping[str, Any]) -> ClosingReport:
     return ClosingReport(
         **{
             **content,

@@ -58,8 +58,11 @@ class Heirs:
         self._scores: dict[int, Mapping[str, float]] = {}
         self._ends: dict[int, Dropped] = {}
 
-    def restore(self, trials: Sequence[FrozenTrial]) -> None:
-        """Learn the trials of earlier sittings, whose keys the study has and whose models the run folder."""
+    def restore(self, trials: Sequence[FrozenTrial]) -> dict[int, Identified]:
+        """Learn the trials of earlier sittings, whose keys the study has and whose models the run folder.
+
+        They come in the order in which they ended. Returns who those are that have not.
+        """
         self._store.repair()
         known = self._store.read()
         for trial in trials:
@@ -79,6 +82,8 @@ class Heirs:
                     self._scored.add(origin, key)
         for trial in trials:  # once all origins are known, which may have a later number
             self._audit_again(trial)
+        left = ((t.number, known.get(t.number)) for t in trials if not t.state.is_finished())
+        return {number: each.identified for number, each in left if each and each.identified}
 
     def _audit_again(self, trial: FrozenTrial) -> None:
         """Count the audit of an earlier sitting, if the trial was one."""
@@ -133,6 +138,10 @@ class Heirs:
         if hit is None and identified is not None:
             hit = self._dropped.by_model(identified)
         return None if hit is None else self._ends[hit.trial]
+
+    def alike(self, origin: int, distance: float) -> Bequest:
+        """Return what a candidate inherits if it is as like a trial as it seemed in an earlier sitting."""
+        return Bequest(hit=Alike(trial=origin, distance=distance), scores=self._scores[origin])
 
     def agree(self, hit: Alike, so_far: Scored) -> bool | None:
         """Return whether what a candidate scored is what the other has; None while that is too little."""

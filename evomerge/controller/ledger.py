@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Container, Mapping, Sequence
+from dataclasses import replace
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -12,11 +13,12 @@ from evomerge.archive.folder import RunFolder
 from evomerge.archive.items import ItemStore
 from evomerge.archive.record import RunRecord
 from evomerge.archive.run import feasible
-from evomerge.archive.study import INHERITED, ITEMS, LABEL, Dropped, StudyRecord
+from evomerge.archive.study import INHERITED, ITEMS, LABEL, Dropped, StudyRecord, Waiting
 from evomerge.controller.heirs import Bequest
 from evomerge.controller.race import Estimated
 from evomerge.controller.tally import Tally
 from evomerge.errors import RunError
+from evomerge.evaluate.looks import first_items
 from evomerge.types import Failed, ItemScores, Scored
 
 _log = logging.getLogger(__name__)
@@ -52,6 +54,11 @@ class Ledger:
         self._study.tell_scored(number, scored, violations)
         if changed:
             self._write_front()
+
+    def waits(self, number: int, waiting: Waiting) -> None:
+        """Record one of the first few that waits for the others: a resumed search need not score it again."""
+        self.items.add(number, "search", waiting.so_far)
+        self._study.note_waiting(number, waiting)
 
     def dropped(self, number: int, so_far: Scored, estimated: Estimated, reason: str) -> Dropped:
         """Record a candidate that is given up, and what it is estimated to score; return that."""
@@ -131,6 +138,12 @@ class Ledger:
 def _end(so_far: Scored) -> int:
     """Return after how many items of each task the last look was."""
     return max(len(items.items) for items in so_far.items)
+
+
+def paused(waiting: Waiting, items: Sequence[ItemScores], end: int) -> Waiting:
+    """Return how a candidate waited, with its scores on the `end` first items that it had come to."""
+    so_far = replace(waiting.so_far, items=tuple(first_items(each, end) for each in items))
+    return replace(waiting, so_far=so_far)
 
 
 def restored(trial: FrozenTrial, items: Sequence[ItemScores]) -> Scored:

@@ -11,11 +11,13 @@ from optuna.trial import FrozenTrial, TrialState
 from evomerge.archive.folder import RunFolder
 from evomerge.archive.record import RunRecord
 from evomerge.archive.run import is_scored
-from evomerge.archive.study import AUDITED, CANONICAL, HOW, KEY, LABEL, Asked, StudyRecord
+from evomerge.archive.study import AUDITED, CANONICAL, HOW, KEY, LABEL, TWIN, Asked, Halved, StudyRecord
 from evomerge.controller.candidate import Candidate, twin_of
 from evomerge.controller.equivalents import Alike
 from evomerge.controller.heirs import Bequest, Heirs, recipe_key
 from evomerge.controller.ledger import Ledger, restored
+from evomerge.controller.left import Left, by_end, left_behind
+from evomerge.controller.quarantine import Quarantine
 from evomerge.controller.race import Judgement, Race, Verdict
 from evomerge.controller.tally import Snapshot
 from evomerge.dispatch.job import Job
@@ -31,7 +33,8 @@ _MAY_BE_SCORED = (TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE)
 class LiveRun:
     """Hands out candidates look by look and takes results; each is recorded before it is used.
 
-    Trials that a crash left running are handed out again under their numbers, so nothing counts twice.
+    Trials that a crash left running are handed out again under their numbers, so nothing counts twice. What
+    becomes of them hangs on what is recorded alone, so it is the same whenever the controller is lost.
     """
 
     def __init__(self, folder: RunFolder, record: RunRecord, study: StudyRecord, *, budget: int) -> None:
@@ -42,17 +45,22 @@ class LiveRun:
         self._tally = self._ledger.tally
         self._race = Race(record)
         self._heirs = Heirs(folder, record, self._ledger.items)
+        self._quarantine = Quarantine(study)
         self._under_way: dict[int, Candidate] = {}
         self._next: deque[Job] = deque()  # further jobs of candidates under way
         self._positions: dict[int, int] = {}
-        self._count_earlier_sittings()
+        known = self._count_earlier_sittings()
+        identities = self._heirs.restore(by_end(study.trials(), known))
+        self._begin_sitting()
         # where nothing could be scored, what kept the baselines from it may have been put right
-        known = study.labels() if self._tally.scored else study.labels(*_MAY_BE_SCORED)
+        asked = study.labels() if self._tally.scored else study.labels(*_MAY_BE_SCORED)
         for label in self._labels:
-            if label not in known:
+            if label not in asked:
                 study.enqueue(label, baseline(record.genome, label).params)
         self._budget += study.repeated_baselines()
-        self._left = study.unfinished()
+        left = left_behind(study, self._race, self._heirs, self._built, known, identities)
+        self._quarantine.know([*left.anew, *(way.asked for way in left.candidates)])
+        self._left = self._take_up(left)
 
     def next_job(self, *, begin: bool = True) -> Job | None:
         """Return the next job of a candidate under way, or of a new one, recorded as running.
@@ -63,11 +71,15 @@ class LiveRun:
         while not self._next:
             if not (begin and self._may_begin):
                 if self._all_wait:
-                    self._settle(self._race.release(all_are_in=True))
+                    self._release(all_are_in=True)
                 break
             self._begin(self._left.pop(0) if self._left else self._ask())
-            self._settle(self._race.release())
-        return self._next.popleft() if self._next else None
+            self._release()
+        if not self._next or not self._quarantine.may_go(self._next[0]):
+            return None
+        job = self._next.popleft()
+        self._quarantine.goes(job)
+        return job
 
     @property
     def _may_begin(self) -> bool:
@@ -87,7 +99,13 @@ class LiveRun:
 
     def put_off(self, trial: int) -> None:
         """Leave a trial that no evaluator has begun, recorded as running, to a resumed search."""
-        del self._under_way[trial]
+        self._quarantine.comes_back(trial)
+        self._quarantine.acquit(self._under_way.pop(trial).asked)
+
+    def leave(self) -> None:
+        """Leave what is under way to a resumed search, as the sitting ends and has not died of it."""
+        for way in self._under_way.values():
+            self._quarantine.acquit(way.asked)
 
     @property
     def hopeless(self) -> bool:
@@ -111,6 +129,7 @@ class LiveRun:
     def take(self, job: Job, outcome: Outcome) -> None:
         """Take in what came back of a job: the next look, or the end of its candidate."""
         number = job.trial
+        self._quarantine.comes_back(number)
         match outcome:
             case Failed():
                 self._fail(number, outcome)
@@ -118,7 +137,7 @@ class LiveRun:
                 self._identified(number, outcome)
             case Scored():
                 self._look(number, job, outcome)
-        self._settle(self._race.release())
+        self._release()
 
     def _ask(self) -> Asked:
         """Return a new candidate; the next average of a greedy soup comes first, once it is known."""
@@ -130,8 +149,7 @@ class LiveRun:
 
     def _begin(self, asked: Asked) -> None:
         """Take up a candidate: what it is to be asked first, or its end if it is an earlier one again."""
-        recipe = self._recipe(asked)
-        key = recipe_key(self._record, recipe) if self._record.inherits else recipe.key
+        recipe, key = self._built(asked)
         methods = ", ".join(recipe.methods) or "path"
         self._study.note(asked.number, **{KEY: recipe.key, CANONICAL: key, "method": methods})
         first = False
@@ -144,6 +162,9 @@ class LiveRun:
     def _go_on(self, number: int) -> None:
         """Put the next job of a candidate first in line, unless it ends or waits as another's equal."""
         way = self._under_way[number]
+        if not way.begun and (refused := self._quarantine.refusal(way.asked, way.key)) is not None:
+            self._fail(number, refused)
+            return
         if self._record.inherits and way.look < 0:
             if way.sampled and self._goes_by_equal(number):
                 return
@@ -154,10 +175,11 @@ class LiveRun:
         raced = way.sampled and len(self._race.ends) > 1
         self._next.appendleft(Job(trial=number, recipe=way.recipe, look=way.look + 1 if raced else None))
 
-    def _recipe(self, asked: Asked) -> Recipe:
-        if asked.label is not None:
-            return baseline(self._record.genome, asked.label).recipe
-        return self._record.genome.decode(asked.params)
+    def _built(self, asked: Asked) -> tuple[Recipe, str]:
+        """Return what a trial builds, and the key of those that build the same."""
+        genome = self._record.genome
+        recipe = genome.decode(asked.params) if asked.label is None else baseline(genome, asked.label).recipe
+        return recipe, recipe_key(self._record, recipe) if self._record.inherits else recipe.key
 
     def _goes_by_equal(self, number: int) -> bool:
         """Let a candidate that is another one again go by that one; return whether it is."""
@@ -174,6 +196,7 @@ class LiveRun:
         if (twin := twin_of(way, self._under_way)) is not None:
             self._leave_start(number)
             self._under_way[number] = replace(self._under_way[number], twin=twin)
+            self._study.note(number, **{TWIN: twin})
             return True
         self._under_way[number] = replace(way, bequest=bequest)
         return False
@@ -235,6 +258,15 @@ class LiveRun:
             self._under_way[number] = replace(way, bequest=None)
         return bool(agree)
 
+    def _release(self, *, all_are_in: bool = False) -> None:
+        """Settle who of those that wait goes on, if it is time; that is recorded before any of it is done."""
+        if judgements := self._race.release(all_are_in=all_are_in):
+            verdicts = {number: judgement.verdict for number, judgement in judgements.items()}
+            kept = tuple(number for number, verdict in verdicts.items() if verdict is Verdict.GO_ON)
+            dropped = tuple(number for number, verdict in verdicts.items() if verdict is Verdict.DROP)
+            self._study.note_halved(Halved(kept=kept, dropped=dropped))
+            self._settle(judgements)
+
     def _settle(self, judgements: Mapping[int, Judgement]) -> None:
         """Go by what the race says; who goes on is next, while its model is still there."""
         going_on = []
@@ -250,7 +282,8 @@ class LiveRun:
                 case Verdict.DROP:
                     self._drop(number, way.so_far, judgement.reason)
                 case Verdict.WAIT:
-                    pass
+                    self._quarantine.waits(number)
+                    self._ledger.waits(number, way.waiting(judgement.ranked_by))
         for number in reversed(going_on):
             self._go_on(number)
 
@@ -258,6 +291,7 @@ class LiveRun:
         way = self._pop(number)
         self._note_baseline(way.asked.label, None)
         self._ledger.failed(number, failed, baseline=not way.sampled)
+        self._quarantine.learn(number, way.key, failed)
         self._let_twins_go_on(number)
 
     def _finish(self, number: int, scored: Scored) -> None:
@@ -287,17 +321,20 @@ class LiveRun:
         if label is not None:
             self._baseline_scores[label] = first.oriented(scores[first.name]) if scores else None
 
-    def _count_earlier_sittings(self) -> None:
+    def _count_earlier_sittings(self) -> dict[int, tuple[ItemScores, ...]]:
+        """Count what earlier sittings finished, in the order in which it ended; return the item scores."""
         known = self._ledger.items.read("search")
-        for trial in self._study.trials():
+        trials = self._study.trials()
+        ended = {trial.number for trial in trials if trial.state.is_finished()}
+        self._race.resume_start(self._study.halved(), ended)
+        for trial in trials:
             if LABEL not in trial.user_attrs and trial.state != TrialState.WAITING:
                 self._positions[trial.number] = len(self._positions)
+        for trial in by_end(trials, known):
             if trial.state.is_finished():
                 self._count(trial, known)
-        self._heirs.restore(self._study.trials())
-        self._failed_before = self._tally.failed
-        self._sampled_failed_before = self._tally.sampled_failed
-        self._tally.begin()
+        self._quarantine.restore(trials)
+        return known
 
     def _count(self, trial: FrozenTrial, known: Mapping[int, tuple[ItemScores, ...]]) -> None:
         """Count a trial of an earlier sitting."""
@@ -307,3 +344,25 @@ class LiveRun:
         self._note_baseline(trial.user_attrs.get(LABEL), trial.user_attrs.get("scores"))
         if is_scored(trial):
             self._race.learn(trial.number, restored(trial, known[trial.number]), self._tally.archive)
+
+    def _begin_sitting(self) -> None:
+        self._failed_before = self._tally.failed
+        self._sampled_failed_before = self._tally.sampled_failed
+        self._tally.begin()
+
+    def _take_up(self, left: Left) -> list[Asked]:
+        """Go on where an earlier sitting was cut off; return the candidates that begin anew."""
+        for way in left.candidates:
+            self._under_way[way.number] = way
+            if way.twin is not None and self._race.enters_start(self._positions[way.number]):
+                self._race.leave_start()
+        for number, waiting in left.waiting.items():
+            self._race.arrive(number, waiting.so_far, waiting.ranked_by)
+        for number in left.going_on:
+            self._under_way[number] = replace(self._under_way[number], twin=None)
+            self._go_on(number)
+        jobs, self._next = self._next, deque()
+        self._settle(left.decided)
+        self._next.extendleft(reversed(jobs))
+        self._release()
+        return list(left.anew)

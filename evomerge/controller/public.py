@@ -59,6 +59,7 @@ def search(
     seed: int | None = None,
     storage: str | None = None,
     time_limit: float | None = None,
+    candidate_time_limit: float | None = None,
     allow_pickle: bool = False,
     gpus_per_worker: float | None = None,
     path_map: Sequence[str] = (),
@@ -66,10 +67,11 @@ def search(
     """Search a space, given as a file or as `load_space` returns it, and return the run.
 
     The arguments are the options of `evomerge search`: `run` is the folder to write (default: a new one in
-    `runs/`, named after the space); `budget`, `sampler` and `seed` replace the space's own; `workers` counts
-    evaluators (default: one per GPU, else per CPU), `ray_address` joins a cluster and `serial` evaluates in
-    this process; `storage` is a database URL instead of the run's journal; `time_limit` in seconds;
-    `allow_pickle` reads sources whose weights are pickled (`checkpoints/pickled.py` says what that risks);
+    `runs/`, named after the space); `budget`, `sampler`, `seed` and `candidate_time_limit` (in seconds)
+    replace the space's own; `workers` counts evaluators (default: one per GPU, else per CPU), `ray_address`
+    joins a cluster and `serial` evaluates in this process; `storage` is a database URL instead of the run's
+    journal; `time_limit`, of all, in seconds; `allow_pickle` reads sources whose weights are pickled
+    (`checkpoints/pickled.py` says what that risks);
     `gpus_per_worker` lets workers share GPUs (0.25), or use none (0); `path_map` are texts `HERE=THERE` that
     say where the nodes of the cluster have the folders of sources and tasks.
 
@@ -92,7 +94,7 @@ def search(
         space if isinstance(space, Space) else Path(space),
         run=Path(run) if run is not None else None,
         resume=resume,
-        changes=given(budget=budget, sampler=sampler, seed=seed),
+        changes=given(budget=budget, sampler=sampler, seed=seed, candidate_time_limit=candidate_time_limit),
         options=options,
     )
     execute(prepared, options=options, observe=_look_away)

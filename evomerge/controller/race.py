@@ -8,12 +8,13 @@ items. `comparison/racing.py` holds the rules, this file who is compared with wh
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
 from evomerge.archive.front import ParetoArchive
 from evomerge.archive.record import RunRecord
+from evomerge.archive.study import Halved
 from evomerge.comparison.estimate import Ease, greg, lead
 from evomerge.comparison.items import compare_items
 from evomerge.comparison.paired import Difference
@@ -36,10 +37,11 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """A verdict and, of a candidate that is given up, why."""
+    """A verdict; of a candidate that is given up, why, and of one that waits, what it will be ranked by."""
 
     verdict: Verdict
     reason: str = ""
+    ranked_by: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,8 +124,21 @@ class Race:
         return self._start.waiting
 
     def enters_start(self, position: int) -> bool:
-        """Return whether the sampled candidate of this position (from 0) is one of the first few."""
-        return position < self._start.size and not self._start.over
+        """Return whether the sampled candidate of this position (from 0) is one of the first few.
+
+        Whoever begins after these have been halved is none of them any more.
+        """
+        return position < self._start.size and self._start.rung == 0 and not self._start.over
+
+    def resume_start(self, halved: Sequence[Halved], ended: Container[int]) -> None:
+        """Stand where the first few stood in an earlier sitting, by what was decided of them."""
+        if halved:
+            expected = sum(number not in ended for number in halved[-1].kept)
+            self._start.resume(len(halved), expected=expected)
+
+    def halts(self, look: int) -> bool:
+        """Return whether those of the first few that have come so far wait now."""
+        return self._start.halts(look)
 
     def judge(self, number: int, so_far: Scored, look: int, *, first: bool) -> Judgement:
         """Return what becomes of a candidate after a look.
@@ -138,10 +153,15 @@ class Race:
             return self._leaving(Judgement(verdict=Verdict.DROP, reason=reason), first=first)
         if first and self._start.halts(look):
             estimated = self.estimate(so_far).scores
-            self._members[number] = so_far
-            self._start.arrive(number, [m.oriented(estimated[m.name]) for m in self.record.objectives])
-            return Judgement(verdict=Verdict.WAIT)
+            ranked_by = tuple(m.oriented(estimated[m.name]) for m in self.record.objectives)
+            self.arrive(number, so_far, ranked_by)
+            return Judgement(verdict=Verdict.WAIT, ranked_by=ranked_by)
         return Judgement(verdict=Verdict.GO_ON)
+
+    def arrive(self, number: int, so_far: Scored, ranked_by: Sequence[float]) -> None:
+        """Let one of the first few wait for the others."""
+        self._members[number] = so_far
+        self._start.arrive(number, ranked_by)
 
     def _leaving(self, judgement: Judgement, *, first: bool) -> Judgement:
         if first:
@@ -157,12 +177,16 @@ class Race:
         if not self._start.waiting or not (self._start.complete or all_are_in):
             return {}
         members, self._members = self._members, {}
-        end = self.ends[self._start.look]
         kept, dropped = self._start.decide(lambda a, b: self._tied(members[a], members[b]))
+        return self.judged(Halved(kept=tuple(kept), dropped=tuple(dropped)))
+
+    def judged(self, halved: Halved) -> dict[int, Judgement]:
+        """Return what becomes of those who were halved last."""
+        end = self.ends[self._start.rungs[self._start.rung - 1]]
         reason = f"of the first {self._start.size} candidates, a third goes on after {end} items"
         return {
-            **{number: Judgement(verdict=Verdict.GO_ON) for number in kept},
-            **{number: Judgement(verdict=Verdict.DROP, reason=reason) for number in dropped},
+            **{number: Judgement(verdict=Verdict.GO_ON) for number in halved.kept},
+            **{number: Judgement(verdict=Verdict.DROP, reason=reason) for number in halved.dropped},
         }
 
     def estimate(self, so_far: Scored) -> Estimated:

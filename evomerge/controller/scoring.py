@@ -37,6 +37,7 @@ class Scoring:
     held_out: tuple[Measure, ...]
     items: Mapping[str, Mapping[str, list[str]]]
     clusters: Mapping[str, Mapping[str, str]]
+    wordings: Mapping[str, str]
     deterministic: bool
 
 
@@ -58,6 +59,7 @@ def scoring(space: Space, where: Where, near: Path, known: RunRecord | None) -> 
         held_out=measures["held_out"],
         items=items,
         clusters={name: _clusters(task, items[name]) for name, task in facts.items() if task.clusters},
+        wordings={name: task.wording for name, task in facts.items()},
         deterministic=all(facts[each.task].deterministic for each in (*space.objectives, *space.constraints)),
     )
 

@@ -7,14 +7,15 @@ import importlib.metadata
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from evomerge.archive.database import storage_url, told
 from evomerge.archive.folder import RunFolder
 from evomerge.archive.record import RunRecord, differences
 from evomerge.archive.run import Run
-from evomerge.archive.study import StudyRecord, open_storage, repair_journal, storage_url, study_exists
+from evomerge.archive.study import StudyRecord, open_storage, repair_journal, study_exists
 from evomerge.controller.closing import close_search
 from evomerge.controller.closing_report import ClosingReport
 from evomerge.controller.live import LiveRun
@@ -82,12 +83,14 @@ class Prepared:
     """A search that has been checked and may begin.
 
     `text` is the space as its author wrote it, for a run folder yet to be made; None continues a run.
+    `budget` and `candidate_time_limit` are those of this sitting.
     """
 
     record: RunRecord
     folder: RunFolder
     budget: int
     text: str | None
+    candidate_time_limit: float | None = None
 
 
 def check_space(file: SpaceFile, *, study: str | None = None, options: Options) -> RunRecord:
@@ -107,15 +110,24 @@ def check_space(file: SpaceFile, *, study: str | None = None, options: Options) 
 def start_search(file: SpaceFile, folder: RunFolder, *, options: Options) -> Prepared:
     """Return a new search, checked: whatever is wrong with the request is a `RequestError` here."""
     folder.check_free()
+    _check_limit(file, options)
     record = check_space(file, study=folder.path.name, options=options)
     if options.storage is not None and study_exists(options.storage, record.study):
         raise RunError(f"the storage already holds a study named `{record.study}`; choose another `--run`")
-    return Prepared(record=record, folder=folder, budget=file.space.budget, text=file.text)
+    return Prepared(
+        record=record,
+        folder=folder,
+        budget=file.space.budget,
+        text=file.text,
+        candidate_time_limit=file.space.candidate_time_limit,
+    )
 
 
 def resume_search(file: SpaceFile, folder: RunFolder, *, options: Options) -> Prepared:
     """Return a search to continue. Raises `RunError` if it is running, or naming what has changed."""
     record = folder.read_record()
+    _check_storage(folder, record, options)
+    _check_limit(file, options)
     with folder.writing():
         now = resolve(
             file,
@@ -130,7 +142,31 @@ def resume_search(file: SpaceFile, folder: RunFolder, *, options: Options) -> Pr
             "undo that, or start a new run"
         )
     moved = replace(record, paths=now.paths, tasks=now.tasks, allow_pickle=now.allow_pickle)
-    return Prepared(record=moved, folder=folder, budget=file.space.budget, text=None)
+    return Prepared(
+        record=moved,
+        folder=folder,
+        budget=file.space.budget,
+        text=None,
+        candidate_time_limit=file.space.candidate_time_limit,
+    )
+
+
+def _check_limit(file: SpaceFile, options: Options) -> None:
+    if options.serial and file.space.candidate_time_limit is not None:
+        place = file.document.where(("candidate_time_limit",))
+        raise RequestError(
+            f"{place}: `--serial` has no worker that could be ended after "
+            f"{file.space.candidate_time_limit:g} seconds; leave out one of the two"
+        )
+
+
+def _check_storage(folder: RunFolder, record: RunRecord, options: Options) -> None:
+    """Raise `RunError` if the trials to go on with cannot be reached."""
+    if options.storage is not None and record.storage is None:
+        raise RunError(f"{folder.path} has its trials in {folder.journal.name}; leave out `--storage`")
+    where = Run(folder, record, options.storage).storage
+    if isinstance(where, str):
+        open_storage(where, existing=True)
 
 
 def execute(prepared: Prepared, *, options: Options, observe: Observer) -> ClosingReport:
@@ -140,7 +176,7 @@ def execute(prepared: Prepared, *, options: Options, observe: Observer) -> Closi
     the workers, `WorkError` if nothing could be scored.
     """
     record, folder = prepared.record, prepared.folder
-    with dispatcher_for(record.brief(), options) as dispatcher:
+    with dispatcher_for(record.brief(), options, limit=prepared.candidate_time_limit) as dispatcher:
         if prepared.text is not None:
             with held():
                 folder.create(record, prepared.text)
@@ -152,13 +188,25 @@ def execute(prepared: Prepared, *, options: Options, observe: Observer) -> Closi
 
 def _search(prepared: Prepared, dispatcher: Dispatcher, options: Options, observe: Observer) -> ClosingReport:
     run = Run(prepared.folder, prepared.record, options.storage)
+    kept = "what is finished is kept, so continue with `--resume` once it works"
+    with told(run.storage, WorkError, kept):
+        return _searched(prepared, run, dispatcher, options, observe)
+
+
+def _searched(
+    prepared: Prepared, run: Run, dispatcher: Dispatcher, options: Options, observe: Observer
+) -> ClosingReport:
     with held():
         live = _opened(prepared, run, workers=dispatcher.capacity)
     deadline = time.monotonic() + options.time_limit if options.time_limit is not None else None
     _log.info("evomerge %s searches into %s", importlib.metadata.version("evomerge"), prepared.folder.path)
     for note in small_task_notes(prepared.record):
         _log.warning("%s", note)
-    run_loop(live, dispatcher, observe, deadline=deadline)
+    try:
+        run_loop(live, dispatcher, observe, deadline=deadline)
+    finally:
+        with held():
+            live.leave()
     _check_scored(live)
     report = close_search(prepared.folder, run, live.record_final, dispatcher)
     _log.info("done: %s", report.to_json()["gains"])
@@ -216,10 +264,17 @@ def _disk_faults(folder: RunFolder) -> Iterator[None]:
         ) from error
 
 
+class _LogFile(logging.FileHandler):
+    """A log that goes without what a full disk does not take; the search itself says that it is full."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        del record
+
+
 @contextmanager
 def logging_to(file: Path) -> Iterator[None]:
     """Append what evomerge logs to `file` meanwhile."""
-    handler = logging.FileHandler(file, encoding="utf-8")
+    handler = _LogFile(file, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logger = logging.getLogger("evomerge")
     level = logger.level
@@ -230,7 +285,8 @@ def logging_to(file: Path) -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
-        handler.close()
+        with suppress(OSError):
+            handler.close()
 
 
 @contextmanager
@@ -242,8 +298,13 @@ def _serial(brief: Brief) -> Iterator[Dispatcher]:
         dispatcher.close()
 
 
-def dispatcher_for(brief: Brief, options: Options) -> AbstractContextManager[Dispatcher]:
-    """Return evaluators as the options ask: in this process, on this machine, on a cluster."""
+def dispatcher_for(
+    brief: Brief, options: Options, *, limit: float | None
+) -> AbstractContextManager[Dispatcher]:
+    """Return evaluators as the options ask: in this process, on this machine, on a cluster.
+
+    Those elsewhere are ended if a job takes them more than `limit` seconds.
+    """
     if options.serial:
         return _serial(brief)
     return ray_dispatcher(
@@ -251,6 +312,7 @@ def dispatcher_for(brief: Brief, options: Options) -> AbstractContextManager[Dis
         workers=options.workers,
         address=options.ray_address,
         gpus=options.gpus_per_worker,
+        limit=limit,
         path_map=read_path_map(options.path_map),
     )
 

@@ -10,7 +10,8 @@ import logging
 import random
 from collections.abc import Mapping
 
-from evomerge.archive.record import RunRecord, provenance, redacted
+from evomerge.archive.database import redacted
+from evomerge.archive.record import RunRecord, provenance
 from evomerge.checkpoints.architecture import Architecture
 from evomerge.checkpoints.compatible import check_compatible
 from evomerge.checkpoints.digest import digests, file_digest
@@ -85,6 +86,7 @@ def resolve(
         held_out=found.held_out,
         items=found.items,
         clusters=found.clusters,
+        wordings=found.wordings,
         deterministic=found.deterministic,
         uniform=uniform(checkpoints),
         storage=redacted(storage) if storage else None,

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evomerge.archive.database import is_redacted
 from evomerge.archive.files import clear_beside, folder_beside, replace_folder, write_json, writing
 from evomerge.archive.folder import MADE_FILE, trial_at
 from evomerge.archive.run import Run, open_run
@@ -54,7 +55,7 @@ class Stage:
 def earlier_run(path: str, near: Path) -> Run:
     """Return the run in a folder that a source names. Raises `RunError` if none can be read there."""
     run = open_run(locate_run(path, near=near))
-    if "***" in (run.record.storage or ""):
+    if is_redacted(run.record.storage or ""):
         raise RunError(
             f"the trials of {run.folder.path} lie in a database that asks for a password; write the one you "
             f"want with `evomerge export {run.folder.path} FOLDER --storage URL`, and name that folder as "
@@ -128,11 +129,11 @@ def _write(stage: Stage, recipe: Recipe, plan: Plan, sources: Mapping[str, Check
     from evomerge.merge.model_folder import check_room, write_model
 
     run, target = stage.run.folder, stage.folder
+    clear_beside(target)  # before looking how much room there is
     check_room(run.path, plan)
     with _alone_in(target.parent, stage):
         if target.exists():  # another search has just written it
             return
-        clear_beside(target)
         tell(f"Writing trial {stage.trial} of {run.path} as a checkpoint ({_size(plan.nbytes)}) …")
         with folder_beside(target) as staging, writing(target):
             write_model(plan, sources, staging, device=device_named("auto"))

@@ -30,7 +30,8 @@ ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 def ray_environment(settings: Mapping[str, str], *, loopback: bool) -> Iterator[None]:
     """Set variables for the length of the block; what Ray sets in it goes with them.
 
-    Ray's own answer to SIGTERM, to exit at once even in the middle of its start, is not installed.
+    A cluster is not told the command line, which may have a storage's password, and which it would show to
+    everybody. Ray's own answer to SIGTERM, to exit at once even in the middle of its start, is not installed.
 
     Raises `RequestError` if Ray is running in this process already.
     """
@@ -41,6 +42,7 @@ def ray_environment(settings: Mapping[str, str], *, loopback: bool) -> Iterator[
         raise RequestError("Ray runs in this process already; `ray.shutdown()` it before the search")
     variables, outward = _variables(), ray_constants.ENABLE_RAY_CLUSTER
     install, utils.set_sigterm_handler = utils.set_sigterm_handler, _leave
+    command, utils.get_entrypoint_name = utils.get_entrypoint_name, _nameless
     os.environ.update(settings)
     if loopback:
         os.environ.update(ON_LOOPBACK)
@@ -50,6 +52,7 @@ def ray_environment(settings: Mapping[str, str], *, loopback: bool) -> Iterator[
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER, utils.set_sigterm_handler = outward, install
+        utils.get_entrypoint_name = command
         for name in _variables().keys() - variables.keys():
             del os.environ[name]
         os.environ.update(variables)
@@ -67,6 +70,10 @@ def _variables() -> dict[str, str]:
 
 def _leave(handler: object) -> None:
     del handler
+
+
+def _nameless() -> str:
+    return "evomerge"
 
 
 def _forget() -> None:

@@ -17,6 +17,9 @@ _log = logging.getLogger(__name__)
 PATIENCE_SECONDS = 600.0
 """How long to be without any worker: an autoscaler may need minutes for a node."""
 
+AGAIN_SECONDS = 60.0
+"""How long to wait before a worker is started again that could not start, as others can."""
+
 _NOTICE_SECONDS = 30.0
 _STARTS = 2
 
@@ -28,7 +31,10 @@ class _Start:
 
 
 class WorkerPool:
-    """The workers that are not at work. One that is lost has a successor, unless that fails to start twice.
+    """The workers that are not at work. One that is lost has a successor.
+
+    One that fails to start twice is missed for a minute and then tried again: what kept it from
+    starting, as another program's use of the memory, may be over.
 
     `hire` asks Ray for an actor with a method `ready`, which tells in lines what was done for it; it is given
     the actor that the new one succeeds. `ray` is Ray, or a stand-in. While `busy`, patience has no end.
@@ -47,6 +53,8 @@ class WorkerPool:
         self._shape, self._patience = shape, patience
         self._starting: dict[Any, _Start] = {}
         self._idle: deque[Any] = deque()
+        self._fresh: list[Any] = []  # those of the idle that have had no job yet
+        self._missing: deque[tuple[float, Any]] = deque()  # who could not start, and when it is tried again
         self._proven = False
         self._last_words = ""
         self._changed = time.monotonic()
@@ -111,17 +119,30 @@ class WorkerPool:
             else:
                 self._proven = True
                 self._idle.append(start.actor)
+                self._fresh.append(start.actor)
                 for line in told:
                     _log.info("%s", line)
 
+    def refill(self) -> None:
+        """Start workers again that could not start, as long as there are others."""
+        while self._missing and self._missing[0][0] <= time.monotonic():
+            _, before = self._missing.popleft()
+            self._start(attempt=_STARTS, after=before)
+
     def take(self, actor: Any | None = None) -> Any | None:
         """Return that worker, without one the worker that has been idle longest; None if it is not idle."""
-        if actor is None:
-            return self._idle.popleft() if self._idle else None
+        if actor is None and self._idle:
+            actor = self._idle[0]
         if actor not in self._idle:
             return None
         self._idle.remove(actor)
+        if actor in self._fresh:
+            self._fresh.remove(actor)
         return actor
+
+    def take_fresh(self) -> Any | None:
+        """Return a worker that has had no job yet; None if none is idle."""
+        return self.take(self._fresh[0]) if self._fresh else None
 
     def give_back(self, actor: Any) -> None:
         """Let a worker that `take` returned take turns again."""
@@ -138,7 +159,9 @@ class WorkerPool:
         for actor in [*self._idle, *(start.actor for start in self._starting.values())]:
             self._ray.kill(actor)
         self._idle.clear()
+        self._fresh.clear()
         self._starting.clear()
+        self._missing.clear()
 
     def _start(self, *, attempt: int, after: Any | None) -> None:
         actor = self._hire(after)
@@ -150,7 +173,10 @@ class WorkerPool:
         if again and start.attempt < _STARTS:
             self._start(attempt=start.attempt + 1, after=start.actor)
         else:
-            _log.warning("a worker could not start, so the search has one less: %s", why)
+            self._missing.append((time.monotonic() + AGAIN_SECONDS, start.actor))
+            _log.warning(
+                "a worker could not start, so for %g seconds the search has one less: %s", AGAIN_SECONDS, why
+            )
 
     def _check_left(self, what: str) -> None:
         if not self._idle and not self._starting:
@@ -167,9 +193,11 @@ def cause(error: Exception) -> str:
     """Return one line of what Ray tells of a lost worker.
 
     Of an actor that died that is the last, its own error or how its process ended; of memory, nodes and
-    environments the first, which pages of advice follow.
+    environments the first, which pages of advice follow; of an error that was raised in one, that error's.
     """
-    from ray.exceptions import RayActorError
+    from ray.exceptions import RayActorError, RayTaskError
 
+    if isinstance(error, RayTaskError):
+        return f"{type(error.cause).__name__}: {error.cause}".splitlines()[0]
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     return lines[-1 if isinstance(error, RayActorError) else 0]

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from evomerge.dispatch.cluster import joined_ray, local_ray
+from evomerge.dispatch.durations import Durations
 from evomerge.dispatch.growth import LOOK_SECONDS, Growth
 from evomerge.dispatch.hiring import Hirer
 from evomerge.dispatch.job import Job
+from evomerge.dispatch.losses import Loss, failed_twice, seconds_said
 from evomerge.dispatch.pool import WorkerPool, cause
 from evomerge.dispatch.shape import WorkerShape, read_cluster, shape_workers
 from evomerge.dispatch.shipping import Shipment, open_shipment
@@ -23,18 +25,23 @@ from evomerge.dispatch.supply import PathMap, supply_of
 from evomerge.dispatch.worker import unforeseen
 from evomerge.evaluate.brief import Brief
 from evomerge.interrupts import held
-from evomerge.types import Failed, Outcome
+from evomerge.types import Outcome
 
 _log = logging.getLogger(__name__)
 
+FRESH_SECONDS = 60.0
+"""How long a second try waits for a worker that has had no job yet; then any other will do."""
+
 _WAIT_SECONDS = 1.0
-_ATTEMPTS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Attempt:
+    """A job to be sent; one that came to nothing before, as `lost` tells, once more, waiting since then."""
+
     job: Job
-    number: int
+    lost: Loss | None = None
+    since: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,10 +59,13 @@ def ray_dispatcher(
     address: str | None,
     gpus: float | None = None,
     path_map: PathMap = (),
+    limit: float | None = None,
 ) -> Iterator[RayDispatcher]:
     """Give a dispatcher with a worker, on a private Ray or the cluster at `address`; clean up at the end.
 
     `gpus` is what each worker has of a GPU; `path_map` says where a cluster's nodes may have the sources.
+    A job that takes more than `limit` seconds is ended, and tried once more.
+
     Raises `RequestError` if the cluster cannot be reached, has no room for `workers`, or gives none in
     ten minutes; `WorkError` if none can start.
     """
@@ -71,7 +81,7 @@ def ray_dispatcher(
             sent = open_shipment(ray, supply_of(brief, path_map), send=not address.startswith("ray://"))
         hire = hirer(ray, brief, shape, home=home, shipment=sent)
         pool = WorkerPool(ray, hire, shape, busy=sent.busy if sent is not None else lambda: False)
-        dispatcher = RayDispatcher(ray, pool, capacity=shape.count, growth=growth)
+        dispatcher = RayDispatcher(ray, pool, capacity=shape.count, growth=growth, limit=limit)
         try:
             pool.await_first()
             yield dispatcher
@@ -94,27 +104,41 @@ def _cpus() -> int:
 
 
 class RayDispatcher:
-    """Jobs to the workers of a pool. A worker that dies costs its candidate one retry on another.
+    """Jobs to the workers of a pool, each of which is replaced once it seems broken.
 
-    `capacity` counts the workers asked for, so that what is asked of a sampler depends on results alone
-    and not on how soon workers come; jobs wait here until one is ready. With `growth` it rises as nodes join.
+    A job whose worker dies, takes more than `limit` seconds or meets an error that nobody foresaw is tried
+    once more, on a worker that has had no job yet, while the others go on. `capacity` counts the workers
+    asked for, so that what is asked of a sampler depends on results alone and not on how soon workers come;
+    jobs wait here until one is ready. With `growth` it rises as nodes join.
     """
 
-    def __init__(self, ray: Any, pool: WorkerPool, *, capacity: int, growth: Growth | None = None) -> None:
+    def __init__(
+        self,
+        ray: Any,
+        pool: WorkerPool,
+        *,
+        capacity: int,
+        growth: Growth | None = None,
+        limit: float | None = None,
+    ) -> None:
         self.capacity = capacity
         self._growth = growth
         self._ray, self._pool = ray, pool
+        self._limit = limit
         self._waiting: deque[_Attempt] = deque()
         self._flights: dict[Any, _Flight] = {}
         self._had: dict[int, Any] = {}  # by trial, the worker that built its model last and may have it yet
+        self._durations = Durations()
+        self._slow: set[int] = set()  # trials that were said to be slow
 
     def submit(self, job: Job) -> None:
-        self._waiting.append(_Attempt(job=job, number=1))
+        self._waiting.append(_Attempt(job=job))
         self._launch()
 
     def collect(self) -> list[tuple[Job, Outcome]]:
         """Return what has finished. Raises `WorkError` if no worker is left to wait for."""
         with held():
+            self._pool.refill()
             self._grow()
             self._launch()  # not after landing: the next look at what has landed is handed in first
         if self._waiting and not self._flights:
@@ -124,12 +148,13 @@ class RayDispatcher:
         with held():
             landed = [(self._flights.pop(ref), ref) for ref in done if ref in self._flights]
             self._pool.admit(done)
-            return [found for flight, ref in landed for found in self._land(flight, ref)]
+            found = [each for flight, ref in landed for each in self._land(flight, ref)]
+            return [*found, *self._end_late()]
 
     def withdraw(self) -> list[Job]:
         """Take back the jobs that wait for a worker; those that are tried again are under way."""
-        taken = [attempt.job for attempt in self._waiting if attempt.number == 1]
-        self._waiting = deque(attempt for attempt in self._waiting if attempt.number > 1)
+        taken = [attempt.job for attempt in self._waiting if attempt.lost is None]
+        self._waiting = deque(attempt for attempt in self._waiting if attempt.lost is not None)
         return taken
 
     def close(self) -> None:
@@ -149,41 +174,92 @@ class RayDispatcher:
     def _launch(self) -> None:
         """Send waiting jobs out while there are idle workers.
 
-        First each trial's next look to the worker that has its model, or they would build models in turn.
+        First second tries to new workers; then each trial's next look to the worker that has its model, or
+        they would build models in turn.
         """
-        for attempt in [each for each in self._waiting if each.job.trial in self._had]:
-            if (actor := self._pool.take(self._had[attempt.job.trial])) is not None:
-                self._waiting.remove(attempt)
-                self._send(attempt, actor)
-        while self._waiting and (actor := self._pool.take()) is not None:
-            self._send(self._waiting.popleft(), actor)
+        for attempt in [each for each in self._waiting if each.lost is not None]:
+            actor = self._pool.take_fresh()
+            if actor is None and not self._hopes(attempt):
+                actor = self._pool.take()
+            self._send_waiting(attempt, actor)
+        first_tries = [each for each in self._waiting if each.lost is None]
+        for attempt in first_tries:
+            if (has := self._had.get(attempt.job.trial)) is not None:
+                self._send_waiting(attempt, self._pool.take(has))
+        for attempt in [each for each in first_tries if each in self._waiting]:
+            self._send_waiting(attempt, self._pool.take())
 
-    def _send(self, attempt: _Attempt, actor: Any) -> None:
+    def _hopes(self, attempt: _Attempt) -> bool:
+        """Return whether a second try still waits for a worker that has had no job yet."""
+        return bool(self._pool.starting) and time.monotonic() - attempt.since < FRESH_SECONDS
+
+    def _send_waiting(self, attempt: _Attempt, actor: Any | None) -> None:
+        """Send a waiting job out, if there is a worker for it."""
+        if actor is None:
+            return
+        self._waiting.remove(attempt)
         reference = actor.run.remote(attempt.job)
         self._flights[reference] = _Flight(actor=actor, attempt=attempt, started=time.monotonic())
 
     def _land(self, flight: _Flight, reference: Any) -> Iterator[tuple[Job, Outcome]]:
+        """Yield what came back of a job, unless it is tried once more."""
         from ray.exceptions import RayError, RayTaskError
 
-        job, number = flight.attempt.job, flight.attempt.number
-        self._had = {trial: actor for trial, actor in self._had.items() if actor is not flight.actor}
         try:
             outcome = self._ray.get(reference)
-        except RayTaskError:  # raised by our own code: a bug
-            raise
+        except RayTaskError as error:  # the job or its result did not travel, or no `Exception` was raised
+            yield from self._lose(flight, Loss(how="error", said=cause(error), traceback=str(error)))
+            return
         except RayError as error:
-            self._pool.replace(flight.actor)
-            if number < _ATTEMPTS:
-                _log.warning("worker lost on trial %d (%s); trying it once more", job.trial, cause(error))
-                self._waiting.appendleft(_Attempt(job=job, number=number + 1))
-                return
-            outcome = Failed(
-                reason=f"it ended its worker {number} times: {cause(error)}",
-                traceback=str(error),
-                seconds=time.monotonic() - flight.started,
-            )
-        else:
-            self._had[job.trial] = flight.actor
-            settle = self._pool.replace if unforeseen(outcome) else self._pool.give_back
-            settle(flight.actor)
-        yield job, outcome
+            yield from self._lose(flight, Loss(how="death", said=cause(error), traceback=str(error)))
+            return
+        if unforeseen(outcome):
+            loss = Loss(how="error", said=outcome.reason, traceback=outcome.traceback)
+            yield from self._lose(flight, loss)
+            return
+        self._forget(flight.actor)
+        self._had[flight.attempt.job.trial] = flight.actor
+        self._durations.add(flight.attempt.job, time.monotonic() - flight.started)
+        self._pool.give_back(flight.actor)
+        yield flight.attempt.job, outcome
+
+    def _end_late(self) -> Iterator[tuple[Job, Outcome]]:
+        """End the workers whose jobs take too long, but for those that have answered; say it if none do."""
+        if self._limit is None:
+            self._tell_slow()
+            return
+        now = time.monotonic()
+        late = [ref for ref, flight in self._flights.items() if now - flight.started > self._limit]
+        answered = self._ray.wait(late, num_returns=len(late), timeout=0)[0] if late else []
+        for reference in [each for each in late if each not in answered]:
+            loss = Loss(how="time", said=seconds_said(self._limit))
+            yield from self._lose(self._flights.pop(reference), loss)
+
+    def _lose(self, flight: _Flight, loss: Loss) -> Iterator[tuple[Job, Outcome]]:
+        """Replace a worker, and try its job once more; yield its end if that was done before."""
+        job, first, now = flight.attempt.job, flight.attempt.lost, time.monotonic()
+        self._forget(flight.actor)
+        self._pool.replace(flight.actor)
+        if first is not None:
+            yield job, failed_twice(first, loss, seconds=now - flight.started)
+            return
+        _log.warning("trial %d came to nothing: %s; trying it once more on a new worker", job.trial, loss)
+        _log.info("trial %d: %s", job.trial, loss.traceback)
+        self._waiting.appendleft(_Attempt(job=job, lost=loss, since=now))
+
+    def _forget(self, actor: Any) -> None:
+        """Know no model to be on a worker any more."""
+        self._had = {trial: has for trial, has in self._had.items() if has is not actor}
+
+    def _tell_slow(self) -> None:
+        """Log, once for each trial, that a job takes ten times as long as usual."""
+        for flight in self._flights.values():
+            job, seconds = flight.attempt.job, time.monotonic() - flight.started
+            usual = self._durations.usual(job, seconds)
+            if usual is not None and job.trial not in self._slow:
+                self._slow.add(job.trial)
+                _log.warning(
+                    "trial %d has been at work for %d seconds where %.2g is usual; "
+                    "`--candidate-time-limit` ends those that take too long",
+                    job.trial, seconds, usual,
+                )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
+from typing import TypeGuard
 
 from evomerge.dispatch.job import Job
 from evomerge.evaluate.brief import Brief
@@ -36,7 +37,7 @@ class Worker:
         self._evaluator.close()
 
 
-def unforeseen(outcome: Outcome) -> bool:
+def unforeseen(outcome: Outcome) -> TypeGuard[Failed]:
     """Return whether an error that is none of evomerge's ended it: its process may be broken.
 
     After some CUDA errors every later call fails, too. `Failed` has a traceback for these errors only.

@@ -32,7 +32,8 @@ class TaskFacts:
 
     `strata` has a label for each item; items of one label are much alike. `clusters` has an id for each
     item of the text that it shares with others, and is empty where items share none. A `deterministic`
-    task asks a model for nothing that is drawn at random.
+    task asks a model for nothing that is drawn at random. `wording` is a digest of all that a model is asked
+    and of how its answers are scored.
     """
 
     name: str
@@ -43,6 +44,7 @@ class TaskFacts:
     strata: tuple[str, ...]
     clusters: tuple[str, ...] = ()
     deterministic: bool = True
+    wording: str = ""
 
 
 def strata(docs: Sequence[Any], lengths: Sequence[int]) -> tuple[str, ...]:

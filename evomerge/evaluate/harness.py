@@ -16,6 +16,7 @@ import io
 import json
 import logging
 import math
+import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -50,6 +51,10 @@ _AGGREGATES: Mapping[Any, Aggregate] = MappingProxyType(
         lm_eval.api.metrics.bits_per_byte: "bits_per_byte",
     }
 )
+_SCORING = ("output_type", "doc_to_target", "process_results", "filter_list", "metric_list", "repeats")
+"""Of a task's configuration, what matters once it has answers."""
+
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 _WEIGHTED: tuple[Aggregate, ...] = ("weighted_perplexity", "bits_per_byte")
 
 
@@ -264,7 +269,23 @@ def _facts(task: Task, requests: Mapping[str, Sequence[Instance]]) -> TaskFacts:
         strata=strata(docs, [len(_own_text(task, first)) for first, *_ in requests.values()]),
         clusters=clusters(docs, tuple(requests)),
         deterministic=not any(_samples(request) for each in requests.values() for request in each),
+        wording=_wording(task, requests),
     )
+
+
+def _wording(task: Task, requests: Mapping[str, Sequence[Instance]]) -> str:
+    """Return a digest of all requests and of what turns responses into scores, wherever the task lies."""
+    config = task.dump_config()  # functions by their source
+    scoring = {key: config[key] for key in _SCORING if key in config}
+    content = hashlib.sha256(_ADDRESS.sub("", json.dumps(scoring, default=_kind)).encode())
+    for item, instances in requests.items():
+        asked = [item, *((instance.request_type, instance.arguments) for instance in instances)]
+        content.update(json.dumps(asked, default=_kind).encode())
+    return content.hexdigest()
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__
 
 
 def _own_text(task: Task, request: Instance) -> str:

@@ -53,6 +53,17 @@ def scores_of(scored: Scored, measure: Measure) -> ItemScores:
     return {_what(each): each for each in scored.items}[_asked(measure)]
 
 
+def first_items(items: ItemScores, count: int) -> ItemScores:
+    """Return the scores on the first `count` items, or on all if there are fewer."""
+    return replace(
+        items,
+        items=items.items[:count],
+        scores=items.scores[:count],
+        weights=items.weights[:count] if items.weights is not None else None,
+        margins=items.margins[:count] if items.margins is not None else None,
+    )
+
+
 def _joined(before: ItemScores | None, part: ItemScores) -> ItemScores:
     return part if before is None else join((before, part))
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from evomerge.checkpoints.architecture import is_embedding
-from evomerge.checkpoints.dtypes import DTYPES
+from evomerge.checkpoints.dtypes import DTYPES, all_finite
 from evomerge.checkpoints.embeddings import gather
 from evomerge.checkpoints.tensors import Library
 from evomerge.errors import MergeError
@@ -50,7 +50,7 @@ class Execution:
         result = self._computed(output, None).to(DTYPES[output.spec.dtype])
         if isinstance(output.operation, Apply) and output.operation.rows is not None:
             result = self._among_own(result, output, output.operation.rows)
-        if not bool(result.isfinite().all()):
+        if not all_finite(result):
             raise MergeError(f"merging `{output.name}` gave values that {output.spec.dtype} cannot hold")
         return result
 
@@ -136,7 +136,7 @@ class Execution:
         if operand.model not in self.plan.parts:
             return self._library.float32(operand.model, operand.tensor, self._device)
         made = self._computed(self.plan.parts[operand.model][operand.tensor], operand.model)
-        if not bool(made.isfinite().all()):
+        if not all_finite(made):
             raise MergeError(
                 f"`{operand.tensor}` of the merge `{operand.model}` has values that are not finite"
             )

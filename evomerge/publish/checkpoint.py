@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from evomerge.archive.files import folder_beside, replace_folder, writing
+from evomerge.archive.files import clear_beside, folder_beside, replace_folder, writing
 from evomerge.checkpoints.finite import check_finite
 from evomerge.controller.stages import write_missing
 from evomerge.errors import RequestError
@@ -42,13 +42,18 @@ def write_checkpoint(
 
     `paths` says where the recipe's models lie (default: where their sources lead), `found` what the model
     card tells of the search; `begun` is called when all is checked. The folder is written beside the
-    target and renamed once `verify` has accepted it; whatever goes wrong, the target is left as it was.
+    target and renamed once `verify` has accepted it; whatever goes wrong, the target is left as it was. What
+    an export that was killed left beside the target is deleted first.
 
     Raises `RequestError` if the target exists or would harm a source or a folder to `keep`, if the sources
     do not fit or the disk is too small; `ExportError` from `verify`, or if it cannot be written.
     """
     target = Path(target).absolute()
-    _check_target(target, overwrite)
+    _check_place(target)
+    with writing(target):
+        clear_beside(target)  # before looking how much room there is
+    if target.exists() and not overwrite:
+        raise RequestError(f"{target} exists; choose another folder, or replace it with `--overwrite`")
     write_missing(recipe, paths or {}, allow_pickle=allow_pickle)
     sources = open_sources(recipe, paths or {}, allow_pickle=allow_pickle)
     _check_apart(target, [*(source.path for source in sources.values()), *keep])
@@ -72,12 +77,10 @@ def write_checkpoint(
     return target
 
 
-def _check_target(target: Path, overwrite: bool) -> None:
-    """Raise `RequestError` if a checkpoint cannot be put at `target`."""
+def _check_place(target: Path) -> None:
+    """Raise `RequestError` if a folder cannot be put at `target`, whatever is there."""
     if target.is_symlink():
         raise RequestError(f"{target} is a link; name the folder it leads to")
-    if target.exists() and not overwrite:
-        raise RequestError(f"{target} exists; choose another folder, or replace it with `--overwrite`")
     if not target.parent.is_dir():
         raise RequestError(f"{target.parent} does not exist; make it first")
 

@@ -226,6 +226,10 @@ class Space(Table):
 
     `batch_size` and `threads` (torch's, per CPU worker) stand here because sums, and so now and then a
     score, depend on how they are split: they belong to what is reproduced.
+
+    `candidate_time_limit` is how many seconds one question about a candidate may take (who it is, a look at
+    some items, all items at once; the merge included). A worker that takes longer is ended; the candidate is
+    tried once more, and then fails. It may be changed when a run is continued.
     """
 
     name: Name
@@ -249,6 +253,7 @@ class Space(Table):
     untie: bool = False
     batch_size: Count = 32
     threads: Count = 1
+    candidate_time_limit: Annotated[FiniteFloat, Field(gt=0)] | None = None
 
     @property
     def merged(self) -> tuple[str, ...]:

@@ -155,8 +155,8 @@ def test_an_old_folder_that_cannot_be_deleted_is_told_of(
 
     monkeypatch.setattr(shutil, "rmtree", refuse)
     replace_folder(fresh, tmp_path / "target")
-    assert left(tmp_path) == {"target": "new", ".fresh-old": "old"}
-    assert str(tmp_path / ".fresh-old") in caplog.text
+    assert left(tmp_path) == {"target": "new", ".fresh": "old"}
+    assert str(tmp_path / ".fresh") in caplog.text
 
 
 def test_a_folder_beside_is_gone_unless_it_was_renamed(tmp_path: Path) -> None:

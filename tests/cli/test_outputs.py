@@ -206,6 +206,11 @@ def test_a_damaged_report_is_one_sentence(place: Path) -> None:
     done = evomerge_command("front", "runs/torn", cwd=place)
     assert done.returncode == 2
     assert done.stderr.strip().endswith("report.json is damaged: delete it, and `--resume` writes it anew")
+    content = json.loads((place / "runs" / "two" / "report.json").read_text())
+    (place / "runs" / "torn" / "report.json").write_text(json.dumps(content | {"of_tomorrow": 1}))
+    done = evomerge_command("front", "runs/torn", cwd=place)
+    assert done.returncode == 2
+    assert "report.json is damaged, or not of this evomerge (TypeError: " in done.stderr
     shutil.rmtree(place / "runs" / "torn")
 
 

@@ -27,6 +27,7 @@ class Case:
     entry: Mapping[str, Any]
     index: Mapping[str, Mapping[str, Any]] = field(repr=False)
     arrays: Mapping[str, np.ndarray[Any, Any]] = field(repr=False)
+    device: str = "cpu"
 
     @property
     def id(self) -> str:
@@ -34,7 +35,7 @@ class Case:
 
     def other(self, name: str) -> "Case":
         """Return the case of this id in the same folder."""
-        return Case(self.index[name], self.index, self.arrays)
+        return Case(self.index[name], self.index, self.arrays, self.device)
 
     @property
     def method(self) -> str:
@@ -105,8 +106,11 @@ class Case:
 
 
 @cache
-def read_cases(folder: Path) -> tuple[Case, ...]:
-    """Return the cases of the index in `folder`. Raises `ValueError` if an id stands twice."""
+def read_cases(folder: Path, device: str = "cpu") -> tuple[Case, ...]:
+    """Return the cases of the index in `folder`, to be merged on `device`.
+
+    Raises `ValueError` if an id stands twice.
+    """
     index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
     with np.load(folder / index.get("arrays", "arrays.npz")) as file:
         arrays = dict(file)
@@ -114,7 +118,7 @@ def read_cases(folder: Path) -> tuple[Case, ...]:
     if len(set(ids)) < len(ids):
         raise ValueError(f"{folder / 'index.json'} names a case twice")
     by_id = {entry["id"]: entry for entry in index["cases"]}
-    return tuple(Case(entry, by_id, arrays) for entry in index["cases"])
+    return tuple(Case(entry, by_id, arrays, device) for entry in index["cases"])
 
 
 def assert_close(found: Any, expected: Any, case: Case) -> None:

@@ -1,4 +1,4 @@
-"""Which cases to run (`--vectors DIR`), and how many passed of each method."""
+"""Which cases to run (`--vectors DIR`) and where (`--merge-device cuda`), and how many passed."""
 
 from collections import Counter
 from pathlib import Path
@@ -13,7 +13,8 @@ HERE = Path(__file__).parent
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "case" in metafunc.fixturenames:
         folder = Path(metafunc.config.getoption("--vectors") or HERE)
-        metafunc.parametrize("case", read_cases(folder), ids=lambda case: f"{case.method}-{case.id}")
+        cases = read_cases(folder, metafunc.config.getoption("--merge-device"))
+        metafunc.parametrize("case", cases, ids=lambda case: f"{case.method}-{case.id}")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

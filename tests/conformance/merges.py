@@ -150,10 +150,17 @@ def _merge(
         masks = masks and [named_as_table(mask) for mask in masks]
         known = known and [named_as_table(each) for each in known]
     found = merge_tensors(
-        _ONE_VECTOR.get(case.method, case.method), base, models, params,
-        seed=seed, compat=case.compat, statistics=known, keep_masks=masks,
+        _ONE_VECTOR.get(case.method, case.method), base and moved(base, case.device),
+        [moved(each, case.device) for each in models], params, seed=seed, compat=case.compat,
+        statistics=known and [moved(each, case.device) for each in known],
+        keep_masks=masks and [moved(each, case.device) for each in masks],
     )  # fmt: skip
+    found = moved(found, "cpu")
     return {ONLY if name == _TABLE and is_table(case) else name: value for name, value in found.items()}
+
+
+def moved(tensors: Tensors, device: str) -> Tensors:
+    return {name: value.to(device) for name, value in tensors.items()}
 
 
 def is_table(case: Case) -> bool:

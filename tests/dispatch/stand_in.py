@@ -75,8 +75,10 @@ def pool_of(ray: StandInRay, count: int, *, patience: float = 60.0) -> WorkerPoo
     return WorkerPool(ray, ray.hire, WorkerShape(count=count, cpus=2, gpus=0.0), patience=patience)
 
 
-def dispatcher_of(ray: StandInRay, count: int, *, patience: float = 60.0) -> RayDispatcher:
+def dispatcher_of(
+    ray: StandInRay, count: int, *, patience: float = 60.0, limit: float | None = None
+) -> RayDispatcher:
     """Return a dispatcher whose first worker has come."""
     pool = pool_of(ray, count, patience=patience)
     pool.await_first()
-    return RayDispatcher(ray, pool, capacity=count)
+    return RayDispatcher(ray, pool, capacity=count, limit=limit)

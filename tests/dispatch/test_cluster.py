@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import ray
-from ray._private import ray_constants
+from ray._private import ray_constants, state
 
 import evomerge
 from evomerge.dispatch.cluster import joined_ray, local_ray
@@ -69,6 +69,7 @@ def test_a_private_ray_stays_inside_and_leaves_the_process_as_it_was(
     monkeypatch.setattr(ray_constants, "ENABLE_RAY_CLUSTER", True)
     before = dict(os.environ)
     with local_ray(cpus=1):
+        assert [job["Entrypoint"] for job in state.jobs()] == ["evomerge"]  # the command line has passwords
         assert os.environ["RAY_AUTH_TOKEN"] != WITH_TOKEN["RAY_AUTH_TOKEN"]
         assert set() < listening() <= LOOPBACK
     assert dict(os.environ) == before

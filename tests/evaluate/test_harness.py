@@ -304,6 +304,30 @@ def test_a_task_that_draws_its_answers_is_told(change: str, *, deterministic: bo
     assert prepared("math_a_gen", tmp_path / "tasks").facts.deterministic is deterministic
 
 
+@pytest.mark.parametrize(
+    ("name", "before", "after", "same"),
+    [
+        ("math_b", "version: 1.0", "version: 1.1", True),
+        ("math_b", 'doc_to_text: "{{prompt}}"', 'doc_to_text: "Q: {{prompt}}"', False),
+        ("math_b", "doc_to_target: gold", "doc_to_target: 0", False),
+        ("math_b", 'target_delimiter: " "', 'target_delimiter: ""', False),
+        ("math_b", "num_fewshot: 0", "num_fewshot: 1\nfewshot_split: test", False),
+        ("math_b_gen", "max_gen_toks: 8", "max_gen_toks: 9", False),
+        ("math_b_gen", "kotae = ", "kotae=", False),
+        ("math_b_gen", "function: take_first", "function: majority_vote", False),
+    ],
+)
+def test_what_a_task_asks_and_how_it_scores_has_a_digest(
+    name: str, before: str, after: str, *, same: bool, tmp_path: Path
+) -> None:
+    shutil.copytree(TASKS, tmp_path / "tasks")
+    file = tmp_path / "tasks" / f"{name}.yaml"
+    assert before in file.read_text()
+    file.write_text(file.read_text().replace(before, after))
+    changed = prepared(name, tmp_path / "tasks").facts.wording
+    assert (changed == prepared(name).facts.wording) is same
+
+
 def test_directions_come_from_the_task() -> None:
     assert prepared("math_b").facts.metrics["acc"] is True
     assert prepared("stories_b").facts.metrics["word_perplexity"] is False
