@@ -79,7 +79,7 @@ def open_database(url: str, *, existing: bool) -> RDBStorage:
         raise RunError(
             f"the storage needs a database driver that is not installed: {_driver(error)}"
         ) from None
-    except (*_failures(), ValueError, RuntimeError) as error:  # its text may tell the password
+    except _failures(ValueError, RuntimeError) as error:  # its text may tell the password
         raise RunError(
             f"the storage cannot be opened ({_said(error, url)}); check its URL, and that the database "
             "is there"
@@ -98,10 +98,10 @@ def told(where: str | Path, error: type[EvomergeError], advice: str) -> Iterator
         raise error(f"the run's database failed ({_said(failure, where)}); {advice}") from None
 
 
-def _failures() -> tuple[type[Exception], ...]:
+def _failures(*more: type[Exception]) -> tuple[type[Exception], ...]:
     from sqlalchemy.exc import SQLAlchemyError  # takes time, and journals do without
 
-    return SQLAlchemyError, StorageInternalError
+    return SQLAlchemyError, StorageInternalError, *more
 
 
 def _driver(error: ImportError) -> str:
