@@ -163,6 +163,7 @@ def test_a_node_joins_one_dies_and_all_is_scored(
 ) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     monkeypatch.setattr("evomerge.dispatch.ray.LOOK_SECONDS", 0.5)
+    monkeypatch.setattr("evomerge.dispatch.ray.FRESH_SECONDS", 1.0)  # no room for a new worker is left
     with nodes_of(here, tmp_path / "cache") as nodes:
         options = Options(ray_address=nodes.address, path_map=(f"{here}={tmp_path / 'there'}",))
         prepared = prepare(
@@ -173,7 +174,7 @@ def test_a_node_joins_one_dies_and_all_is_scored(
     log = (tmp_path / "run" / "log.txt").read_text()
     assert (fate.spread, fate.joined, fate.killed) == (True, True, True)
     assert evomerge.open_run(tmp_path / "run").trials()["state"].tolist() == ["scored"] * BUDGET
-    assert log.count("worker lost on trial") == 1
+    assert log.count("came to nothing: it ended its worker") == 1
     assert "room for 1 worker(s) more, 3 in all" in log
     sent = [line.split("pool: ")[1].split(" (")[0] for line in log.splitlines() if "was sent to" in line]
     assert sent == ["source `math`", "source `lang`", "the task folder"]
