@@ -28,7 +28,7 @@ KEY = "0" * 16
 def record(where: str | Path, genes: list[GeneSpec], count: int) -> float:
     """Return the seconds that asking and telling a candidate took, in the mean."""
     context = SamplerContext(
-        genes=genes, objectives=(MEASURE,), seed=0, workers=1, trials_before=0, options={}
+        genes=tuple(genes), objectives=(MEASURE,), seed=0, workers=1, trials_before=0, options={}
     )
     study = StudyRecord(
         open_storage(where), "run",

@@ -70,6 +70,7 @@ def open_database(url: str, *, existing: bool) -> RDBStorage:
     """
     from optuna.storages import RDBStorage
 
+    failures: tuple[type[Exception], ...] = (*_failures(), ValueError, RuntimeError)
     file = url.partition(":///")[2].partition("?")[0] if url.startswith("sqlite") else ""
     if existing and file.startswith("/") and not Path(file).is_file():
         raise RunError(f"there is no database at {file}")
@@ -79,7 +80,7 @@ def open_database(url: str, *, existing: bool) -> RDBStorage:
         raise RunError(
             f"the storage needs a database driver that is not installed: {_driver(error)}"
         ) from None
-    except (*_failures(), ValueError, RuntimeError) as error:  # its text may tell the password
+    except failures as error:  # its text may tell the password
         raise RunError(
             f"the storage cannot be opened ({_said(error, url)}); check its URL, and that the database "
             "is there"
