@@ -21,6 +21,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from sqlalchemy import NullPool, create_engine
+from sqlalchemy.exc import OperationalError
+
 PASSWORD = "s3cr3t-w0rd"
 _SECONDS = 30
 
@@ -67,10 +70,8 @@ class Server:
             self.process = None
 
     def _answers(self) -> bool:
-        import psycopg2
-
-        with contextlib.suppress(psycopg2.OperationalError):
-            psycopg2.connect(self.url.replace("+psycopg2", "")).close()
+        with contextlib.suppress(OperationalError):
+            create_engine(self.url, poolclass=NullPool).connect().close()
             return True
         return False
 
