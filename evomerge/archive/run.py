@@ -20,6 +20,7 @@ from evomerge.errors import RunError
 from evomerge.recipe import Recipe
 from evomerge.space import Genome
 from evomerge.space.baselines import baseline
+from evomerge.types import ItemScores, Split
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -103,6 +104,10 @@ class Run:
     def items(self) -> pd.DataFrame:
         """Return one row per trial, split, task, metric, filter and item (its content hash)."""
         return ItemStore(self.folder.items, self.record.items).frame()
+
+    def item_scores(self, split: Split) -> dict[int, tuple[ItemScores, ...]]:
+        """Return the item scores of each trial on a split, as an evaluator gave them."""
+        return ItemStore(self.folder.items, self.record.items).read(split)
 
     def front(self) -> pd.DataFrame:
         """Return the rows of `trials()` on the Pareto front, best in the first objective first."""

@@ -13,7 +13,7 @@ from evomerge.archive.run import Run, is_scored
 from evomerge.controller.closing_report import ClosingReport, Effort, ReportRow
 from evomerge.controller.finalists import Baselines, Choice, choose, finalists, reported_baselines
 from evomerge.controller.gains import Comparison, finals, gains, held_out_gains
-from evomerge.controller.sheets import Sheet, for_choosing, searched, sheet
+from evomerge.controller.sheets import Sheet, as_recorded, for_choosing, recorded, searched
 from evomerge.controller.shrinkage import Spread, spread
 from evomerge.dispatch.job import Dispatcher, Job
 from evomerge.interrupts import held
@@ -146,9 +146,14 @@ class _Rounds:
         self._run, self._record, self._dispatcher = run, record, dispatcher
 
     def score(self, numbers: Sequence[int], split: Split) -> dict[int, Sheet]:
-        """Return what the trials score on a split, recorded; those that fail are missing."""
-        waiting = [Job(trial=n, recipe=self._run.recipe(n), split=split) for n in dict.fromkeys(numbers)]
-        found: dict[int, Scored] = {}
+        """Return what the trials score on a split, recorded; those that fail are missing.
+
+        What an earlier sitting recorded is not scored again.
+        """
+        wanted = list(dict.fromkeys(numbers))
+        kept = recorded(self._run, split) if wanted else {}
+        waiting = [Job(trial=n, recipe=self._run.recipe(n), split=split) for n in wanted if n not in kept]
+        found = dict(kept)
         flying = 0
         while waiting or flying:
             while waiting and flying < self._dispatcher.capacity:
@@ -157,9 +162,7 @@ class _Rounds:
             for job, outcome in self._dispatcher.collect():
                 flying -= 1
                 if isinstance(outcome, Scored):
-                    found[job.trial] = outcome
-        with held():
-            for number in dict.fromkeys(numbers):
-                if number in found:
-                    self._record(number, split, found[number])
-        return {number: sheet(scored) for number, scored in found.items()}
+                    with held():
+                        self._record(job.trial, split, outcome)
+                    found[job.trial] = as_recorded(self._run, split, outcome)
+        return {number: found[number] for number in wanted if number in found}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -32,6 +33,7 @@ class Ledger:
         self.tally = Tally(record=record)
         self.items = ItemStore(folder.items, record.items)
         self.items.repair()
+        self._written: dict[str, Any] | None = None
         self._check_whole()
 
     def _check_whole(self) -> None:
@@ -48,12 +50,11 @@ class Ledger:
         self.items.add(number, "search", scored)
         violations = self._violations(scored.scores)
         met = all(violation <= 0 for violation in violations.values())
-        changed = self.tally.add_scored(number, scored.scores, baseline=baseline, feasible=met)
+        self.tally.add_scored(number, scored.scores, baseline=baseline, feasible=met)
         if (volume := self.tally.hypervolume()) is not None:
             self._study.note(number, hypervolume=volume)
         self._study.tell_scored(number, scored, violations)
-        if changed:
-            self._write_front()
+        self.write_front()
 
     def waits(self, number: int, waiting: Waiting) -> None:
         """Record one of the first few that waits for the others: a resumed search need not score it again."""
@@ -120,7 +121,8 @@ class Ledger:
         asked = zip(self._record.constraints, self._record.space.constraints, strict=True)
         return {measure.name: each.missed_by(scores[measure.name]) for measure, each in asked}
 
-    def _write_front(self) -> None:
+    def write_front(self) -> None:
+        """Write the front and its hypervolume, unless they are there as they are."""
         names = [measure.name for measure in self._record.objectives]
         archive = self.tally.archive
         rows = [
@@ -128,7 +130,9 @@ class Ledger:
             for member in archive.front
         ]
         content = {"hypervolume": self.tally.hypervolume(), "front": rows}
-        write_json(self._folder.front, content)
+        if rows and content != self._written:
+            write_json(self._folder.front, content)
+            self._written = content
 
     def _raw(self, oriented: Sequence[float]) -> list[float]:
         pairs = zip(self._record.objectives, oriented, strict=True)

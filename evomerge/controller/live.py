@@ -50,6 +50,7 @@ class LiveRun:
         self._next: deque[Job] = deque()  # further jobs of candidates under way
         self._positions: dict[int, int] = {}
         known = self._count_earlier_sittings()
+        self._ledger.write_front()  # a crash may have come before
         identities = self._heirs.restore(by_end(study.trials(), known))
         self._begin_sitting()
         # where nothing could be scored, what kept the baselines from it may have been put right

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from evomerge.archive.run import Run, is_scored
-from evomerge.types import ItemScores, Measure, Scored
+from evomerge.comparison.items import aggregate
+from evomerge.types import ItemScores, Measure, Scored, Split
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,44 @@ class Sheet:
 def sheet(scored: Scored) -> Sheet:
     """Return what an evaluation has scored."""
     return Sheet(scores=scored.scores, items=scored.items)
+
+
+def as_recorded(run: Run, split: Split, scored: Scored) -> Sheet:
+    """Return what an evaluation has scored, to the last digit as `recorded` will tell it."""
+    told = sheet(scored)
+    return replace(told, scores={**told.scores, **_scores(_asked(run, split), told.items)})
+
+
+def recorded(run: Run, split: Split) -> dict[int, Sheet]:
+    """Return what trials have scored on all items of a split, by number, as far as it can be read back.
+
+    Of a measure that is more than its items' scores make up there is no such telling.
+    """
+    asked = _asked(run, split)
+    if any(measure.aggregate == "other" for measure in asked):
+        return {}
+    whole = {(m.task, m.metric, m.filter): len(run.record.items[m.task][split]) for m in asked}
+    return {
+        number: Sheet(scores=_scores(asked, items), items=items)
+        for number, items in run.item_scores(split).items()
+        if whole == {(each.task, each.metric, each.filter): len(each.items) for each in items}
+    }
+
+
+def _asked(run: Run, split: Split) -> list[Measure]:
+    """Return what is measured on a split."""
+    brief = run.record.brief()
+    return [measure for task in run.record.items for measure in brief.asked(task, split)]
+
+
+def _scores(asked: Sequence[Measure], items: Sequence[ItemScores]) -> dict[str, float]:
+    """Return the measures that the items' scores make up."""
+    found = {(each.task, each.metric, each.filter): each for each in items}
+    return {
+        measure.name: aggregate(measure, found[measure.task, measure.metric, measure.filter])
+        for measure in asked
+        if measure.aggregate != "other"
+    }
 
 
 def searched(run: Run) -> dict[int, Sheet]:
