@@ -15,8 +15,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from evomerge.errors import ExportError
+from evomerge.errors import ExportError, RunError
 from evomerge.interrupts import held
+from evomerge.reading import parse_json
 
 _log = logging.getLogger(__name__)
 
@@ -159,6 +160,20 @@ def append_line(path: Path, line: str) -> None:
         file.write(line + "\n")
         file.flush()
         os.fsync(file.fileno())
+
+
+def parse_line(line: str, path: Path, *keys: str) -> dict[str, Any]:
+    """Return a line of a JSON-lines file. Raises `RunError` if it is no object with these `keys`."""
+    try:
+        content = parse_json(line)
+        for key in keys:
+            content[key]
+    except (ValueError, LookupError, TypeError) as error:
+        raise RunError(
+            f"{path} is damaged: it holds a line that evomerge did not write; put a copy back, or start a "
+            "new run"
+        ) from error
+    return dict(content)
 
 
 def trim_torn_line(path: Path) -> None:

@@ -28,6 +28,7 @@ from evomerge.archive.files import clear_beside, folder_beside, write_json, writ
 from evomerge.archive.record import RunRecord, from_json
 from evomerge.checkpoints.locate import RUN_FILE
 from evomerge.errors import RunError
+from evomerge.reading import read_json_file
 
 _EXPORTS = "exports"
 MADE_FILE = "made.json"
@@ -86,7 +87,9 @@ class RunFolder:
         if not self.begun:
             raise RunError(f"{self.path} is not a run folder: it has no {RUN_FILE}")
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
+            content = read_json_file(file)
+        except OSError as error:
+            raise RunError(f"{file} cannot be read: {error.strerror}") from error
         except ValueError as error:
             raise RunError(f"{file} is not JSON: {error}") from error
         try:
@@ -159,6 +162,14 @@ class RunFolder:
             file.write(str(os.getpid()))
             file.flush()
             yield
+
+
+def resolved(path: Path) -> Path:
+    """Return the path without links. Raises `RunError` for links that lead in a circle."""
+    try:
+        return path.resolve()
+    except RuntimeError as error:
+        raise RunError(f"the run folder {path} is a link that leads in a circle") from error
 
 
 def trial_at(checkpoint: Path) -> tuple[RunFolder, int] | None:

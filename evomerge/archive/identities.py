@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evomerge.archive.files import append_line, trim_torn_line
+from evomerge.archive.files import append_line, parse_line, trim_torn_line
 from evomerge.types import Identified
 
 
@@ -55,10 +55,10 @@ class IdentityStore:
     def _entries(self) -> Iterator[dict[str, Any]]:
         if not self._path.exists():
             return
-        with self._path.open(encoding="utf-8") as file:
+        with self._path.open(encoding="utf-8", errors="replace") as file:
             for line in file:
                 if line.endswith("\n"):  # a last line without end is being written, or was torn
-                    yield json.loads(line)
+                    yield parse_line(line, self._path, "trial", "key")
 
 
 def _identity(entry: dict[str, Any]) -> Identity:

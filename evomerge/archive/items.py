@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evomerge.archive.files import append_line, trim_torn_line
+from evomerge.archive.files import append_line, parse_line, trim_torn_line
 from evomerge.types import ItemScores, Scored, Split
 
 if TYPE_CHECKING:
@@ -84,10 +84,10 @@ class ItemStore:
         if not self._path.exists():
             return
         start = "" if only is None else f'{{"trial":{only},'
-        with self._path.open(encoding="utf-8") as file:
+        with self._path.open(encoding="utf-8", errors="replace") as file:
             for line in file:
                 if line.startswith(start) and line.endswith("\n"):  # one without end was torn
-                    yield json.loads(line)
+                    yield parse_line(line, self._path, "trial", "split", "task", "metric", "filter", "scores")
 
     def _latest(self) -> list[dict[str, Any]]:
         found: dict[tuple[Any, ...], dict[str, Any]] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,12 +10,13 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from evomerge.archive.database import is_redacted, storage_url, told
-from evomerge.archive.folder import RunFolder
+from evomerge.archive.folder import RunFolder, resolved
 from evomerge.archive.front import Member, ParetoArchive
 from evomerge.archive.items import ItemStore
 from evomerge.archive.record import RunRecord
 from evomerge.archive.study import ESTIMATE, INHERITED, ITEMS, KEY, LABEL, open_storage
 from evomerge.errors import RunError
+from evomerge.reading import read_json_file
 from evomerge.recipe import Recipe
 from evomerge.space import Genome
 from evomerge.space.baselines import baseline
@@ -41,7 +41,7 @@ def open_run(path: str | Path, *, storage: str | None = None) -> Run:
 
     Raises `RunError` if there is no run, or its database needs a `storage` URL with a password.
     """
-    folder = RunFolder(Path(path).resolve())
+    folder = RunFolder(resolved(Path(path)))
     return Run(folder, folder.read_record(), storage_url(storage) if storage is not None else None)
 
 
@@ -128,12 +128,14 @@ class Run:
         if not self.folder.report.exists():
             return None
         try:
-            content: dict[str, Any] = json.loads(self.folder.report.read_text(encoding="utf-8"))
-        except ValueError as error:
+            content = read_json_file(self.folder.report)
+            if not isinstance(content["finished"], int) or not isinstance(content["chosen"], dict):
+                raise ValueError("it is no closing report")
+        except (OSError, ValueError, LookupError, TypeError) as error:
             raise RunError(
                 f"{self.folder.report} is damaged: delete it, and `--resume` writes it anew"
             ) from error
-        return content
+        return dict(content)
 
     @cached_property
     def archive(self) -> ParetoArchive:

@@ -177,7 +177,9 @@ def open_storage(where: str | Path, *, existing: bool = False) -> BaseStorage:
         return open_database(where, existing=existing)
     try:
         return JournalStorage(JournalFileBackend(str(Path(where).absolute())))
-    except (ValueError, KeyError) as error:
+    except OSError as error:
+        raise RunError(f"the study {where} cannot be read: {error.strerror}") from error
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise RunError(
             f"the study {where} is damaged ({error}); put a copy back, or start a new run"
         ) from error

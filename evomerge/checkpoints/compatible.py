@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from evomerge.checkpoints.architecture import Architecture, is_vocabulary
-from evomerge.checkpoints.folder import Checkpoint
+from evomerge.checkpoints.folder import Checkpoint, read_json
 from evomerge.checkpoints.headers import QUANTISED, TensorSpec
 from evomerge.checkpoints.language import find_tower, language_config
 from evomerge.errors import CheckpointError
@@ -63,6 +62,9 @@ _DETAILS = (
 _GLOBAL_DETAILS = tuple(key for key in _DETAILS if key != "layer_types")
 """Those of them that are not the layers' own."""
 
+_MOST_TOKENS = 1 << 32
+"""The tokenizers library counts in 32 bits."""
+
 _BUFFERS = ("rotary_emb.inv_freq", ".attn.bias", ".masked_bias", ".attention.bias")
 """Endings of constants that older versions of transformers saved among the weights."""
 
@@ -82,7 +84,7 @@ def check_compatible(models: Mapping[str, Checkpoint], *, by_token: bool = False
     found = whole.structure
     parts = {name: language_part(model) for name, model in models.items()}
     for name, model in parts.items():
-        _check_layers(name, model)
+        check_layers(name, model)
     (first, reference), *others = parts.items()
     structure = reference.structure
     words = vocabulary(reference.home)
@@ -123,7 +125,7 @@ def check_stackable(models: Mapping[str, Checkpoint], *, by_token: bool = False)
     (first, reference), *others = models.items()
     for name, model in models.items():
         _check_not_quantised(name, model)
-        _check_layers(name, model)
+        check_layers(name, model)
     words = vocabulary(reference.home)
     for name, model in others:
         _note_details(first, reference.config, name, model.config, _GLOBAL_DETAILS)
@@ -153,16 +155,23 @@ def vocabulary(path: Path) -> Mapping[str, Any]:
         if name != "tokenizer.json":
             return {name: file.read_bytes()}
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
+            content = read_json(file)
             table = content["model"]["vocab"]
             added = {entry["content"]: entry["id"] for entry in content.get("added_tokens", [])}
             pairs = table if isinstance(table, dict) else {entry[0]: i for i, entry in enumerate(table)}
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
+        except (LookupError, TypeError, AttributeError) as error:
             raise CheckpointError(
                 f"{file} is not a tokenizer: it has no table of tokens (`model.vocab`)"
             ) from error
-        return {**pairs, **added}
+        found = {**pairs, **added}
+        if wrong := next((each for each in found.items() if not _is_token(*each)), None):
+            raise CheckpointError(f"{file} is not a tokenizer: {wrong[0]!r} has the id {wrong[1]!r}")
+        return found
     raise CheckpointError(f"{path} has no tokenizer (looked for {', '.join(_TOKENIZER_FILES)})")
+
+
+def _is_token(token: object, number: object) -> bool:
+    return isinstance(token, str) and type(number) is int and 0 <= number < _MOST_TOKENS
 
 
 def _check_not_quantised(name: str, model: Checkpoint) -> None:
@@ -180,11 +189,12 @@ def _check_not_quantised(name: str, model: Checkpoint) -> None:
             )
 
 
-def _check_layers(name: str, model: Checkpoint) -> None:
+def check_layers(name: str, model: Checkpoint) -> None:
+    """Raise `CheckpointError` if the config counts other layers than the weights hold."""
     stated = next((model.config[key] for key in LAYER_COUNTS if key in model.config), None)
     found = model.structure.layers
     drafting = model.config.get("num_nextn_predict_layers") or 0  # layers behind the last, for speculation
-    if stated is not None and found not in (stated, stated + drafting):
+    if stated is not None and stated not in (found, *([found - drafting] if type(drafting) is int else [])):
         raise CheckpointError(
             f"`{name}` has {found} layers, but its config.json says {stated}: one of the two is wrong"
         )
@@ -266,7 +276,10 @@ def _rope(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a config says of rotary positions, in the words of any version of transformers."""
     said: dict[str, Any] = {"rope_theta": config.get("rope_theta")}
     for key in ("rope_scaling", "rope_parameters"):
-        said |= config.get(key) or {}
+        stated = config.get(key) or {}
+        if not isinstance(stated, Mapping):
+            raise CheckpointError(f"`{key}` in a model's config.json must be a table, found {stated!r}")
+        said |= stated
     kind = said.pop("type", None)
     said.setdefault("rope_type", kind)
     usual = said["rope_type"] in (None, "default", "mrope")  # that it has sections is said by itself

@@ -5,7 +5,6 @@ A LoRA adapter is opened over its base (`adapters.py`) and then looks like any o
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,6 +17,7 @@ from evomerge.checkpoints.headers import TensorSpec, read_header
 from evomerge.checkpoints.locate import RUN_FILE
 from evomerge.checkpoints.measured import Measured
 from evomerge.errors import CheckpointError
+from evomerge.reading import read_json_file
 from evomerge.types import Statistic
 
 _INDEX = "model.safetensors.index.json"
@@ -26,6 +26,7 @@ ADAPTER_CONFIG = "adapter_config.json"
 _PICKLED_INDEX = "pytorch_model.bin.index.json"
 _PICKLED = "pytorch_model.bin"
 _OTHER_PICKLE = "consolidated.00.pth"
+_LONGEST_NAME = 255
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +107,9 @@ def read_files(path: Path, found: list[Path]) -> tuple[dict[str, TensorSpec], di
 def read_json(file: Path) -> Any:
     """Return the content of a JSON file. Raises `CheckpointError` if it is not JSON."""
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        return read_json_file(file)
+    except OSError as error:
+        raise CheckpointError(f"{file} cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise CheckpointError(f"{file} is not JSON: {error}") from error
 
@@ -145,7 +148,8 @@ def _config(path: Path) -> dict[str, Any]:
         what = "is the folder of a run" if hint else "is not a checkpoint"
         raise CheckpointError(f"{path} {what}: it has no config.json{hint}")
     config = read_json(file)
-    if not isinstance(config, dict) or not config.get("model_type"):
+    kind = config.get("model_type") if isinstance(config, dict) else None
+    if not isinstance(kind, str) or not kind:
         raise CheckpointError(f"{file} names no `model_type`, so the architecture is unknown")
     if "auto_map" in config:
         raise CheckpointError(f"{path} needs code of its own (`auto_map` in config.json), which is not run")
@@ -158,7 +162,7 @@ def _weight_files(path: Path, *, allow_pickle: bool) -> list[Path]:
     if (path / _SINGLE).is_file():
         return [path / _SINGLE]
     for name in (_PICKLED_INDEX, _PICKLED):
-        if (path / name).exists():
+        if (path / name).is_file():
             if not allow_pickle:
                 raise pickle_refusal(path, name)
             return _indexed(path, name) if name == _PICKLED_INDEX else [path / name]
@@ -174,11 +178,12 @@ def _indexed(path: Path, index: str) -> list[Path]:
     """Return the shards an index names, each a plain file name inside the folder."""
     kind = ".bin" if index == _PICKLED_INDEX else ".safetensors"
     try:
-        named = json.loads((path / index).read_text(encoding="utf-8"))["weight_map"].values()
-        shards = list(dict.fromkeys(map(str, named)))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        shards = list(dict.fromkeys(read_json(path / index)["weight_map"].values()))
+    except (LookupError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path / index} is not an index of {kind[1:]} shards") from error
     for shard in shards:
+        if not isinstance(shard, str) or len(shard) > _LONGEST_NAME:
+            raise CheckpointError(f"{path / index} names {str(shard)[:40]!r}…, which is no name of a file")
         if Path(shard).name != shard or shard in ("", ".", ".."):
             raise CheckpointError(f"{path / index} names `{shard}`, which leaves the folder")
         if Path(shard).suffix != kind:

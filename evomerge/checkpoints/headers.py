@@ -22,6 +22,7 @@ ITEM_BYTES = {
 FLOATS = ("F64", "F32", "F16", "BF16")
 QUANTISED = ("F8_E4M3", "F8_E5M2")
 _LARGEST_HEADER = 100_000_000  # the library's own limit
+_LARGEST = 1 << 63  # it counts in 64 bits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,8 @@ def read_header(path: Path) -> dict[str, TensorSpec]:
             raise _broken(path, f"its header claims {length} of {size} bytes")
         raw = file.read(length)
     try:
-        header = json.loads(raw)
+        header = json.loads(raw.decode("utf-8"), object_pairs_hook=_table)
+        _check_metadata(header.get("__metadata__", {}))
         entries = [(name, entry) for name, entry in header.items() if name != "__metadata__"]
         specs = {name: _spec(path, name, entry) for name, entry in entries}
         spans = sorted(_span(name, entry) for name, entry in entries)
@@ -67,7 +69,22 @@ def read_metadata(path: Path) -> dict[str, str]:
     with path.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         found = json.loads(file.read(length)).get("__metadata__")
-    return {key: value for key, value in found.items() if isinstance(value, str)} if found else {}
+    return dict(found) if found else {}
+
+
+def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object. Raises `ValueError` for a key that stands twice, or is no text."""
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        raise ValueError("a key stands twice")
+    for key in table:
+        key.encode("utf-8")
+    return table
+
+
+def _check_metadata(found: Any) -> None:
+    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+        raise ValueError("the metadata is no table of words")
 
 
 def _spec(path: Path, name: str, entry: dict[str, Any]) -> TensorSpec:
@@ -84,8 +101,10 @@ def _span(name: str, entry: dict[str, Any]) -> tuple[int, int, str]:
 
 def _counts(values: Any) -> tuple[int, ...]:
     """Return a JSON list of whole numbers from 0. Raises `ValueError` for anything else."""
-    if not isinstance(values, list) or any(type(value) is not int or value < 0 for value in values):
-        raise ValueError(f"not a list of counts: {values!r}")
+    if not isinstance(values, list) or any(
+        type(value) is not int or not 0 <= value < _LARGEST for value in values
+    ):
+        raise ValueError("not a list of counts")
     return tuple(values)
 
 

@@ -7,12 +7,15 @@ does not know; here an option that is set and not known is an error, as it may c
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import regex
+
 from evomerge.errors import CheckpointError
+
+_MATCH_SECONDS = 1.0
 
 _WITHOUT_EFFECT = {
     "auto_mapping", "base_model_name_or_path", "corda_config", "eva_config", "exclude_modules",
@@ -120,16 +123,25 @@ def _patterns(config: Mapping[str, Any], key: str) -> list[tuple[str, Any]]:
         raise _wrong(key, "a table by module", table)
     for pattern in table:
         try:
-            re.compile(pattern)
-        except (re.error, TypeError) as error:
+            regex.compile(pattern)
+        except (regex.error, TypeError) as error:
             raise _wrong(key, f"a table by regular expressions ({error})", pattern) from error
     return list(table.items())
 
 
 def _pattern(patterns: Mapping[str, Any], module: str) -> str:
     """Return the first key that matches the end of the module's name, as PEFT does; the name if none does."""
-    matches = (key for key in patterns if re.match(rf"(.*\.)?({key})$", module))
-    return next(matches, module)
+    return next((key for key in patterns if _matches(key, module)), module)
+
+
+def _matches(pattern: str, module: str) -> bool:
+    try:
+        return regex.match(rf"(.*\.)?({pattern})$", module, timeout=_MATCH_SECONDS) is not None
+    except TimeoutError as error:
+        raise CheckpointError(
+            f"the adapter's pattern `{pattern}` takes for ever to be matched with `{module}`; name its "
+            "modules one by one"
+        ) from error
 
 
 def _tokens(value: Any) -> dict[str, tuple[int, ...]]:

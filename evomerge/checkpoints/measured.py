@@ -14,6 +14,7 @@ from typing import Any
 
 from evomerge.checkpoints.headers import TensorSpec, read_header, read_metadata
 from evomerge.errors import CheckpointError
+from evomerge.reading import parse_json
 from evomerge.types import Measurable, Statistic
 
 FORMAT = 1
@@ -111,7 +112,7 @@ def _origin(path: Path, text: str | None, kind: Measurable) -> Origin:
             f"{path} is no statistics file of evomerge; make one with `evomerge measure {kind}`"
         )
     try:
-        content: dict[str, Any] = json.loads(text)
+        content: dict[str, Any] = parse_json(text)
         found = content.pop("format")
         if found != FORMAT:
             raise CheckpointError(

@@ -51,6 +51,8 @@ def spec_of(tensor: Tensor) -> TensorSpec | None:
 def _load(path: Path) -> Mapping[str, Tensor]:
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         reason = str(error).strip().partition(". ")[0].partition("\n")[0]
         raise CheckpointError(

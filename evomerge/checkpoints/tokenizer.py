@@ -19,6 +19,7 @@ from typing import Any
 
 from evomerge.checkpoints.compatible import vocabulary
 from evomerge.checkpoints.digest import TOKENIZER_FILES, tokenizer_digest
+from evomerge.checkpoints.folder import read_json
 from evomerge.errors import CheckpointError
 
 _log = logging.getLogger(__name__)
@@ -110,7 +111,7 @@ def union(folders: Mapping[str, Path]) -> tuple[TokenizerFiles, Mapping[str, int
 
 
 def _content(folder: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((folder / _JSON).read_text(encoding="utf-8"))
+    content: dict[str, Any] = read_json(folder / _JSON)
     return content
 
 

@@ -7,7 +7,6 @@ tokenizers the models share one, and only the padding behind its last token may 
 from __future__ import annotations
 
 import functools
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from evomerge.checkpoints.folder import Checkpoint
+from evomerge.checkpoints.folder import Checkpoint, read_json
 from evomerge.checkpoints.rows import Index, RowMap, row_maps
 from evomerge.checkpoints.tokenizer import TokenizerFiles, token_table, union
 from evomerge.errors import RecipeError, unknown
@@ -151,7 +150,7 @@ def _tokens(table: Mapping[str, int], folders: Mapping[str, Path]) -> dict[str, 
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    content: dict[str, Any] = read_json(folder / "config.json")
     return content
 
 

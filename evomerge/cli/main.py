@@ -19,8 +19,16 @@ from rich.logging import RichHandler
 
 from evomerge import plugins
 from evomerge.cli import check, dashboard, export, front, measure, methods, report, search, zoo
-from evomerge.cli.screen import stderr
-from evomerge.errors import EvomergeError, RequestError
+from evomerge.cli.screen import plain, stderr
+from evomerge.errors import EvomergeError, RequestError, SpaceError
+
+_log = logging.getLogger(__name__)
+
+_WRONG_PATH = (
+    errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG,
+    errno.EROFS, errno.EINVAL,
+)  # fmt: skip
+"""What is wrong with a path that a request names, in the words of the system."""
 
 app = typer.Typer(
     name="evomerge",
@@ -72,12 +80,16 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except RequestError as error:
-        _say(str(error))
+        _say(str(error), lines=isinstance(error, SpaceError))  # which has a line for each mistake
         sys.exit(2)
     except EvomergeError as error:
         _say(str(error))
         sys.exit(1)
     except OSError as error:
+        if error.errno in _WRONG_PATH and error.filename is not None:
+            _log.debug("", exc_info=error)
+            _say(f"{os.fsdecode(error.filename)} cannot be used: {error.strerror}")
+            sys.exit(2)
         if error.errno not in (errno.ENOSPC, errno.EBADF):
             raise
         _say(f"{error.filename or 'the output'} cannot be written: {error.strerror}")
@@ -94,19 +106,23 @@ def _screen_log() -> logging.Handler:
     """Return what shows warnings: in colour on a terminal, a plain line each elsewhere."""
     if stderr.is_terminal:
         handler: logging.Handler = RichHandler(console=stderr, show_time=False, show_path=False)
-        handler.setFormatter(logging.Formatter("%(message)s"))
+        handler.setFormatter(_PlainFormatter("%(message)s"))
     else:
         handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+        handler.setFormatter(_PlainFormatter("%(levelname)s %(message)s"))
     handler.setLevel(logging.WARNING)
     return handler
 
 
-def _say(message: str) -> None:
-    stderr.print(f"[bold red]error:[/] {_escaped(message)}", highlight=False, soft_wrap=True)
+class _PlainFormatter(logging.Formatter):
+    """Names in a checkpoint or a config are others' words: they must not steer the terminal."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        return plain(super().formatMessage(record))
 
 
-def _escaped(text: str) -> str:
+def _say(message: str, *, lines: bool = False) -> None:
     from rich.markup import escape
 
-    return escape(text)
+    said = "\n".join(map(plain, message.split("\n"))) if lines else plain(message)
+    stderr.print(f"[bold red]error:[/] {escape(said)}", highlight=False, soft_wrap=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from evomerge.archive.folder import RunFolder, latest, next_free
+from evomerge.archive.folder import RunFolder, latest, next_free, resolved
 from evomerge.archive.record import RunRecord
 from evomerge.archive.run import Run
 from evomerge.controller.search import Options, Prepared, check_space, execute, resume_search, start_search
@@ -30,10 +30,10 @@ def prepare(
     if resume and run is None and isinstance(space, Path) and RunFolder(space.parent).begun:
         run = space.parent  # the copy of the space in a run folder
     if resume:
-        folder = RunFolder((run or latest(RUNS, file.space.name)).resolve())
+        folder = RunFolder(resolved(run or latest(RUNS, file.space.name)))
         file = _read(space, {**folder.read_record().changes, **changes})
         return resume_search(file, folder, options=options)
-    folder = RunFolder((run or next_free(RUNS, file.space.name)).resolve())
+    folder = RunFolder(resolved(run or next_free(RUNS, file.space.name)))
     return start_search(file, folder, options=options)
 
 

@@ -110,6 +110,8 @@ def _offered(what: str, asked: str | None, known: Iterable[str], task: TaskFacts
     offered = list(known)
     if asked is not None and asked not in offered:
         raise TaskError(f"{place}: task `{task.name}`: {unknown(what, asked, offered)}")
+    if not offered:
+        raise TaskError(f"{place}: task `{task.name}` has no {what}")
     return asked or offered[0]
 
 

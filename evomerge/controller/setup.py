@@ -106,17 +106,17 @@ def _nothing(space: Space) -> str:
 
 def _structure(space: Space, checkpoints: Mapping[str, Checkpoint], where: Where) -> Architecture:
     """Return the structure the models share, each checked against the first."""
-    from evomerge.merge.memory import check_known  # transformers takes a second to import
+    from evomerge.merge.loadable import check_loadable  # transformers takes a second to import
 
     first, *others = checkpoints
     with about(where(("sources", first))):
         structure = check_compatible({first: checkpoints[first]})
-        check_known(structure.model_type)
+        check_loadable(first, checkpoints[first])
     for name in others:
         with about(where(("sources", name))):
             pair = {first: checkpoints[first], name: checkpoints[name]}
             check_compatible(pair, by_token=space.tokenizer is not None)
-            check_known(checkpoints[name].config["model_type"])
+            check_loadable(name, checkpoints[name])
     if not any(find_tower(model.specs, model.config) for model in checkpoints.values()):
         with about(where(("tokenizer",))):
             merged_vocabulary(space.tokenizer, template=first, base=space.merge.base, models=checkpoints)

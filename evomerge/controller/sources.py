@@ -30,9 +30,16 @@ Where: TypeAlias = Callable[[KeyPath], str]
 
 @contextmanager
 def about(place: str) -> Iterator[None]:
-    """Let a `RequestError` begin with the place in the space file that it is about."""
+    """Let a `RequestError` begin with the place in the space file that it is about.
+
+    A file that cannot be opened or a path that leads nowhere is such a mistake, too.
+    """
     try:
         yield
+    except OSError as error:
+        if error.filename is None:
+            raise
+        raise CheckpointError(f"{place}: {error.filename} cannot be read: {error.strerror}") from error
     except RequestError as error:
         raise type(error)(f"{place}: {error}") from error
 

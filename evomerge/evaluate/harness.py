@@ -2,7 +2,8 @@
 
 Read from lm_eval 0.4.13. `lm_eval.evaluate` rebuilds every request, few-shot example and template for each
 call; here they are built once per process and each candidate only pays for its forward passes. What
-is private there: `Task._instances`, `Instance.resps` and `filtered_resps`, `lm_eval.utils.env`, and
+is private there: `Task._instances`, `Instance.resps` and `filtered_resps`, `lm_eval.utils.env`,
+`lm_eval.api.task.get_metric`, and
 `HFLM._model`, `_device`, `_config` and `_loglikelihood_tokens`.
 `tests/evaluate/test_harness.py` holds the scores to `lm_eval.simple_evaluate`.
 """
@@ -26,9 +27,12 @@ from types import MappingProxyType
 from typing import Any
 
 import lm_eval.api.metrics
+import lm_eval.api.task
 import lm_eval.utils
 import yaml
+from jinja2.sandbox import SandboxedEnvironment
 from lm_eval.api.instance import Instance
+from lm_eval.api.registry import metric_registry
 from lm_eval.api.task import Task
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
@@ -36,6 +40,7 @@ from lm_eval.tasks import TaskManager
 from evomerge.errors import EvaluationError, TaskError, unknown
 from evomerge.evaluate.facts import TaskFacts, clusters, strata
 from evomerge.evaluate.margins import has_margins, margin
+from evomerge.evaluate.task_folder import check_folder
 from evomerge.types import Aggregate, ItemScores, Measure
 
 _log = logging.getLogger(__name__)
@@ -172,6 +177,8 @@ class TaskLibrary:
         self._folder = folder
         self._where = f"in {folder}" if folder else "among lm-eval's tasks"
         self._own = folder is None
+        if folder is not None:
+            check_folder(folder)
         self._few_shot = few_shot
         self._seed = seed
         self._manager = (
@@ -189,13 +196,18 @@ class TaskLibrary:
             self._check_readable(name)
             raise TaskError(f"{unknown('task', name, self._similar(name))} (looked {self._where})")
         try:
-            with _no_bytecode():
+            with _no_bytecode(), contextlib.nullcontext() if self._own else _no_hub_metrics():
                 task = self._manager.load([name])["tasks"][name]
                 loaded = ItemTask(task, few_shot=self._few_shot, seed=self._seed)
-        except Exception as error:  # a task is other people's templates and functions
+        except (Exception, SystemExit) as error:  # a task is other people's templates and functions
             raise TaskError(f"task `{name}` ({self._where}) cannot be loaded: {_root(error)}") from error
         if not loaded.facts.items:
             raise TaskError(f"task `{name}` ({self._where}) has no items")
+        if nameless := next((m for m, combine in task.aggregation().items() if not callable(combine)), None):
+            raise TaskError(
+                f"task `{name}` ({self._where}) has no `aggregation` for its metric `{nameless}` that "
+                "lm-eval knows, such as `mean`"
+            )
         return loaded
 
     def _check_readable(self, name: str) -> None:
@@ -213,6 +225,26 @@ class TaskLibrary:
         """Return the known names, of lm-eval's thousands only some that begin alike."""
         known = list(self._manager.all_subtasks)
         return [other for other in known if other[:3] == name[:3]][:20] if self._own else known
+
+
+@contextlib.contextmanager
+def _no_hub_metrics() -> Iterator[None]:
+    """Let a task have metrics of lm-eval or functions of its own, and none that is fetched as code."""
+    before = lm_eval.api.task.get_metric
+    lm_eval.api.task.get_metric = _registered
+    try:
+        yield
+    finally:
+        lm_eval.api.task.get_metric = before
+
+
+def _registered(name: str, hf_evaluate_metric: bool = False) -> Any:
+    if hf_evaluate_metric or name not in metric_registry:
+        raise TaskError(
+            f"its metric `{name}` is none of lm-eval's own, and metrics of the hub, which are code, are not "
+            "fetched; write it as a `!function` beside the task"
+        )
+    return metric_registry.get(name)
 
 
 @contextlib.contextmanager
@@ -348,6 +380,15 @@ def _as_pair(value: Any, *, paired: bool) -> tuple[float, float]:
 
 @functools.cache
 def _cache_templates() -> None:
-    """Let lm-eval compile each template once: most of its time goes into compiling them again."""
+    """Let lm-eval compile each template once: most of its time goes into compiling them again.
+
+    It is compiled so that it can read an item's fields and do nothing else: no Python, no endless loop.
+    """
     environment = lm_eval.utils.env
-    environment.from_string = functools.lru_cache(4096)(environment.from_string)
+    confined = SandboxedEnvironment(
+        loader=environment.loader,
+        undefined=environment.undefined,
+        keep_trailing_newline=environment.keep_trailing_newline,
+    )
+    confined.filters |= environment.filters
+    environment.from_string = functools.lru_cache(4096)(confined.from_string)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
+import os
 import random
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
 from evomerge.checkpoints.digest import digest
+from evomerge.checkpoints.finite import check_finite
 from evomerge.checkpoints.folder import Checkpoint, open_checkpoint
 from evomerge.checkpoints.headers import TensorSpec
 from evomerge.checkpoints.influence import INFLUENCE
@@ -29,7 +30,9 @@ from evomerge.evaluate.fisher import measure_fisher
 from evomerge.evaluate.gram import chunks, in_features, linear_layers, measure_grams, shared_inputs
 from evomerge.evaluate.layers import measure_influence
 from evomerge.merge.disk import write_file
+from evomerge.merge.loadable import check_loadable
 from evomerge.merge.memory import auto_class
+from evomerge.reading import parse_json, read_text
 from evomerge.seeds import derive
 from evomerge.types import Measurable
 
@@ -37,6 +40,7 @@ SAMPLES = 256
 LONGEST = 2048
 """Tokens of a prompt beyond this, or beyond what the model can see, are cut off."""
 
+_MOST_BYTES = 1 << 30  # of prompts
 _CHUNK_BYTES = 2 << 30  # of Gram matrices held at a time; more take another pass over the prompts
 
 
@@ -65,6 +69,8 @@ def measure(
     _check_request(statistic, target, samples, skip_first=skip_first)
     texts = _drawn(_texts(prompts), samples, seed)
     checkpoint = open_checkpoint(locate(str(model)))
+    check_loadable(str(model), checkpoint)
+    check_finite({str(model): checkpoint})
     subject = _subject(checkpoint, texts, statistic, skip_first=skip_first)
     tokens = sum(len(each) for each in subject.sequences)
     count = len(subject.sequences)
@@ -162,6 +168,8 @@ def _check_request(statistic: str, target: Path, samples: int, *, skip_first: bo
         raise RequestError(f"{target} exists; choose another file, or delete it first")
     if not target.parent.is_dir():
         raise RequestError(f"{target.parent} does not exist; make it first")
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise RequestError(f"{target} cannot be written: {target.parent} is not writable")
 
 
 def _texts(prompts: str | Path | Sequence[str]) -> list[str]:
@@ -172,8 +180,10 @@ def _texts(prompts: str | Path | Sequence[str]) -> list[str]:
     if not path.is_file():
         raise RequestError(f"no file of prompts at {path}")
     try:
-        lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
-    except (UnicodeDecodeError, OSError) as error:
+        lines = [line for line in read_text(path, most=_MOST_BYTES).split("\n") if line.strip()]
+    except OSError as error:
+        raise RequestError(f"the prompts in {path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
         raise RequestError(f"the prompts in {path} cannot be read as text: {error}") from error
     if path.suffix == ".jsonl":
         lines = [_text_of(line, path, number) for number, line in enumerate(lines, start=1)]
@@ -182,7 +192,7 @@ def _texts(prompts: str | Path | Sequence[str]) -> list[str]:
 
 def _text_of(line: str, path: Path, number: int) -> str:
     try:
-        text = json.loads(line)["text"]
+        text = parse_json(line)["text"]
     except (ValueError, LookupError, TypeError) as error:
         raise RequestError(f"prompt {number} of {path} is no JSON object with a field `text`") from error
     if not isinstance(text, str):

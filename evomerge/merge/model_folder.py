@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from evomerge.checkpoints.digest import PROCESSOR_FILES
-from evomerge.checkpoints.folder import Checkpoint
+from evomerge.checkpoints.folder import Checkpoint, read_json
 from evomerge.checkpoints.tensors import open_library
 from evomerge.checkpoints.tokenizer import CARRIED
 from evomerge.checkpoints.vocabulary import special_ids, with_special
@@ -77,5 +77,5 @@ def _write_generation(folder: Path, template: Path, words: Path, special: Mappin
 
 def _table(file: Path) -> dict[str, Any]:
     """Return the content of a JSON file, nothing if it is not there."""
-    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    content: dict[str, Any] = read_json(file) if file.is_file() else {}
     return content

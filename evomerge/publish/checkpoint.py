@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from evomerge.controller.stages import write_missing
 from evomerge.errors import RequestError
 from evomerge.evaluate.evaluator import device_named
 from evomerge.merge.disk import SHARD_BYTES
+from evomerge.merge.loadable import check_loadable
 from evomerge.merge.model_folder import check_room, is_model_file, write_model
 from evomerge.merge.planning import compile_plan
 from evomerge.merge.sources import Paths, open_sources, pinned
@@ -58,6 +60,8 @@ def write_checkpoint(
     sources = open_sources(recipe, paths or {}, allow_pickle=allow_pickle)
     _check_apart(target, [*(source.path for source in sources.values()), *keep])
     _check_replaceable(target)
+    for name, source in sources.items():
+        check_loadable(name, source)
     recipe = pinned(recipe, sources, paths or {})
     plan = compile_plan(recipe, sources)
     check_room(target.parent, plan)
@@ -83,6 +87,8 @@ def _check_place(target: Path) -> None:
         raise RequestError(f"{target} is a link; name the folder it leads to")
     if not target.parent.is_dir():
         raise RequestError(f"{target.parent} does not exist; make it first")
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise RequestError(f"{target} cannot be written: {target.parent} is not writable")
 
 
 def _check_apart(target: Path, folders: Iterable[Path]) -> None:

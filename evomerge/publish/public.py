@@ -10,7 +10,9 @@ from evomerge.errors import RecipeError, RequestError
 from evomerge.merge.sources import check_known, places_in
 from evomerge.publish.checkpoint import write_checkpoint
 from evomerge.publish.found import export_trial
+from evomerge.reading import read_text
 from evomerge.recipe import Recipe, from_yaml
+from evomerge.recipe.text import LARGEST
 
 
 def export(
@@ -63,7 +65,7 @@ def opened(path: str | Path, *, storage: str | None = None) -> Run | Recipe:
         raise RequestError(f"{path} is neither a run folder nor a recipe file")
     _refuse({"--storage": storage is not None})
     try:
-        return from_yaml(path.read_text(encoding="utf-8"))
+        return from_yaml(read_text(path, most=LARGEST))
     except RecipeError as error:
         raise RecipeError(f"{path}: {error}") from error
     except UnicodeDecodeError as error:

@@ -13,10 +13,14 @@ from evomerge.recipe.layered import Anchors, Filtered, Layered
 from evomerge.recipe.merge import Group, Merge, Setting
 from evomerge.recipe.model import ModelRef, Recipe
 from evomerge.recipe.path import NO_ENDS, Ends, Slot, WeightFactors
+from evomerge.recipe.plain import read_plain
 from evomerge.types import Value
 
 RECIPE_FILE = "recipe.yaml"
 """The name of the recipe in the folder of the model that it makes."""
+
+LARGEST = 1 << 20
+"""Bytes of a recipe file: far above any real one, and below what takes long to read."""
 
 _OTHERS = {
     "merge_method": (
@@ -52,11 +56,7 @@ def to_yaml(recipe: Recipe) -> str:
 
 def from_yaml(text: str) -> Recipe:
     """Return the recipe written in `text`. Raises `RecipeError` naming the key that is wrong."""
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise RecipeError(f"the recipe is not YAML: {reason}") from error
+    content = read_plain(text)
     for key, (kind, advice) in _OTHERS.items():
         if isinstance(content, dict) and key in content:
             raise RecipeError(f"this is {kind}, not a recipe of evomerge (it has `{key}`); {advice}")

@@ -16,6 +16,7 @@ _MOST_NODES = 20_000
 """Far above any real space; stops files that unfold through aliases."""
 
 _DEEPEST = 20
+_LONGEST_SHOWN = 60
 _PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 
 
@@ -126,5 +127,7 @@ class _Reader:
             return self._scalars.construct_object(node)
         except yaml.YAMLError as error:
             raise SpaceError(f"{self._name}:{line}: {node.tag} values are not read") from error
-        except ValueError as error:
-            raise SpaceError(f"{self._name}:{line}: `{node.value}` cannot be read: {error}") from error
+        except (ValueError, LookupError, AttributeError) as error:  # a tag says what the word is not
+            shown = node.value if len(node.value) <= _LONGEST_SHOWN else f"{node.value[:_LONGEST_SHOWN]}…"
+            why = str(error) if isinstance(error, ValueError) else f"it is no {node.tag}"
+            raise SpaceError(f"{self._name}:{line}: `{shown}` cannot be read: {why}") from error

@@ -18,12 +18,16 @@ from evomerge import plugins
 from evomerge.errors import PluginError, SpaceError, unknown
 from evomerge.merge.method import taken
 from evomerge.parameters import Choice, Gene, declared, said
+from evomerge.reading import read_text
 from evomerge.space.document import Document, KeyPath, read_document
 from evomerge.space.mistakes import mistakes
 from evomerge.space.paths.form import MERGED, Stack, listed
 from evomerge.space.paths.layer_swap import LayerSwap
 from evomerge.space.schema import PathSpace, Space
 from evomerge.space.tables import GeneRange, Range
+
+LARGEST = 1 << 20
+"""Bytes of a space: far above any real one, and below what takes long to read."""
 
 _NO_CHANGES: Mapping[str, Any] = MappingProxyType({})
 
@@ -55,8 +59,10 @@ def read_space(path: Path, changes: Mapping[str, Any] = _NO_CHANGES) -> SpaceFil
     if not path.is_file():
         raise SpaceError(f"no space file at {path}")
     try:
-        text = path.read_text(encoding="utf-8")
-    except (UnicodeDecodeError, OSError) as error:
+        text = read_text(path, most=LARGEST)
+    except OSError as error:
+        raise SpaceError(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
         raise SpaceError(f"{path} cannot be read as text: {error}") from error
     document = read_document(text, str(path)).but(changes)
     return SpaceFile(space=_validated(document), path=path, text=text, changes=changes, document=document)
@@ -105,7 +111,8 @@ def _validated(document: Document) -> Space:
 def _all(document: Document, found: Iterable[tuple[KeyPath, str]]) -> SpaceError:
     """Return the error that lists every mistake, in the order of the file's lines."""
     ordered = sorted(found, key=lambda mistake: document.line(mistake[0]))
-    return SpaceError("\n".join(f"{document.where(path)} {what}" for path, what in ordered))
+    said = (f"{document.where(path)} {what}".replace("\n", "\\n") for path, what in ordered)
+    return SpaceError("\n".join(said))
 
 
 def _contradictions(space: Space) -> Iterator[tuple[KeyPath, str]]:

@@ -252,7 +252,7 @@ class Space(Table):
     tokenizer: Name | None = None
     untie: bool = False
     batch_size: Count = 32
-    threads: Count = 1
+    threads: Annotated[Count, Field(le=1024)] = 1
     candidate_time_limit: Annotated[FiniteFloat, Field(gt=0)] | None = None
 
     @property

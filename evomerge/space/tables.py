@@ -65,7 +65,7 @@ class Scales(Range):
 class Anchored(Table):
     """So many genes at equal distances along the layers; between them values are interpolated."""
 
-    anchors: Annotated[int, Field(ge=2)]
+    anchors: Annotated[int, Field(ge=2, le=1000)]
 
 
 GeneRange: TypeAlias = Range | list[Value] | Value
@@ -88,8 +88,8 @@ def runs_of(asked: Runs, layers: int) -> tuple[tuple[int, int], ...]:
     Raises `SpaceError` if they do not tile the model.
     """
     if isinstance(asked, list):
-        covered = [layer for first, last in asked for layer in range(first, last + 1)]
-        if covered != list(range(layers)):
+        ends = [(first, last + 1) for first, last in asked]
+        if [(0, 0), *ends][-1][1] != layers or any(a[1] != b[0] for a, b in pairwise([(0, 0), *ends])):
             raise SpaceError(
                 f"runs of layers must cover layers 0 to {layers - 1} in order without gap or "
                 f"overlap, found {asked}"
