@@ -147,13 +147,13 @@ def _config(path: Path) -> dict[str, Any]:
         hint = "; a model that it found is a source as {run: FOLDER}" if (path / RUN_FILE).is_file() else ""
         what = "is the folder of a run" if hint else "is not a checkpoint"
         raise CheckpointError(f"{path} {what}: it has no config.json{hint}")
-    config = read_json(file)
+    config: Any = read_json(file)
     kind = config.get("model_type") if isinstance(config, dict) else None
     if not isinstance(kind, str) or not kind:
         raise CheckpointError(f"{file} names no `model_type`, so the architecture is unknown")
     if "auto_map" in config:
         raise CheckpointError(f"{path} needs code of its own (`auto_map` in config.json), which is not run")
-    return config
+    return dict(config)
 
 
 def _weight_files(path: Path, *, allow_pickle: bool) -> list[Path]:

@@ -29,7 +29,7 @@ def read_plain(text: str) -> Any:
     except RecursionError as error:
         raise RecipeError(f"the recipe's values are nested deeper than {_DEEPEST} levels") from error
     finally:
-        loader.dispose()  # type: ignore[no-untyped-call]
+        loader.dispose()
 
 
 class _Walk:
