@@ -16,8 +16,8 @@ _DEEPEST = 20
 
 def read_plain(text: str) -> Any:
     """Return the content of a recipe. Raises `RecipeError` for what is no YAML, or too much."""
-    loader = yaml.SafeLoader(text)
     try:
+        loader = yaml.SafeLoader(text)
         root = loader.get_single_node()
         if root is None:
             return None
@@ -28,8 +28,6 @@ def read_plain(text: str) -> Any:
         raise RecipeError(f"the recipe is not YAML: {reason}") from error
     except RecursionError as error:
         raise RecipeError(f"the recipe's values are nested deeper than {_DEEPEST} levels") from error
-    finally:
-        loader.dispose()
 
 
 class _Walk:
