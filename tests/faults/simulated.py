@@ -54,7 +54,8 @@ CASES = {
     "against rivals": Case(rules=NO_START, sampler="cma", tells="weights"),
     "first few": Case(rules=START, sampler="cma"),
     "first few, two objectives": Case(rules=START, sampler="random", objectives=2),
-    "first few and twins": Case(rules=LONG_START, sampler="random", tells="weights"),
+    "first few and twins": Case(rules=LONG_START, sampler="cma", tells="weights"),
+    "first few, twins and a failure": Case(rules=LONG_START, sampler="random", tells="weights"),
     "first few and the like": Case(rules=LONG_START, sampler="random", tells="answers"),
 }
 

@@ -12,7 +12,8 @@ from tests.faults.killing import End, Forks
 from tests.faults.simulated import CASES, leavings
 
 SEARCH = "tests.faults.simulated:search"
-SINGLE, CHAINS = 4, 1
+AT = (0.1, 0.4, 0.45, 0.5, 0.55, 0.8)
+"""Shares of a life at about which to kill: most of them where the first few are halved and go on."""
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +38,8 @@ def test_a_search_killed_at_any_instant_leaves_what_one_that_lived_does(
     (lived,) = searched(forks, tmp_path / "lived", name, [])
     expected = leavings(tmp_path / "lived", name)
     draw = random.Random(name)
-    length = lived.instants // SINGLE
-    plans = [[i * length + draw.randrange(1, length)] for i in range(SINGLE)]
-    plans += [[draw.randrange(1, lived.instants // 3) for _ in range(3)] for _ in range(CHAINS)]
+    plans = [[int(lived.instants * (share + draw.uniform(0.0, 0.04)))] for share in AT]
+    plans.append([draw.randrange(1, lived.instants // 3) for _ in range(3)])
     for i, plan in enumerate(plans):
         ends = searched(forks, tmp_path / f"{i}", name, plan)
         assert ends[0].killed
@@ -49,7 +49,7 @@ def test_a_search_killed_at_any_instant_leaves_what_one_that_lived_does(
 def test_the_cases_have_what_is_hard_to_take_up(forks: Forks, tmp_path: Path) -> None:
     """Candidates that wait for others or for twins, who are audited, given up, and may yet turn out alike."""
     found = []
-    for name in ("first few and twins", "first few and the like"):
+    for name in ("first few, twins and a failure", "first few and the like"):
         searched(forks, tmp_path / name, name, [])
         found += leavings(tmp_path / name, name)["trials"]
     attributes = [trial["attributes"] for trial in found]
