@@ -116,7 +116,7 @@ def test_a_shard_outside_the_folder_is_refused(
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"weight_map": 3}', '{"weight_map": ["a"]}'])
 def test_an_index_of_another_form_is_refused(content: str, folder: Path) -> None:
     (folder / INDEX).write_text(content)
-    with pytest.raises(CheckpointError, match="is not (an index of safetensors shards|JSON)"):
+    with pytest.raises(CheckpointError, match=r"is not (an index of safetensors shards|JSON)"):
         open_checkpoint(folder)
 
 

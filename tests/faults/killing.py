@@ -1,4 +1,4 @@
-"""Runs functions in processes that are killed at a given instant, cheaply: by forking one that has loaded all.
+"""Runs functions in processes that are killed at a given instant, cheaply: forks of one that loaded all.
 
 An instant is a moment next to a durable write: before a file that was written is synced, before and after one
 takes another's place, and as Optuna's lock is taken and left. The process is really killed there (or sent
@@ -17,7 +17,6 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -69,7 +68,9 @@ class Forks:
     def __enter__(self) -> Forks:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
         self._server.communicate()
 
     def run(
@@ -83,7 +84,8 @@ class Forks:
     ) -> End:
         """Return how `function` (as `module:name`) ended that was called with JSON values as `arguments`.
 
-        It is sent `signal` at an instant (the first is 1) or `after` so many seconds; after `limit` it is killed.
+        It is sent `signal` at an instant (the first is 1) or `after` so many seconds; after `limit` it is
+        killed.
         """
         assert self._server.stdin is not None
         assert self._server.stdout is not None
@@ -100,8 +102,8 @@ class Forks:
         self._server.stdin.write(json.dumps(asked) + "\n")
         self._server.stdin.flush()
         told = json.loads(self._server.stdout.readline())
-        said = {name: Path(asked[name]).read_text(encoding="utf-8") for name in ("out", "err")}
-        return End(**told, **said)
+        out, err = ((self._folder / f"{name}.txt").read_text(encoding="utf-8") for name in ("out", "err"))
+        return End(**told, out=out, err=err)
 
 
 def command(*words: str) -> None:
@@ -144,7 +146,8 @@ class _Instants:
             self.pass_one()
             unlink(*places, **options)
 
-        os.fsync, os.replace, os.rename, os.unlink = synced, replaced, renamed, unlinked
+        os.fsync = synced  # type: ignore[assignment]
+        os.replace, os.rename, os.unlink = replaced, renamed, unlinked
 
 
 def read(counter: mmap.mmap) -> int:

@@ -26,7 +26,9 @@ def told(run: Run) -> dict[str, Any]:
     return {
         "trials": [trial_of(trial) for trial in run.frozen_trials],
         "items": items.to_numpy().tolist(),
-        "identities": {n: (each.key, _timeless(vars(each.identified or object))) for n, each in identities.items()},
+        "identities": {
+            n: (each.key, _timeless(vars(each.identified or object))) for n, each in identities.items()
+        },
         "front": json.loads(run.folder.front.read_text()),
         "report": run.report(),
     }

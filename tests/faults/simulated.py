@@ -1,7 +1,7 @@
 """Whole searches whose evaluator is simulated, cheap enough to be killed at many instants.
 
-Everything but the models is the product's own. Where `alike`, candidates that lie near each other are one model or
-all but one, and answer as one, so that they are twins, heirs, audited, or given up at once.
+Everything but the models is the product's own. Where `alike`, candidates that lie near each other are one
+model or all but one, and answer as one, so that they are twins, heirs, audited, or given up at once.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Simulated searches killed at instants spread over their lives are told from uninterrupted ones by nothing."""
+"""Simulated searches killed at instants all over their lives end as uninterrupted ones do."""
 
 from __future__ import annotations
 
