@@ -12,6 +12,7 @@ from evomerge.archive.identities import IdentityStore
 from evomerge.archive.run import Run, open_run
 
 _TIMES = ("merge_seconds", "score_seconds")
+_OF_SITTINGS = "evomerge:died"  # tells how often the controller was lost, and so is meant to differ
 
 
 def leavings(path: Path) -> dict[str, Any]:
@@ -45,7 +46,7 @@ def trial_of(trial: FrozenTrial) -> dict[str, Any]:
         "params": trial.params,
         "values": trial.values,
         "attributes": attributes,
-        "sampler": dict(trial.system_attrs),
+        "sampler": {name: each for name, each in trial.system_attrs.items() if name != _OF_SITTINGS},
     }
 
 
