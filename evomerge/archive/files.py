@@ -177,11 +177,16 @@ def parse_line(line: str, path: Path, *keys: str) -> dict[str, Any]:
 
 
 def trim_torn_line(path: Path) -> None:
-    """Cut off a last line that a crash left unfinished; the next append would spoil both."""
+    """Cut off a last line that a crash left unfinished; the next append would spoil both.
+
+    A power cut may also leave zeros in the place of what was last written, with the line's end behind them.
+    """
     if not path.exists():
         return
     with path.open("rb+") as file:
         content = file.read()
         whole = content.rfind(b"\n") + 1
+        while b"\0" in content[(before := content.rfind(b"\n", 0, max(0, whole - 1)) + 1) : whole]:
+            whole = before
         if whole < len(content):
             file.truncate(whole)

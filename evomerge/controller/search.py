@@ -166,7 +166,7 @@ def _check_storage(folder: RunFolder, record: RunRecord, options: Options) -> No
         raise RunError(f"{folder.path} has its trials in {folder.journal.name}; leave out `--storage`")
     where = Run(folder, record, options.storage).storage
     if isinstance(where, str):
-        open_storage(where, existing=True)
+        open_storage(where, existing=folder.items.exists())  # a crash may have come before it was made
 
 
 def execute(prepared: Prepared, *, options: Options, observe: Observer) -> ClosingReport:
@@ -219,7 +219,7 @@ def _opened(prepared: Prepared, run: Run, *, workers: int) -> LiveRun:
     if run.storage == folder.journal:
         repair_journal(folder.journal)
     study = StudyRecord(
-        open_storage(run.storage, existing=prepared.text is None),
+        open_storage(run.storage, existing=folder.items.exists()),
         record.study,
         objectives=record.objectives,
         genes=record.genome.genes,

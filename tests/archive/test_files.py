@@ -75,6 +75,9 @@ def test_lines_are_appended(tmp_path: Path) -> None:
         (b"", b""),
         (b"one\n\xff\xfe", b"one\n"),
         (b"one\n\n", b"one\n\n"),
+        (b"one\ntwo\n\0\0", b"one\ntwo\n"),
+        (b"one\nt\0o\n\0\0e\nfo", b"one\n"),
+        (b"\0\0\n", b""),
     ],
 )
 def test_a_torn_last_line_is_cut_off_and_whole_ones_stay(tmp_path: Path, before: bytes, after: bytes) -> None:

@@ -10,19 +10,21 @@ import pytest
 
 from evomerge.checkpoints.locate import ZOO
 from tests.faults.killing import Forks
+from tests.faults.searching import Searched, lived
 
-SPACE = """
-sources: {base: zoo:base, math: zoo:math, lang: zoo:lang}
+RACING = "racing: {looks: [20, 50], cold_start: 6, alpha: 0.001, margin: 0}"
+SPACE = f"""
+sources: {{base: zoo:base, math: zoo:math, lang: zoo:lang}}
 merge:
   base: base
   method: task_arithmetic
   layers: 1
-  genes: {weight: {low: 0.7, high: 1.4}}
+  genes: {{weight: {{low: 0.7, high: 1.4}}}}
 objectives:
-  - {task: math_b, metric: acc}
+  - {{task: math_b, metric: acc}}
 tasks: TASKS
-items: {search: 80, select: 12, report: 12}
-racing: {looks: [20, 50], cold_start: 6, alpha: 0.001, margin: 0}
+items: {{search: 80, select: 12, report: 12}}
+{RACING}
 sampler: cma
 budget: 18
 dtype: float32
@@ -50,3 +52,9 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
         lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
         file.write_text("".join(lines[:ITEMS]), encoding="utf-8")
     return folder
+
+
+@pytest.fixture(scope="session")
+def racing(forks: Forks, tasks: Path, tmp_path_factory: pytest.TempPathFactory) -> Searched:
+    """An uninterrupted search with all there is: a race, heirs, select and report items."""
+    return lived(forks, tmp_path_factory.mktemp("racing"), tasks, SPACE)

@@ -30,6 +30,9 @@ _PRELOADED = (
     "scipy.stats",
     "scipy.optimize",
     "cma",
+    "transformers.models.llama.modeling_llama",  # of the zoo's models
+    "transformers.models.auto.modeling_auto",
+    "transformers.models.auto.tokenization_auto",
 )
 _COUNTED = 8  # bytes of the shared counter
 _TICK = 0.005
