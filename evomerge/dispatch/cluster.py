@@ -10,6 +10,7 @@ import logging
 import os
 import secrets
 import shutil
+import signal
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -101,11 +102,26 @@ def _outer_address() -> str:
 
 
 def _sweep() -> None:
-    """Delete what searches that were killed left of their Ray. Another search may sweep at the same time."""
+    """End and delete what searches that were killed left of their Ray.
+
+    Ray's agents would live on for a minute, with 100 MB each. Another search may sweep at the same time.
+    """
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*"):
         owner = folder.name.removeprefix(_PREFIX).partition("-")[0]
         if owner.isdecimal() and _is_ours(folder) and not _lives(int(owner)):
+            for orphan in _at_home_in(folder):
+                with suppress(ProcessLookupError):
+                    os.kill(orphan, signal.SIGKILL)
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _at_home_in(folder: Path) -> Iterator[int]:
+    """Yield the processes that were started with `folder` as their home, where the system tells (Linux)."""
+    home = b"HOME=" + os.fsencode(folder)
+    for place in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # another user's, or just gone
+            if home in (place / "environ").read_bytes().split(b"\0"):
+                yield int(place.name)
 
 
 def _is_ours(folder: Path) -> bool:
