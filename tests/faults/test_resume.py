@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import RACING, SPACE, TWO_OBJECTIVES
 from tests.faults.killing import Forks
 from tests.faults.leavings import leavings
-from tests.faults.searching import Searched, finish, lived, sitting
+from tests.faults.searching import RACING, SPACE, TWO_OBJECTIVES, Searched, finish, lived, sitting
 
 
 def killed(forks: Forks, file: Path, run: Path, kills: Sequence[int]) -> int:
