@@ -213,13 +213,13 @@ class Soak:
                 ready = toll.kills < kills and before + 8 <= done <= BUDGET - 12
                 if ready and self._kill_one(search.pid, nodes):
                     toll.kills += 1
-                    toll.in_flight += 1
                     before = done + self._draw.randrange(6)
                     progress(kind, toll)
                 time.sleep(self._draw.uniform(0.05, 0.4))
         if search.returncode != 0:
             toll.faults.append(err.read_text()[-2000:])
             return
+        toll.in_flight += (run / "log.txt").read_text().count("came to nothing")
         self._settle(toll, leavings(run), whole.lived, {}, exactly=False)
 
     def _kill_one(self, search: int, nodes: Nodes | None) -> bool:
