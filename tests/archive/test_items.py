@@ -71,6 +71,12 @@ def test_a_trial_recorded_twice_counts_as_the_later_one(store: ItemStore) -> Non
     assert frame[frame["trial"] == 0]["score"].tolist() == [1.0, 1.0, 1.0]
 
 
+def test_trials_come_in_the_order_in_which_they_were_last_recorded(store: ItemStore) -> None:
+    for trial in (2, 0, 1, 2):
+        store.add(trial, "search", scored(gsm(1.0, 1.0, 1.0)))
+    assert list(store.read("search")) == [0, 1, 2]
+
+
 def test_two_metrics_of_a_task_are_two_sets_of_rows(store: ItemStore) -> None:
     store.add(0, "search", scored(gsm(0.0, 0.0, 0.0), gsm(1.0, 1.0, 1.0, metric="acc_norm")))
     assert store.frame().groupby("metric")["score"].sum().to_dict() == {"acc": 0.0, "acc_norm": 3.0}

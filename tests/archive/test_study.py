@@ -16,11 +16,14 @@ from optuna.trial import TrialState
 
 from evomerge.archive.study import (
     Dropped,
+    Halved,
     StudyRecord,
+    Waiting,
     as_scored,
     distributions,
     open_storage,
     repair_journal,
+    waiting_from,
 )
 from evomerge.errors import RunError
 from evomerge.space import GeneSpec
@@ -166,6 +169,18 @@ def test_a_crash_in_the_middle_of_giving_up_leaves_a_trial_to_be_scored(again: O
     assert as_scored(second.trials()[0]).state == TrialState.RUNNING
     second.tell_scored(asked.number, scored(gsm=0.5), {})
     assert as_scored(again().trials()[0]).values == [0.5]
+
+
+def test_who_waits_and_who_was_halved_is_read_back_by_the_next_controller(again: Opener) -> None:
+    study = again()
+    number = study.ask().number
+    waiting = Waiting(look=1, so_far=scored(gsm=0.1 + 0.2), ranked_by=(1 / 3,), alike=(0, 1e-7))
+    study.note_waiting(number, waiting)
+    study.note_halved(Halved(kept=(3, 1), dropped=(2,)))
+    study.note_halved(Halved(kept=(1,), dropped=()))
+    later = again()
+    assert waiting_from(later.trials()[number]) == waiting
+    assert later.halved() == [Halved(kept=(3, 1), dropped=(2,)), Halved(kept=(1,), dropped=())]
 
 
 def test_directions_and_names_are_the_measures(tmp_path: Path) -> None:

@@ -212,8 +212,23 @@ def test_the_run_then_names_the_chosen_as_its_best_until_the_search_goes_on(made
         closing_of(made.run)
 
 
-def test_a_run_closed_twice_is_told_the_same(made: MadeByHand) -> None:
-    assert closed(made, answering(made)) == closed(made, answering(made))
+def test_a_run_closed_twice_is_told_the_same_and_asks_nobody_again(made: MadeByHand) -> None:
+    again = answering(made)
+    assert closed(made, answering(made)) == closed(made, again)
+    assert again.asked == []
+
+
+def test_what_was_recorded_of_a_round_before_a_crash_is_not_asked_again(made: MadeByHand) -> None:
+    """One line of two that a killed process left whole is not all of a trial's items."""
+    closed(made, answering(made))
+    lines = made.folder.items.read_text().splitlines(keepends=True)
+    kept = [line for line in lines if '"report"' not in line and '"trial":7,"split":"select"' not in line]
+    short = json.loads(next(line for line in lines if '"trial":8,"split":"select"' in line))
+    short["scores"] = short["scores"][:10]
+    made.folder.items.write_text("".join([*kept, json.dumps(short, separators=(",", ":")) + "\n"]))
+    again = answering(made)
+    closed(made, again)
+    assert sorted(again.asked) == [*(("report", n) for n in (0, 1, 2, 3, 4, 6)), ("select", 7), ("select", 8)]
 
 
 def test_without_a_feasible_trial_only_baselines_are_reported(tmp_path: Path) -> None:
