@@ -136,7 +136,7 @@ def worker(count: int, seed: int) -> str:
         recipe = record.genome.decode({gene.name: gene.at(float(rng.random())) for gene in genes})
         for job in (Job(trial=number, recipe=recipe, identify=True), Job(trial=number, recipe=recipe)):
             working.run(job)
-        if number % EVERY == 0:
-            meter.read(number)
+        if (number + 1) % EVERY == 0:
+            meter.read(number + 1)
     working.close()
     return meter.row("worker", "nothing")

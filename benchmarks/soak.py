@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -172,9 +173,12 @@ class Soak:
             toll.changed += found != whole
             return
         names = ("number", "state", "params", "values")
-        pairs = zip(found["trials"], whole["trials"], strict=True)
-        toll.changed += sum(any(a[name] != b[name] for name in names) for a, b in pairs)
-        toll.changed += found["items"] != whole["items"]
+        for ours, theirs in zip(found["trials"], whole["trials"], strict=True):
+            if any(ours[name] != theirs[name] for name in names):
+                toll.changed += 1
+                toll.faults.append(f"trial {ours['number']}: {ours}, and not {theirs}")
+        if not toll.faults:
+            toll.changed += found["items"] != whole["items"]
 
     def workers(self, kills: int) -> None:
         """Kill so many workers of private Rays."""
@@ -209,17 +213,18 @@ class Soak:
                     toll.hangs += 1
                     search.kill()
                     return
-                done = finished(run)
-                ready = toll.kills < kills and before + 8 <= done <= BUDGET - 12
-                if ready and self._kill_one(search.pid, nodes):
+                done = scored(run)
+                # whose two tries both come to nothing has failed, and rightly
+                ready = before + 8 <= len(done) <= BUDGET - 12 and done >= retried(run)
+                if ready and toll.kills < kills and self._kill_one(search.pid, nodes):
                     toll.kills += 1
-                    before = done + self._draw.randrange(6)
+                    before = len(done) + self._draw.randrange(6)
                     progress(kind, toll)
                 time.sleep(self._draw.uniform(0.05, 0.4))
         if search.returncode != 0:
             toll.faults.append(err.read_text()[-2000:])
             return
-        toll.in_flight += (run / "log.txt").read_text().count("came to nothing")
+        toll.in_flight += len(retried(run))
         self._settle(toll, leavings(run), whole.lived, {}, exactly=False)
 
     def _kill_one(self, search: int, nodes: Nodes | None) -> bool:
@@ -295,10 +300,19 @@ def scoring(root: psutil.Process) -> list[psutil.Process]:
     return found
 
 
-def finished(run: Path) -> int:
-    """Return how many candidates have left their scores."""
+def scored(run: Path) -> set[int]:
+    """Return the candidates that have left their scores."""
     file = run / "items.jsonl"
-    return len(file.read_bytes().splitlines()) if file.exists() else 0
+    return (
+        {int(each) for each in re.findall(r'{"trial":(\d+),', file.read_text())} if file.exists() else set()
+    )
+
+
+def retried(run: Path) -> set[int]:
+    """Return the candidates that were lost with a worker, and so tried once more."""
+    log = run / "log.txt"
+    found = re.findall(r"trial (\d+) came to nothing", log.read_text()) if log.exists() else []
+    return set(map(int, found))
 
 
 def progress(kind: str, toll: Toll) -> None:

@@ -193,6 +193,7 @@ class _Prints:
         """Return the nearest trial, of equally near ones the first, if it is near enough."""
         if self._stacked is None:
             self._stacked = np.stack(self._rows)
+            self._rows = list(self._stacked)  # as views, or all would be there twice
         apart = between(distributions(identified.fingerprint), self._stacked)
         first = int(apart.argmin())
         noise = max(identified.noise, self._noise[first])
