@@ -303,9 +303,8 @@ def scoring(root: psutil.Process) -> list[psutil.Process]:
 def scored(run: Path) -> set[int]:
     """Return the candidates that have left their scores."""
     file = run / "items.jsonl"
-    return (
-        {int(each) for each in re.findall(r'{"trial":(\d+),', file.read_text())} if file.exists() else set()
-    )
+    found = re.findall(r'{"trial":(\d+),', file.read_text()) if file.exists() else []
+    return set(map(int, found))
 
 
 def retried(run: Path) -> set[int]:
