@@ -18,6 +18,7 @@ from evomerge.archive.folder import RunFolder
 from evomerge.archive.record import RunRecord
 from evomerge.archive.run import Run
 from evomerge.archive.study import StudyRecord, open_storage
+from evomerge.controller.ledger import Ledger
 from evomerge.controller.live import LiveRun
 from evomerge.controller.loop import run_loop
 from evomerge.controller.sampling import SamplerContext, make_sampler
@@ -200,6 +201,27 @@ def test_a_search_that_crashed_while_the_first_few_waited_goes_on_as_if_it_had_n
     whole = Sitting(made, tmp_path / "whole", 24).run(Simulated(made, fails=fails)).found()
     found = crashed_and_resumed(made, tmp_path / "crashed", after=after, budget=24, fails=fails)
     assert found == whole
+
+
+@pytest.mark.parametrize("where", [(StudyRecord, "note_halved"), (Ledger, "write_front")])
+def test_a_search_that_crashed_before_a_decision_or_the_front_was_written_does_that_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: tuple[type, str]
+) -> None:
+    """All of the first few wait then, or the last candidate is scored, and nobody new is asked for before."""
+
+    def crash(at: object, *given: object) -> None:
+        if not isinstance(at, Ledger) or at.tally.scored == budget:
+            raise Crash
+
+    made = record(measure(), rules="racing: {cold_start: 9, margin: 0}\n")
+    budget = 24 if where[0] is StudyRecord else 5
+    whole = Sitting(made, tmp_path / "whole", budget).run(Simulated(made)).found()
+    cut = Sitting(made, tmp_path / "cut", budget)
+    with monkeypatch.context() as patched:
+        patched.setattr(*where, crash)
+        with pytest.raises(Crash):
+            cut.run(Simulated(made))
+    assert Sitting(made, tmp_path / "cut", budget).run(Simulated(made)).found() == whole
 
 
 @pytest.mark.parametrize("after", range(12, 46, 5))
