@@ -165,7 +165,7 @@ def _check_storage(folder: RunFolder, record: RunRecord, options: Options) -> No
     if options.storage is not None and record.storage is None:
         raise RunError(f"{folder.path} has its trials in {folder.journal.name}; leave out `--storage`")
     where = Run(folder, record, options.storage).storage
-    if isinstance(where, str):
+    if isinstance(where, str) or where.exists():  # a search that ended very early has no journal yet
         open_storage(where, existing=True)
 
 
