@@ -163,7 +163,8 @@ class LiveRun:
     def _go_on(self, number: int) -> None:
         """Put the next job of a candidate first in line, unless it ends or waits as another's equal."""
         way = self._under_way[number]
-        if not way.begun and (refused := self._quarantine.refusal(way.asked, way.key)) is not None:
+        key = None if way.begun else way.key
+        if (refused := self._quarantine.refusal(way.asked, key)) is not None:
             self._fail(number, refused)
             return
         if self._record.inherits and way.look < 0:

@@ -48,8 +48,8 @@ class Quarantine:
         """Know what earlier sittings left under way from what is new."""
         self._left = {asked.number: asked for asked in left}
 
-    def refusal(self, asked: Asked, key: str) -> Failed | None:
-        """Return why a candidate is not run; None if it is.
+    def refusal(self, asked: Asked, key: str | None) -> Failed | None:
+        """Return why a candidate is not run; None if it is. Without `key`, it has results already.
 
         A baseline is tried in spite of what became of the same recipe: there are few, and what ended their
         workers, as a short time limit, may have been put right.
@@ -60,7 +60,7 @@ class Quarantine:
                 "tried again",
                 ended_workers=asked.died,
             )
-        earlier = self._ended.get(key) if asked.label is None else None
+        earlier = self._ended.get(key) if key is not None and asked.label is None else None
         if earlier is None:
             return None
         return Failed(reason=f"it is trial {earlier} again, which ended its workers, so it is not tried")
