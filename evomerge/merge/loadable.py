@@ -23,6 +23,12 @@ from evomerge.merge.memory import auto_class, check_known
 
 def check_loadable(name: str, checkpoint: Checkpoint) -> None:
     """Raise `CheckpointError` unless transformers accepts the config, the shapes and the tokenizer."""
+    check_model(name, checkpoint)
+    check_tokenizer(name, checkpoint.home)
+
+
+def check_model(name: str, checkpoint: Checkpoint) -> None:
+    """Raise `CheckpointError` unless transformers makes a model of the config that has these weights."""
     check_known(checkpoint.config["model_type"])
     check_layers(name, checkpoint)
     found = _loading(name, checkpoint)
@@ -37,7 +43,6 @@ def check_loadable(name: str, checkpoint: Checkpoint) -> None:
             f"`{name}` is incomplete: a `{checkpoint.config['model_type']}` of its config.json needs "
             f"`{min(found['missing_keys'])}`, which the weights in {checkpoint.path} lack"
         )
-    check_tokenizer(name, checkpoint.home)
 
 
 def check_tokenizer(name: str, folder: Path) -> None:
