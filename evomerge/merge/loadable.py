@@ -91,7 +91,7 @@ def _loading(name: str, checkpoint: Checkpoint) -> Mapping[str, Any]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep transformers from drawing a bar, and from telling at length what is told here in a sentence."""
-    said, drawn = transformers.logging.get_verbosity(), transformers.logging.is_progress_bar_enabled()  # type: ignore[no-untyped-call]
+    said, drawn = transformers.logging.get_verbosity(), transformers.logging.is_progress_bar_enabled()
     transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:

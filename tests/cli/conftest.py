@@ -112,7 +112,7 @@ class Workplace:
     def listing(self) -> dict[str, tuple[int, int]]:
         """Return size and time of every file and folder."""
         found = sorted(self.path.rglob("*"))
-        return {str(path): (path.stat().st_size, path.stat().st_mtime_ns) for path in found}
+        return {str(path): (path.lstat().st_size, path.lstat().st_mtime_ns) for path in found}
 
     def write_space(self, text: str, name: str = "space.yaml") -> None:
         (self.path / name).write_text(text, encoding="utf-8")
