@@ -98,9 +98,11 @@ def pickled(content: object) -> Spoil:
 
 
 def all_configs(**changed: Any) -> Spoil:
-    return lambda place: [
-        edit_config(place / "models" / name, **changed) for name in ("base", "math", "lang")
-    ]
+    def spoil(place: Path) -> None:
+        for name in ("base", "math", "lang"):
+            edit_config(place / "models" / name, **changed)
+
+    return spoil
 
 
 NO_FILE = "…/model.safetensors is not a whole safetensors file: …; download or copy it again"
