@@ -248,8 +248,7 @@ def _writer(content: Any) -> str:
 
 def _record(content: Mapping[str, Any]) -> RunRecord:
     provenance = content["provenance"]
-    for key in ("started", "commit", "versions"):
-        provenance[key]
+    provenance["versions"]  # the rest may be missing
     return _kinds().validate_python(
         {
             **{key: content[key] for key in _AS_WRITTEN},

@@ -161,8 +161,8 @@ def _provenance(found: Found) -> str:
     return "\n".join(
         [
             "## Provenance\n",
-            f"- run {code(found.run)}, trial {found.trial}, started {found.provenance['started']}",
-            f"- evomerge commit {found.provenance['commit'] or 'not recorded'}",
+            f"- run {code(found.run)}, trial {found.trial}, started {found.provenance.get('started')}",
+            f"- evomerge commit {found.provenance.get('commit') or 'not recorded'}",
             f"- {', '.join(f'{name} {version}' for name, version in versions.items())}",
             "",
         ]
