@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import platform
 import subprocess
@@ -12,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from evomerge.archive.database import redacted
 from evomerge.errors import RunError
@@ -246,27 +247,32 @@ def _writer(content: Any) -> str:
 
 
 def _record(content: Mapping[str, Any]) -> RunRecord:
-    return RunRecord(
-        study=content["study"],
-        space=Space.model_validate(content["space"]),
-        layers=content["layers"],
-        models={name: ModelRef(**ref) for name, ref in content["models"].items()},
-        paths=content["paths"],
-        tasks=content["tasks"],
-        objectives=tuple(Measure(**measure) for measure in content["objectives"]),
-        constraints=tuple(Measure(**measure) for measure in content["constraints"]),
-        items=content["items"],
-        storage=content["storage"],
-        changes=content["changes"],
-        provenance=content["provenance"],
-        allow_pickle=content["allow_pickle"],
-        influence={name: tuple(found) for name, found in content["influence"].items()},
-        held_out=tuple(Measure(**measure) for measure in content["held_out"]),
-        clusters=content["clusters"],
-        wordings=content.get("wordings", {}),  # records of the same format may lack what is got from here on
-        deterministic=content.get("deterministic", False),
-        uniform=content.get("uniform", False),
+    provenance = content["provenance"]
+    provenance["versions"]  # the rest may be missing
+    return _kinds().validate_python(
+        {
+            **{key: content[key] for key in _AS_WRITTEN},
+            **{key: content[key] for key in _LATER if key in content},
+            "space": Space.model_validate(content["space"]),
+            "models": {name: ModelRef(**ref) for name, ref in content["models"].items()},
+            **{kind: tuple(Measure(**measure) for measure in content[kind]) for kind in _MEASURES},
+        }
     )
+
+
+_MEASURES = ("objectives", "constraints", "held_out")
+_AS_WRITTEN = (
+    "study", "layers", "paths", "tasks", "items", "storage", "changes", "provenance", "allow_pickle",
+    "influence", "clusters",
+)  # fmt: skip
+_LATER = ("wordings", "deterministic", "uniform")
+"""What records of the same format may lack; it is got from the next resume on."""
+
+
+@functools.cache
+def _kinds() -> TypeAdapter[RunRecord]:
+    """Return what holds a record's values to the types that it declares."""
+    return TypeAdapter(RunRecord)
 
 
 def differences(old: RunRecord, new: RunRecord) -> list[str]:
@@ -275,6 +281,8 @@ def differences(old: RunRecord, new: RunRecord) -> list[str]:
     changed = [f"`{key}` of the space" for key in before if before[key] != after[key]]
     if before["merge"] == after["merge"] and old.models.keys() != new.models.keys():
         changed.append("the names of the sources")
+    if old.layers != new.layers:
+        changed.append("the number of layers")
     for name, ref in old.models.items():
         if name in new.models and new.models[name].digest != ref.digest:
             changed.append(f"the content of source `{name}`")

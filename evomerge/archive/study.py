@@ -175,11 +175,13 @@ def open_storage(where: str | Path, *, existing: bool = False) -> BaseStorage:
     """
     if isinstance(where, str) and "://" in where:
         return open_database(where, existing=existing)
+    if Path(where).exists() and not Path(where).is_file():
+        raise RunError(f"the study {where} is no file; put a copy back, or start a new run")
     try:
         return JournalStorage(JournalFileBackend(str(Path(where).absolute())))
     except OSError as error:
         raise RunError(f"the study {where} cannot be read: {error.strerror}") from error
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, AssertionError, RecursionError) as error:
         raise RunError(
             f"the study {where} is damaged ({error}); put a copy back, or start a new run"
         ) from error

@@ -19,8 +19,9 @@ from rich.logging import RichHandler
 
 from evomerge import plugins
 from evomerge.cli import check, dashboard, export, front, measure, methods, report, search, zoo
-from evomerge.cli.screen import plain, stderr
+from evomerge.cli.screen import stderr
 from evomerge.errors import EvomergeError, RequestError, SpaceError
+from evomerge.others_words import plain
 
 _log = logging.getLogger(__name__)
 

@@ -165,8 +165,9 @@ def _check_storage(folder: RunFolder, record: RunRecord, options: Options) -> No
     if options.storage is not None and record.storage is None:
         raise RunError(f"{folder.path} has its trials in {folder.journal.name}; leave out `--storage`")
     where = Run(folder, record, options.storage).storage
-    if isinstance(where, str):
-        open_storage(where, existing=folder.items.exists())  # a crash may have come before it was made
+    if isinstance(where, str) or where.exists():
+        # a crash may have come before there was any: a run that has item scores had a study
+        open_storage(where, existing=folder.items.exists())
 
 
 def execute(prepared: Prepared, *, options: Options, observe: Observer) -> ClosingReport:

@@ -60,7 +60,7 @@ def _started(folder: Path, cpus: int) -> Iterator[None]:
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 object_store_memory=_STORE_BYTES,
-                _temp_dir=str(folder),
+                _temp_dir=str(folder / "r"),  # which Ray opens to everybody; `folder` is ours alone
             )
         yield
     finally:

@@ -221,9 +221,15 @@ def _subject(
     tokenizer = transformers.AutoTokenizer.from_pretrained(
         checkpoint.path, local_files_only=True, trust_remote_code=False
     )
-    model: Any = auto_class(checkpoint.config).from_pretrained(
-        checkpoint.path, dtype="auto", local_files_only=True, trust_remote_code=False
-    )
+    try:
+        model: Any = auto_class(checkpoint.config).from_pretrained(
+            checkpoint.path, dtype="auto", local_files_only=True, trust_remote_code=False
+        )
+    except (OSError, ValueError, LookupError, RuntimeError) as error:  # an index without metadata, say
+        raise CheckpointError(
+            f"transformers cannot load the model in {checkpoint.path} ({type(error).__name__}: {error}); "
+            "save it again with `save_pretrained`"
+        ) from error
     if model.dtype == torch.float16:
         model.float()  # whose range the squares of small gradients would leave
     model.to(device).eval()

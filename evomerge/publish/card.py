@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from html import escape
 from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
@@ -12,6 +13,7 @@ from typing import Any
 import yaml
 
 from evomerge.archive.folder import trial_at
+from evomerge.others_words import block, code, markdown, plain
 from evomerge.publish.origin import Origin, on_hub, sources
 from evomerge.recipe import ModelRef, Recipe, Slot, to_yaml
 from evomerge.types import Measure
@@ -51,7 +53,7 @@ def model_card(recipe: Recipe, found: Found | None = None, *, origins: Mapping[s
     sections = [_front_matter(recipe, origins), "# Merged model\n", f"Made with evomerge {made_of}\n"]
     if found is not None:
         sections += [_scores(found), _provenance(found)]
-    sections += ["## Recipe\n", f"```yaml\n{to_yaml(published(recipe))}```\n"]
+    sections += ["## Recipe\n", block(to_yaml(published(recipe)), "yaml")]
     sections += [*_recipes(origins), _again(origins)]
     return "\n".join(sections)
 
@@ -73,7 +75,7 @@ def _made_of(recipe: Recipe, origins: Mapping[str, Origin]) -> Iterator[str]:
         if ref.adapts is not None:
             role += f", a LoRA adapter of {ref.adapts}"
         pinned = f", content `{ref.digest}`" if ref.digest else ""
-        line = f"- **{name}** ({role}): `{_shown(ref.source)}`{pinned}"
+        line = f"- **{markdown(name)}** ({markdown(role)}): {code(_shown(ref.source))}{pinned}"
         if name not in origins:
             yield line
             continue
@@ -85,8 +87,8 @@ def _made_of(recipe: Recipe, origins: Mapping[str, Origin]) -> Iterator[str]:
 def _recipes(origins: Mapping[str, Origin], inside: str = "") -> Iterator[str]:
     """Yield the recipe of every model that was itself made, folded away."""
     for name, origin in origins.items():
-        yield f"<details>\n<summary>Recipe of {name}{inside}</summary>\n"
-        yield f"```yaml\n{to_yaml(published(origin.recipe))}```\n\n</details>\n"
+        yield f"<details>\n<summary>Recipe of {escape(plain(f'{name}{inside}'), quote=False)}</summary>\n"
+        yield f"{block(to_yaml(published(origin.recipe)), 'yaml')}\n</details>\n"
         yield from _recipes(origin.origins, f" in the recipe of {name}{inside}")
 
 
@@ -104,7 +106,7 @@ def _how(recipe: Recipe) -> str:
     if recipe.path is None:
         return methods
     after = f" after merging by {methods}" if methods else ""
-    return f"stacking {len(recipe.path)} layers ({', '.join(_runs(recipe.path))}){after}"
+    return f"stacking {len(recipe.path)} layers ({markdown(', '.join(_runs(recipe.path)))}){after}"
 
 
 def _runs(path: Sequence[Slot]) -> Iterator[str]:
@@ -128,16 +130,16 @@ def _scores(found: Found) -> str:
     )
     lines = [
         "## Scores\n",
-        f"On items that neither searched nor chose it (items per task: {counts}).\n",
+        f"On items that neither searched nor chose it (items per task: {markdown(counts)}).\n",
         f"| model | {' | '.join(map(_headed, asked))} |",
         f"|---|{'---|' * len(asked)}",
         *_table_rows(found.reported, [measure.name for measure in asked]),
-        *(["", *(f"- {gain}" for gain in found.gains)] if found.gains else []),
+        *(["", *(f"- {markdown(gain)}" for gain in found.gains)] if found.gains else []),
     ]
     if found.held_out:
         held_out = ", ".join(measure.name for measure in found.held_out)
-        lines.append(f"\nThe search never looked at: {held_out}.")
-    own = ", ".join(f"{name} {found.search[name]:.4f}" for name in names)
+        lines.append(f"\nThe search never looked at: {markdown(held_out)}.")
+    own = markdown(", ".join(f"{name} {found.search[name]:.4f}" for name in names))
     again = "was scored again on them, with the same result" if found.verified else "was not scored again"
     lines.append(
         f"\nOn the searched items, which flatter it, this model scored {own}; this checkpoint {again}.\n"
@@ -147,11 +149,11 @@ def _scores(found: Found) -> str:
 
 def _table_rows(rows: Sequence[tuple[str, Mapping[str, float]]], names: list[str]) -> Iterator[str]:
     for label, scores in rows:
-        yield f"| {label} | {' | '.join(f'{scores[name]:.4f}' for name in names)} |"
+        yield f"| {markdown(label)} | {' | '.join(f'{scores[name]:.4f}' for name in names)} |"
 
 
 def _headed(measure: Measure) -> str:
-    return f"{measure.name} ({measure.metric} {measure.arrow})"
+    return markdown(f"{measure.name} ({measure.metric} {measure.arrow})")
 
 
 def _provenance(found: Found) -> str:
@@ -159,8 +161,8 @@ def _provenance(found: Found) -> str:
     return "\n".join(
         [
             "## Provenance\n",
-            f"- run `{found.run}`, trial {found.trial}, started {found.provenance['started']}",
-            f"- evomerge commit {found.provenance['commit'] or 'not recorded'}",
+            f"- run {code(found.run)}, trial {found.trial}, started {found.provenance.get('started')}",
+            f"- evomerge commit {found.provenance.get('commit') or 'not recorded'}",
             f"- {', '.join(f'{name} {version}' for name, version in versions.items())}",
             "",
         ]
@@ -169,7 +171,8 @@ def _provenance(found: Found) -> str:
 
 def _again(origins: Mapping[str, Origin]) -> str:
     before = "".join(
-        f" First make `{name}` by its own recipe, above, and give it as `--source {name}=FOLDER`."
+        f" First make {code(name)} by its own recipe, above, and give it as "
+        f"{code(f'--source {name}=FOLDER')}."
         for name in origins
     )
     return (

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from rich.markup import escape
 from rich.table import Table
 
 from evomerge.archive.record import RunRecord
 from evomerge.archive.run import Run
 from evomerge.controller.closing_report import ClosingReport, ReportRow, from_json
 from evomerge.errors import RunError
+from evomerge.others_words import markdown as as_markdown
+from evomerge.others_words import plain
 from evomerge.types import Measure, Split
 
 _NONE = "–"
@@ -75,22 +78,25 @@ def closing_table(report: ClosingReport, record: RunRecord) -> Table:
     table.add_column("trial", justify="right")
     shown = columns(report, record)
     for column in shown:
-        table.add_column(column.head, justify="right", style="" if column.split == "report" else "dim")
+        table.add_column(
+            escape(plain(column.head)), justify="right", style="" if column.split == "report" else "dim"
+        )
     for row in report.rows:
         cells = [column.cell(row) for column in shown]
-        table.add_row(row.title, str(row.trial), *cells, style="bold" if row.chosen else "")
+        table.add_row(escape(plain(row.title)), str(row.trial), *cells, style="bold" if row.chosen else "")
     return table
 
 
 def markdown(report: ClosingReport, record: RunRecord) -> str:
     """Return the table and the sentences as Markdown."""
     shown = columns(report, record)
-    heads = ["model", "trial", *(column.head for column in shown)]
+    heads = ["model", "trial", *(as_markdown(column.head) for column in shown)]
     lines = [f"| {' | '.join(heads)} |", f"|---|{'---:|' * (len(shown) + 1)}"]
     for row in report.rows:
-        name = f"**{row.title}**" if row.chosen else row.title
+        title = as_markdown(row.title)
+        name = f"**{title}**" if row.chosen else title
         lines.append(f"| {name} | {row.trial} | {' | '.join(column.cell(row) for column in shown)} |")
-    said = [f"- {sentence}" for sentence in (*headline(report), *details(report, record))]
+    said = [f"- {as_markdown(sentence)}" for sentence in (*headline(report), *details(report, record))]
     return "\n".join([*lines, "", *said])
 
 

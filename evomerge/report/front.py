@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from rich.markup import escape
 from rich.table import Table
 
 from evomerge.archive.run import Run
 from evomerge.controller.closing_report import from_json
+from evomerge.others_words import markdown as as_markdown
+from evomerge.others_words import plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,7 +43,7 @@ def front_frame(run: Run) -> pd.DataFrame:
 
 def front_table(run: Run, frame: pd.DataFrame) -> Table:
     """Return the front for a terminal; scores on report and select items stand before those searched on."""
-    table = Table(title=f"Pareto front of {run.folder.name}", title_justify="left")
+    table = Table(title=escape(f"Pareto front of {plain(run.folder.name)}"), title_justify="left")
     table.add_column("trial", justify="right")
     table.add_column("kind")
     keys = []
@@ -50,10 +53,11 @@ def front_table(run: Run, frame: pd.DataFrame) -> Table:
         keys += [*shown, measure.name]
         for i, key in enumerate([*shown, measure.name]):
             split = key.rpartition("_")[2] if key in again else "search"
-            table.add_column(f"{measure.name} {measure.arrow} {split}" if i == 0 else split, justify="right")
+            head = escape(plain(f"{measure.name} {measure.arrow} {split}")) if i == 0 else split
+            table.add_column(head, justify="right")
     for row in frame.to_dict("records"):
         scores = [_number(row[key]) for key in keys]
-        table.add_row(str(row["trial"]), _kind(str(row["kind"]), str(row["chosen"])), *scores)
+        table.add_row(str(row["trial"]), escape(plain(_kind(str(row["kind"]), str(row["chosen"])))), *scores)
     return table
 
 
@@ -76,10 +80,10 @@ def chosen_sentences(run: Run, frame: pd.DataFrame) -> Iterator[str]:
 
 def markdown(frame: pd.DataFrame) -> str:
     """Return the frame as a Markdown table."""
-    head = f"| {' | '.join(map(str, frame.columns))} |"
+    head = f"| {' | '.join(as_markdown(str(column)) for column in frame.columns)} |"
     rule = "|" + "---|" * len(frame.columns)
     rows = (
-        f"| {' | '.join(_number(v) if isinstance(v, float) else str(v) for v in row)} |"
+        f"| {' | '.join(_number(v) if isinstance(v, float) else as_markdown(str(v)) for v in row)} |"
         for row in frame.itertuples(index=False)
     )
     return "\n".join([head, rule, *rows])

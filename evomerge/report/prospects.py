@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from rich.markup import escape
 from rich.table import Table
 
 from evomerge.archive.record import RunRecord
 from evomerge.comparison.detectable import items_needed, smallest_gain
 from evomerge.comparison.final import expected_optimism
 from evomerge.controller.scoring import small_task_notes
+from evomerge.others_words import plain
 from evomerge.types import Measure
 
 _DISCORDANCE = (0.05, 0.10, 0.20)
@@ -149,7 +151,7 @@ def sentences(found: Prospects) -> Iterator[str]:
 
 def objective_table(found: Prospect, budget: int) -> Table:
     """Return what the items of an objective can show of a search with this budget."""
-    table = Table(title=f"What the items of {found.measure} can show", title_justify="left")
+    table = Table(title=escape(plain(f"What the items of {found.measure} can show")), title_justify="left")
     table.add_column("where two models differ on" if found.shows and found.shows[0].discordance else "")
     for each in found.shows:
         table.add_column(_share(each.discordance), justify="right")

@@ -145,6 +145,12 @@ def test_the_first_pattern_that_matches_the_end_of_a_name_counts() -> None:
     assert [options.scale_of(name) for name in ("q", "a.k")] == [9 / 5, 7 / 2]
 
 
+def test_a_pattern_that_takes_for_ever_is_given_up() -> None:
+    options = read_options({**CONFIG, "rank_pattern": {r"(\w|.)+\W\W": 3}})
+    with pytest.raises(CheckpointError, match="takes for ever to be matched with `model"):
+        options.rank_of("model.layers.0.self_attn.q_proj")
+
+
 @pytest.fixture
 def place(write_model: WriteModel, llama_shapes: Callable[..., Any], write_file: Callable[..., Path]) -> Path:
     """A base and an adapter of it, side by side."""

@@ -130,6 +130,13 @@ def test_an_unknown_dtype_is_refused_by_name(tmp_path: Path) -> None:
         {"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8, 16]}},
         {"a": {"dtype": "F32", "shape": [2], "data_offsets": "08"}},
         {"a": {"dtype": "F32", "shape": [0], "data_offsets": [-8, -8]}},
+        {"a": entry(0, 8), "huge": {"dtype": "F32", "shape": [1 << 63, 0], "data_offsets": [8, 8]}},
+        {"a": entry(0, 8), "__metadata__": {"a": [1]}},
+        {"a": entry(0, 8), "__metadata__": []},
+        b'{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}, '
+        b'"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}',
+        b'{"\\ud800": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}',
+        '{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}'.encode("utf-16"),
     ],
     ids=str,
 )

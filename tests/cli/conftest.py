@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +16,8 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from tqdm import tqdm  # type: ignore[import-untyped]
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from evomerge.cli.main import main
 
 WORDS = ["<unk>", "<eos>", "the", "cat", "dog", "sat", "ran", "on", "mat", "?", "yes", "no"]
 
@@ -108,7 +112,7 @@ class Workplace:
     def listing(self) -> dict[str, tuple[int, int]]:
         """Return size and time of every file and folder."""
         found = sorted(self.path.rglob("*"))
-        return {str(path): (path.stat().st_size, path.stat().st_mtime_ns) for path in found}
+        return {str(path): (path.lstat().st_size, path.lstat().st_mtime_ns) for path in found}
 
     def write_space(self, text: str, name: str = "space.yaml") -> None:
         (self.path / name).write_text(text, encoding="utf-8")
@@ -154,3 +158,35 @@ def workplace(furnished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     # a plug-in of pytest imports tqdm before `main` can tell it to be quiet
     monkeypatch.setattr(tqdm, "__init__", functools.partialmethod(tqdm.__init__, disable=True))
     return Workplace(path)
+
+
+Complaint = Callable[..., str]
+
+
+@pytest.fixture
+def complaint(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Complaint:
+    """Run a command that must be refused, and return the one sentence it says."""
+
+    def run(*arguments: str | Path) -> str:
+        monkeypatch.setattr(sys, "argv", ["evomerge", *map(str, arguments)])
+        before = workplace.listing()
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capfd.readouterr()
+        assert ended.value.code == 2, said.err
+        assert said.out == ""
+        assert workplace.listing() == before
+        assert "Traceback" not in said.err
+        assert said.err.startswith("error: ")
+        assert said.err.count("\n") == 1, said.err
+        return said.err.removeprefix("error: ").rstrip("\n")
+
+    return run
+
+
+def as_pattern(text: str) -> str:
+    """Return a pattern in which `…` stands for anything."""
+    return ".*".join(map(re.escape, text.split("…")))

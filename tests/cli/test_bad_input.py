@@ -7,49 +7,16 @@ import json
 import re
 import socket
 import sys
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from evomerge.cli.main import main
-from tests.cli.conftest import SPACE, Workplace
-
-Complaint = Callable[..., str]
-
-
-@pytest.fixture
-def complaint(
-    workplace: Workplace, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Complaint:
-    """Run a command that must be refused, and return the one sentence it says."""
-
-    def run(*arguments: str | Path) -> str:
-        monkeypatch.setattr(sys, "argv", ["evomerge", *map(str, arguments)])
-        before = workplace.listing()
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        said = capfd.readouterr()
-        assert ended.value.code == 2, said.err
-        assert said.out == ""
-        assert workplace.listing() == before
-        assert "Traceback" not in said.err
-        assert said.err.startswith("error: ")
-        assert said.err.count("\n") == 1, said.err
-        return said.err.removeprefix("error: ").rstrip("\n")
-
-    return run
+from tests.cli.conftest import SPACE, Complaint, Workplace, as_pattern
 
 
 def edited(old: str, new: str) -> str:
     assert SPACE.count(old) == 1
     return SPACE.replace(old, new)
-
-
-def as_pattern(text: str) -> str:
-    """Return a pattern in which `…` stands for anything."""
-    return ".*".join(map(re.escape, text.split("…")))
 
 
 def test_the_request_that_the_others_spoil_is_good(

@@ -73,6 +73,8 @@ def test_a_private_ray_stays_inside_and_leaves_the_process_as_it_was(
         assert [job["Entrypoint"] for job in jobs] == ["evomerge"]  # the command line has passwords
         assert os.environ["RAY_AUTH_TOKEN"] != WITH_TOKEN["RAY_AUTH_TOKEN"]
         assert set() < listening() <= LOOPBACK
+        (folder,) = Path(tempfile.gettempdir()).glob(f"evm-{os.getpid()}-*")
+        assert folder.stat().st_mode & 0o777 == 0o700  # Ray's own is for everybody
     assert dict(os.environ) == before
     assert ray_constants.ENABLE_RAY_CLUSTER
     for name, value in WITH_TOKEN.items():

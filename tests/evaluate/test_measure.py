@@ -174,7 +174,9 @@ def test_a_parameter_that_is_not_in_the_checkpoint_is_refused(llama: Path, tmp_p
     del weights["lm_head.weight"]
     save_file(weights, tmp_path / "odd" / "model.safetensors", metadata={"format": "pt"})
     edit_config(tmp_path / "odd", tie_word_embeddings=False)
-    with pytest.raises(RequestError, match=r"^`lm_head.weight` of the live model is not stored so in "):
+    with pytest.raises(
+        RequestError, match=r"is incomplete: a `llama` of its config.json needs `lm_head.weight`, which the"
+    ):
         evomerge.measure("fisher", tmp_path / "odd", PROMPTS, tmp_path / "f")
 
 
@@ -263,14 +265,15 @@ def test_a_model_that_sees_has_the_influence_of_its_language_model(tmp_path: Pat
 def test_no_influence_is_measured_where_not_all_layers_run(tmp_path: Path) -> None:
     save_llama(tmp_path / "short", seed=0, layers=3)
     edit_config(tmp_path / "short", num_hidden_layers=2)
-    with pytest.raises(RequestError, match=r"short stores 3 layers, but by its config\.json 2 of them run"):
+    with pytest.raises(RequestError, match=r"short` has 3 layers, but its config\.json says 2"):
         evomerge.measure("influence", tmp_path / "short", PROMPTS, tmp_path / "i")
 
 
 def test_an_influence_that_is_not_finite_is_no_result(tmp_path: Path) -> None:
     save_llama(tmp_path / "broken", seed=0)
     weights = load_file(tmp_path / "broken" / "model.safetensors")
-    weights["model.layers.1.mlp.down_proj.weight"].fill_(float("nan"))
+    for part in ("up_proj", "down_proj"):
+        weights[f"model.layers.1.mlp.{part}.weight"].fill_(3e38)  # finite, and what comes of them is not
     save_file(weights, tmp_path / "broken" / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(EvaluationError, match="hidden states of layer 1 are not finite on these prompts"):
         evomerge.measure("influence", tmp_path / "broken", PROMPTS, tmp_path / "i")
