@@ -20,7 +20,7 @@ from pathlib import Path
 from optuna.trial import FrozenTrial
 
 from evomerge.archive.run import Run, is_heir
-from evomerge.archive.study import HOW, INHERITED
+from evomerge.archive.trials import HOW, INHERITED
 from evomerge.controller.equivalents import agreement, differ
 from evomerge.controller.public import search
 from evomerge.evaluate.evaluator import Evaluator

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, softmax
 
 from evomerge.comparison.estimate import Ease, greg, lead
-from evomerge.comparison.paired import compare
+from evomerge.comparison.paired import Difference, compare
 from evomerge.seeds import derive
 from evomerge.testing.siblings import PARENTS, Siblings
 
@@ -134,24 +134,7 @@ class Race:
 
     name: str
     ends: tuple[int, ...]
-    alpha: float
-    margin: float = 0.0
-    generation: int = 1
-
-    def keep(self, seen: Sequence[Vector], standing: Standing, look: int) -> list[int]:
-        """Return those that may still win."""
-        del look
-        alpha = self.alpha / len(self.ends)
-        found = [compare(scores.tolist(), standing.best[: len(scores)].tolist()) for scores in seen]
-        return [k for k, each in enumerate(found) if each is None or not each.below(alpha, self.margin)]
-
-
-@dataclass(frozen=True)
-class Lead:
-    """The product's rule (ADR 15): drops who will confidently not be `margin` better on all items."""
-
-    name: str
-    ends: tuple[int, ...]
+    differ: Callable[[Vector, Standing], Difference | None]
     alpha: float
     margin: float = 0.0
     generation: int = 1
@@ -160,8 +143,18 @@ class Lead:
         """Return those that may still win."""
         del look
         alpha = self.alpha / (len(self.ends) - 1)
-        found = [lead(scores, standing.best, standing.ease) for scores in seen]
+        found = [self.differ(scores, standing) for scores in seen]
         return [k for k, each in enumerate(found) if each is None or not each.below(alpha, self.margin)]
+
+
+def paired(scores: Vector, standing: Standing) -> Difference | None:
+    """Return the difference on the items seen, as a sample of all there could be."""
+    return compare(scores.tolist(), standing.best[: len(scores)].tolist())
+
+
+def leading(scores: Vector, standing: Standing) -> Difference | None:
+    """Return the product's own difference: that on all search items (ADR 15)."""
+    return lead(scores, standing.best, standing.ease)
 
 
 @dataclass(frozen=True)
@@ -225,15 +218,15 @@ def play(policy: Policy, parents: Sequence[Candidate], propose: Proposer, budget
 def policies(items: int) -> list[Policy]:
     """Return the policies to compare; the first is full evaluation."""
     looks = (*(end for end in LOOKS if end < items), items)
-    races = [Race(f"race, α = {alpha:g}", looks, alpha) for alpha in (0.05, 0.2, 0.5)]
+    races = [Race(f"race, α = {alpha:g}", looks, paired, alpha) for alpha in (0.05, 0.2, 0.5)]
     few = (items // 10, 3 * items // 10, items)
     fewer = (items // 16, items // 4, items)
     return [
         Whole("all items", (items,)),
         *races,
-        Race("race, α = 0.2, margin 0.01", looks, 0.2, 0.01),
-        Lead("lead, α = 0.2", looks, 0.2),
-        Lead("lead, α = 0.2, margin 0.01 (default)", looks, 0.2, 0.01),
+        Race("race, α = 0.2, margin 0.01", looks, paired, 0.2, 0.01),
+        Race("lead, α = 0.2", looks, leading, 0.2),
+        Race("lead, α = 0.2, margin 0.01 (default)", looks, leading, 0.2, 0.01),
         Halving(f"halving {few[0]}, {few[1]}, {items}", few, (6, 2)),
         Halving(f"halving {fewer[0]}, {fewer[1]}, {items}", fewer, (5, 1)),
         Whole(f"the first {items // 5} items", (items // 5,)),

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from evomerge.archive.folder import RunFolder
 from evomerge.archive.record import RunRecord
-from evomerge.archive.study import LABEL, StudyRecord
+from evomerge.archive.study import StudyRecord
+from evomerge.archive.trials import LABEL
 from evomerge.controller.live import LiveRun
 from evomerge.controller.loop import run_loop
 from evomerge.controller.sampling import SamplerContext, make_sampler

@@ -14,7 +14,8 @@ from evomerge.archive.folder import RunFolder, resolved
 from evomerge.archive.front import Member, ParetoArchive
 from evomerge.archive.items import ItemStore
 from evomerge.archive.record import RunRecord
-from evomerge.archive.study import ESTIMATE, INHERITED, ITEMS, KEY, LABEL, open_storage
+from evomerge.archive.study import open_storage
+from evomerge.archive.trials import ESTIMATE, INHERITED, ITEMS, KEY, LABEL
 from evomerge.errors import RunError
 from evomerge.reading import read_json_file
 from evomerge.recipe import Recipe

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from evomerge.archive.study import Asked, Waiting
+from evomerge.archive.trials import Asked, Waiting
 from evomerge.controller.equivalents import Alike
 from evomerge.controller.heirs import Bequest
 from evomerge.recipe import Recipe

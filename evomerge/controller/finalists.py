@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from evomerge.archive.front import Member, ParetoArchive
 from evomerge.archive.run import Run, feasible, is_scored
-from evomerge.archive.study import KEY, LABEL
+from evomerge.archive.trials import KEY, LABEL
 from evomerge.comparison.final import one_standard_error
 from evomerge.comparison.items import compare_items
 from evomerge.comparison.paired import Difference

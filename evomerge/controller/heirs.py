@@ -12,7 +12,7 @@ from evomerge.archive.identities import Identity, IdentityStore
 from evomerge.archive.items import ItemStore
 from evomerge.archive.record import RunRecord
 from evomerge.archive.run import is_scored
-from evomerge.archive.study import AUDITED, CANONICAL, HOW, INHERITED, Dropped, dropped_from
+from evomerge.archive.trials import AUDITED, CANONICAL, HOW, INHERITED, Dropped, dropped_from
 from evomerge.controller.equivalents import Alike, Equivalents, Hit, Same, agreement
 from evomerge.merge.equivalence import canonical_key
 from evomerge.recipe import Recipe

@@ -14,7 +14,8 @@ from evomerge.archive.folder import RunFolder
 from evomerge.archive.items import ItemStore
 from evomerge.archive.record import RunRecord
 from evomerge.archive.run import feasible
-from evomerge.archive.study import INHERITED, ITEMS, LABEL, Dropped, StudyRecord, Waiting
+from evomerge.archive.study import StudyRecord
+from evomerge.archive.trials import INHERITED, ITEMS, LABEL, Dropped, Waiting
 from evomerge.controller.heirs import Bequest
 from evomerge.controller.race import Estimated
 from evomerge.controller.tally import Tally

@@ -8,7 +8,8 @@ from typing import TypeAlias
 
 from optuna.trial import FrozenTrial, TrialState
 
-from evomerge.archive.study import TWIN, Asked, StudyRecord, Waiting, waiting_from
+from evomerge.archive.study import StudyRecord
+from evomerge.archive.trials import TWIN, Asked, Waiting, waiting_from
 from evomerge.controller.candidate import Candidate
 from evomerge.controller.heirs import Heirs
 from evomerge.controller.ledger import paused

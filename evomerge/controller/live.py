@@ -11,7 +11,8 @@ from optuna.trial import FrozenTrial, TrialState
 from evomerge.archive.folder import RunFolder
 from evomerge.archive.record import RunRecord
 from evomerge.archive.run import is_scored
-from evomerge.archive.study import AUDITED, CANONICAL, HOW, KEY, LABEL, TWIN, Asked, Halved, StudyRecord
+from evomerge.archive.study import StudyRecord
+from evomerge.archive.trials import AUDITED, CANONICAL, HOW, KEY, LABEL, TWIN, Asked, Halved
 from evomerge.controller.candidate import Candidate, twin_of
 from evomerge.controller.equivalents import Alike
 from evomerge.controller.heirs import Bequest, Heirs, recipe_key
@@ -26,7 +27,6 @@ from evomerge.recipe import Recipe
 from evomerge.space.baselines import baseline, baselines, greedy_soup
 from evomerge.types import Failed, Identified, ItemScores, Outcome, Scored, Split
 
-_HOPELESS = 30
 _MAY_BE_SCORED = (TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE)
 
 
@@ -52,7 +52,7 @@ class LiveRun:
         known = self._count_earlier_sittings()
         self._ledger.write_front()  # a crash may have come before
         identities = self._heirs.restore(by_end(study.trials(), known))
-        self._begin_sitting()
+        self._tally.begin()
         # where nothing could be scored, what kept the baselines from it may have been put right
         asked = study.labels() if self._tally.scored else study.labels(*_MAY_BE_SCORED)
         for label in self._labels:
@@ -110,14 +110,8 @@ class LiveRun:
 
     @property
     def hopeless(self) -> bool:
-        """Whether in this sitting every baseline failed, or the first thirty sampled candidates did.
-
-        Models that are sound by themselves cannot be scored here, or no merge of them can.
-        """
-        if self._tally.scored == 0:
-            return self._tally.failed - self._failed_before >= len(self._labels)
-        sampled_failed = self._tally.sampled_failed - self._sampled_failed_before
-        return self._tally.sampled + self._tally.inherited == 0 and sampled_failed >= _HOPELESS
+        """Whether the models, or merges of them, cannot be scored here at all."""
+        return self._tally.hopeless(baselines=len(self._labels))
 
     def snapshot(self) -> Snapshot:
         """Return how far the search is."""
@@ -346,11 +340,6 @@ class LiveRun:
         self._note_baseline(trial.user_attrs.get(LABEL), trial.user_attrs.get("scores"))
         if is_scored(trial):
             self._race.learn(trial.number, restored(trial, known[trial.number]), self._tally.archive)
-
-    def _begin_sitting(self) -> None:
-        self._failed_before = self._tally.failed
-        self._sampled_failed_before = self._tally.sampled_failed
-        self._tally.begin()
 
     def _take_up(self, left: Left) -> list[Asked]:
         """Go on where an earlier sitting was cut off; return the candidates that begin anew."""

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 from optuna.trial import FrozenTrial
 
-from evomerge.archive.study import CANONICAL, ENDED_WORKERS, Asked, StudyRecord
+from evomerge.archive.study import StudyRecord
+from evomerge.archive.trials import CANONICAL, ENDED_WORKERS, Asked
 from evomerge.dispatch.job import Job
 from evomerge.types import Failed
 

@@ -14,7 +14,7 @@ from enum import Enum
 
 from evomerge.archive.front import ParetoArchive
 from evomerge.archive.record import RunRecord
-from evomerge.archive.study import Halved
+from evomerge.archive.trials import Halved
 from evomerge.comparison.estimate import Ease, greg, lead
 from evomerge.comparison.items import compare_items
 from evomerge.comparison.paired import Difference

@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from evomerge import plugins
 from evomerge.archive.optuna_private import seen
-from evomerge.archive.study import as_scored
+from evomerge.archive.trials import as_scored
 from evomerge.errors import RequestError
 from evomerge.seeds import derive
 from evomerge.space.genes import GeneSpec

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from optuna.trial import FrozenTrial, TrialState
 
 from evomerge.archive.run import Run, is_heir
-from evomerge.archive.study import LABEL, VARIANCES
+from evomerge.archive.trials import LABEL, VARIANCES
 from evomerge.comparison.final import between_variance, expected_optimism, shrunken
 from evomerge.comparison.items import compare_items
 from evomerge.controller.closing_report import Optimism

@@ -10,6 +10,8 @@ from evomerge.archive.front import Member, ParetoArchive
 from evomerge.archive.record import RunRecord
 from evomerge.types import Measure
 
+_HOPELESS = 30
+
 
 @dataclass(frozen=True, kw_only=True)
 class Best:
@@ -73,6 +75,8 @@ class Tally:
     _baselines: dict[int, tuple[float, ...]] = field(default_factory=dict)
     _started: float = field(default_factory=time.monotonic)
     _finished_before: int = 0
+    _failed_before: int = 0
+    _sampled_failed_before: int = 0
 
     @property
     def finished(self) -> int:
@@ -92,6 +96,17 @@ class Tally:
     def begin(self) -> None:
         """Start this sitting's clock; what was counted so far belongs to earlier ones."""
         self._finished_before, self._started = self.finished, time.monotonic()
+        self._failed_before, self._sampled_failed_before = self.failed, self.sampled_failed
+
+    def hopeless(self, *, baselines: int) -> bool:
+        """Return whether in this sitting all `baselines` failed, or the first thirty sampled candidates did.
+
+        Models that are sound by themselves cannot be scored here, or no merge of them can.
+        """
+        if self.scored == 0:
+            return self.failed - self._failed_before >= baselines
+        sampled_failed = self.sampled_failed - self._sampled_failed_before
+        return self.sampled + self.inherited == 0 and sampled_failed >= _HOPELESS
 
     def add_scored(self, trial: int, scores: Mapping[str, float], *, baseline: bool, feasible: bool) -> bool:
         """Count a scored trial; return whether the front changed."""

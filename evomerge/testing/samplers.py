@@ -21,7 +21,8 @@ from typing import TypeAlias
 import numpy as np
 from optuna.storages import BaseStorage, InMemoryStorage
 
-from evomerge.archive.study import Asked, Dropped, StudyRecord
+from evomerge.archive.study import StudyRecord
+from evomerge.archive.trials import Asked, Dropped
 from evomerge.controller.sampling import SamplerContext, make_sampler
 from evomerge.errors import RequestError
 from evomerge.space.genes import GeneSpec

@@ -14,17 +14,8 @@ from optuna.samplers import RandomSampler
 from optuna.storages.journal import JournalFileSymlinkLock
 from optuna.trial import TrialState
 
-from evomerge.archive.study import (
-    Dropped,
-    Halved,
-    StudyRecord,
-    Waiting,
-    as_scored,
-    distributions,
-    open_storage,
-    repair_journal,
-    waiting_from,
-)
+from evomerge.archive.study import StudyRecord, distributions, open_storage, repair_journal
+from evomerge.archive.trials import Dropped, Halved, Waiting, as_scored, waiting_from
 from evomerge.errors import RunError
 from evomerge.space import GeneSpec
 from evomerge.types import Failed, Measure, Scored, Value

@@ -13,7 +13,8 @@ from evomerge.archive.folder import RunFolder
 from evomerge.archive.items import ItemStore
 from evomerge.archive.record import RunRecord
 from evomerge.archive.run import Run
-from evomerge.archive.study import KEY, StudyRecord, open_storage
+from evomerge.archive.study import StudyRecord, open_storage
+from evomerge.archive.trials import KEY
 from evomerge.dispatch.job import Job
 from evomerge.recipe import ModelRef
 from evomerge.space import parse_space

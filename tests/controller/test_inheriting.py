@@ -15,7 +15,8 @@ from optuna.samplers import RandomSampler
 from evomerge.archive.folder import RunFolder
 from evomerge.archive.record import RunRecord
 from evomerge.archive.run import Run
-from evomerge.archive.study import AUDITED, CANONICAL, HOW, StudyRecord, open_storage
+from evomerge.archive.study import StudyRecord, open_storage
+from evomerge.archive.trials import AUDITED, CANONICAL, HOW
 from evomerge.checkpoints.folder import open_checkpoint
 from evomerge.checkpoints.locate import ZOO
 from evomerge.controller import equivalents, heirs

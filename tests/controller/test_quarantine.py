@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from evomerge.archive.study import ENDED_WORKERS
+from evomerge.archive.trials import ENDED_WORKERS
 from evomerge.controller.quarantine import SITTINGS
 from evomerge.dispatch.job import Job
 from evomerge.types import Failed, Outcome

@@ -15,7 +15,8 @@ import numpy as np
 
 from evomerge.archive.record import RunRecord
 from evomerge.archive.run import Run
-from evomerge.archive.study import LABEL, repair_journal
+from evomerge.archive.study import repair_journal
+from evomerge.archive.trials import LABEL
 from evomerge.controller import equivalents
 from evomerge.dispatch.job import Job
 from evomerge.seeds import derive

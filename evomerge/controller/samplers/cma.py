@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -30,7 +31,8 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from evomerge.archive.optuna_private import remember
-from evomerge.archive.study import VARIANCES, distributions
+from evomerge.archive.study import distributions
+from evomerge.archive.trials import VARIANCES
 from evomerge.comparison.smoothing import smoothed
 from evomerge.controller.sampling import SamplerContext
 from evomerge.controller.unit_cube import UnitCube
@@ -49,6 +51,7 @@ _STALE = 1
 _DIAGONAL_ABOVE = 500
 _NEAR = 4.0  # standard deviations of a step
 _NEIGHBOURS = 150
+_REMEMBERED = 1000  # where a strategy was a hundred generations ago is far from where it is
 _CLIP = 3.0
 _DEGENERATE = ("tolx", "tolfacupx", "tolupsigma", "conditioncov", "noeffectaxis", "noeffectcoord")
 """Stops that mean the strategy cannot move; flat fitness is normal with accuracies and is no stop."""
@@ -88,7 +91,7 @@ class CmaSampler(BaseSampler):
         self._es = self._strategy(self._cube.start)
         self._queue: list[Vector] = []
         self._results: list[_Result] = []
-        self._earlier: list[_Result] = []
+        self._earlier: deque[_Result] = deque(maxlen=_REMEMBERED)
         self._tells = 0
         self._restored = False
 
