@@ -169,6 +169,10 @@ class Library:
         """Return the tensor as stored."""
         return self._sources[model].read(tensor)
 
+    def stored(self, model: str, tensor: str, device: torch.device | None = None) -> Tensor:
+        """Return the tensor as stored, on `device`. Raises `MergeError` if a value is NaN or infinite."""
+        return self._checked(self._sources[model].read(tensor, device).to(device=device), model, tensor)
+
     def float32(self, model: str, tensor: str, device: torch.device | None = None) -> Tensor:
         """Return the tensor in float32. Raises `MergeError` if a value is NaN or infinite."""
         value = self._sources[model].read(tensor, device).to(device=device, dtype=torch.float32)

@@ -13,8 +13,9 @@ from evomerge.checkpoints.dtypes import DTYPES, all_finite
 from evomerge.checkpoints.embeddings import gather
 from evomerge.checkpoints.tensors import Library
 from evomerge.errors import MergeError
-from evomerge.merge.method import Site, Surveying, View
-from evomerge.merge.plan import Apply, Copy, Operand, Output, Plan, Routed, SharedRows, surveyed
+from evomerge.merge.method import Site, Streaming, Surveying, View
+from evomerge.merge.plan import Apply, Copy, Operand, Output, Plan, Routed, SharedRows, survey_key, surveyed
+from evomerge.merge.streaming import Known, Operands, Orders, Stored, merge_stored
 
 KeepMasks = dict[str, tuple[Tensor, ...]]
 """By tensor name, one mask per source that replaces the random draws; for reproducing published numbers."""
@@ -30,29 +31,83 @@ class Execution:
         *,
         device: torch.device | None = None,
         keep_masks: KeepMasks | None = None,
+        orders: Orders | None = None,
     ) -> None:
         self.plan = plan
         self._library = library
         self._device = device
+        self._orders = orders or Orders()
         self._keep_masks = keep_masks or {}
         self._surveys: dict[str | None, Any] = {}
         for name, part in plan.parts.items():  # each after those it reads, so that what they saw is known
             self._surveys[name] = self._look_ahead(surveyed(part.values()))
         self._surveys[None] = self._look_ahead(plan.surveyed)
 
-    def produce(self, output: Output, *, lend: bool = False) -> Tensor:
+    def produce(self, output: Output, *, lend: bool = False, into: Tensor | None = None) -> Tensor:
         """Return the output tensor in its dtype. Raises `MergeError` if a value is not finite.
 
-        With `lend` it may be a source's own, which must not be written to.
+        With `lend` it may be a source's own, which must not be written to. It may be written over `into`, a
+        contiguous tensor of its shape, dtype and device.
         """
         if isinstance(output.operation, Copy):
             return self._copy(output, output.operation, lend=lend)
+        if (streamed := self._streamed(output, output.operation, into)) is not None:
+            return streamed
         result = self._computed(output, None).to(DTYPES[output.spec.dtype])
         if isinstance(output.operation, Apply) and output.operation.rows is not None:
             result = self._among_own(result, output, output.operation.rows)
         if not all_finite(result):
-            raise MergeError(f"merging `{output.name}` gave values that {output.spec.dtype} cannot hold")
+            raise _not_finite(output)
         return result
+
+    def decided_by(self, output: Output) -> object:
+        """Return what decides the values of a merged tensor, equal if these are; None if it is not known.
+
+        It is not where other tensors matter too: in merges of merges, and where a whole model is surveyed.
+        """
+        operation = output.operation
+        if not isinstance(operation, Apply) or survey_key(operation) is not None or self._keep_masks:
+            return None
+        every = (operation.base, *operation.operands)
+        if operation.rows or any(each and (each.rows or each.model in self.plan.parts) for each in every):
+            return None
+        return output, self.plan.seed
+
+    def _streamed(self, output: Output, operation: Apply | Routed, into: Tensor | None) -> Tensor | None:
+        """Return the output merged block by block, None where its method or its operands need it whole."""
+        if not isinstance(operation, Apply) or not isinstance(operation.method, Streaming):
+            return None
+        if (operands := self._stored(operation)) is None:
+            return None
+        deltas = operation.method.on == "deltas" and operation.base is not None
+        names = tuple((deltas and operation.base, operand) for operand in operation.operands)
+        known = Known(operands=operands, names=names, orders=self._orders, deltas=deltas)
+        site = self._site(output, operation, survey=self._surveys.get(None))
+        if (merge := operation.method.begin(site, known)) is None:
+            return None
+        dtype = DTYPES[output.spec.dtype]
+        made = torch.empty(output.spec.shape, dtype=dtype, device=operands.device) if into is None else into
+        if not merge_stored(merge, operands, made, deltas=deltas):
+            raise _not_finite(output)
+        return made
+
+    def _stored(self, operation: Apply) -> Operands | None:
+        """Return the operands as they are stored, None if one has to be put together from others first."""
+        every = [*operation.operands, *([operation.base] if operation.base else [])]
+        if operation.rows or any(each.rows or each.model in self.plan.parts for each in every):
+            return None
+        base = None if operation.base is None else self._flat(operation.base)
+        return Operands(
+            base=base, stored=tuple(self._operand(each, operation) for each in operation.operands)
+        )
+
+    def _operand(self, operand: Operand, operation: Apply) -> Stored:
+        if operation.method.on == "deltas" and (exact := self._adapter_delta(operation, operand)) is not None:
+            return Stored(tensor=exact.reshape(-1), delta=True)
+        return Stored(tensor=self._flat(operand))
+
+    def _flat(self, operand: Operand) -> Tensor:
+        return self._library.stored(operand.model, operand.tensor, self._device).reshape(-1)
 
     def _computed(self, output: Output, merge: str | None) -> Tensor:
         """Return a tensor of the output (None) or of a merge in it, in float32; do not write to it."""
@@ -192,3 +247,7 @@ class Execution:
             shape=output.spec.shape,
             load=lambda: self._operands(operation)[1],
         )
+
+
+def _not_finite(output: Output) -> MergeError:
+    return MergeError(f"merging `{output.name}` gave values that {output.spec.dtype} cannot hold")

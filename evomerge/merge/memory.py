@@ -21,6 +21,7 @@ from evomerge.errors import CheckpointError, EvaluationError
 from evomerge.merge.execute import Execution
 from evomerge.merge.plan import Plan, one_tensor
 from evomerge.merge.skeleton import Skeleton, form_of, live_tensors, stand_ins
+from evomerge.merge.streaming import Orders
 
 _log = logging.getLogger(__name__)
 
@@ -58,6 +59,7 @@ class ResidentModel:
     def __init__(self, library: Library, *, device: torch.device) -> None:
         self._library = library
         self._device = device
+        self._orders = Orders()
         self._model: Any = None
         self._skeletons: list[Skeleton] = []  # the one used last is the last
 
@@ -67,7 +69,7 @@ class ResidentModel:
         It is the same object as before wherever that is possible. Raises `MergeError` if the plan
         cannot be carried out, `EvaluationError` if transformers does not accept the result.
         """
-        execution = Execution(plan, self._library, device=self._device)
+        execution = Execution(plan, self._library, device=self._device, orders=self._orders)
         skeleton = self._skeletons[-1] if self.fits(plan) else self._change(plan)
         if skeleton is None:
             self._model = self._build(execution)

@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
 
+from evomerge.merge.kernels import draws
 from evomerge.seeds import derive
 from evomerge.types import Statistic, Value
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from evomerge.merge.kernels.trimming import Cut
 
 Operand: TypeAlias = Literal["deltas", "weights"]
 BaseUse: TypeAlias = Literal["needed", "optional", "unused"]
@@ -51,18 +54,30 @@ class Site:
     inputs_first: bool = False
     keep_masks: tuple[Tensor, ...] | None = None
 
-    def uniform(self, source: int, like: Tensor) -> Tensor:
-        """Return draws from [0, 1) shaped as `like`, the same whatever the device, shard or order.
+    def uniform(self, source: int, like: Tensor, start: int = 0) -> Tensor:
+        """Return draws from (0, 1) shaped as `like`, the same whatever the device, block or order.
 
-        They depend on the seed, the source and the tensor's name only; keeping where `draw < density`
-        therefore nests the masks of growing densities. Given masks replace the draws.
+        They depend on the seed, the source, the tensor's name and the entry's place only, `start` being
+        that of the first entry; keeping where `draw < density` therefore nests the masks of growing
+        densities. Given masks replace the draws.
         """
-        import torch
-
         if self.keep_masks is not None:
-            return 1.0 - self.keep_masks[source].to(like)
-        generator = torch.Generator().manual_seed(derive(self.seed, self.sources[source], self.tensor))
-        return torch.rand(like.shape, generator=generator, dtype=torch.float32).to(like.device)
+            return 1.0 - self._mask(source, like, start)
+        return draws.uniform(self._key(source), start, like)
+
+    def kept(self, source: int, like: Tensor, chance: float, start: int = 0) -> Tensor:
+        """Return a mask shaped as `like`, 1 where the draw is below `chance` and else 0."""
+        if self.keep_masks is not None:
+            return self._mask(source, like, start)
+        return draws.kept(self._key(source), start, like, chance)
+
+    def _key(self, source: int) -> int:
+        return derive(self.seed, self.sources[source], self.tensor)
+
+    def _mask(self, source: int, like: Tensor, start: int) -> Tensor:
+        assert self.keep_masks is not None
+        mask = self.keep_masks[source].reshape(-1)[start : start + like.numel()]
+        return mask.to(like).reshape(like.shape)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +117,36 @@ class MergeMethod(Protocol):
 
     def merge(self, base: Tensor | None, operands: Tensor, site: Site) -> Tensor:
         """Merge one tensor: `base (*s)` or None and `operands (n, *s)`, float32, to `(*s)` float32."""
+
+
+class Whole(Protocol):
+    """What a method may learn of a tensor's operands as a whole before it sees any block of them."""
+
+    def cut(self, source: int, count: int, *, every_tie: bool = False) -> Cut:
+        """Return where operand `source` is cut so that its `count` largest entries stay."""
+
+    @property
+    def size(self) -> int:
+        """How many entries the tensor has."""
+
+
+MergeBlock: TypeAlias = "Callable[[Tensor | None, Tensor, int], Tensor]"
+"""Merges the next block, `base (b)` or None and `operands (n, b)` from an entry (even) on, to `(b)`."""
+
+
+Vectors: TypeAlias = "Callable[[Tensor, int], Tensor]"
+"""What a method first makes of the next block of task vectors, `(n, b)` from an entry on."""
+
+
+@runtime_checkable
+class Streaming(Protocol):
+    """A method that may merge a tensor block by block, each small enough to stay in the cache."""
+
+    def begin(self, site: Site, whole: Whole) -> MergeBlock | None:
+        """Return what merges the tensor's blocks, in their order; None if it takes all at once.
+
+        It must not write to the operands, and what it returns is read before the next block is merged.
+        """
 
 
 def taken(method: type[MergeMethod], count: int) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
@@ -13,7 +14,7 @@ from evomerge.checkpoints.dtypes import DTYPES
 from evomerge.checkpoints.headers import TensorSpec
 from evomerge.checkpoints.language import find_tower
 from evomerge.merge.execute import Execution
-from evomerge.merge.plan import Plan, one_tensor
+from evomerge.merge.plan import Apply, Output, Plan, one_tensor
 
 Form: TypeAlias = tuple[dict[str, Any], dict[str, TensorSpec]]
 """What plans for one model have in common: the config, and the tensors' names, shapes and dtypes."""
@@ -28,30 +29,66 @@ def form_of(plan: Plan) -> Form:
     return config, {output.name: output.spec for output in plan.outputs}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Merged:
+    """A tensor in a live model, and what decided its values if that is known."""
+
+    how: object
+    value: Tensor
+
+
 class Skeleton:
     """A model of one form, and its live tensors by the names of a plan's outputs.
 
-    A tensor that is in it is only ever replaced, never written to: slots of a path that hold the same share
-    one storage (each in a module of its own, which a cache needs), and a copy may be the mapped source.
+    A tensor that is in it is replaced, not written to: slots of a path that hold the same share one storage
+    (each in a module of its own, which a cache needs), and a copy may be the mapped source. Written over are
+    only tensors that were merged for it, by the next plan that merges the same; one that is merged just as
+    before stays as it is.
     """
 
     def __init__(self, model: Any, form: Form, targets: Mapping[str, Tensor]) -> None:
         self.model = model
         self.form = form
         self._targets = targets
+        self._merged: dict[str, Merged] = {}
 
     def fill(self, execution: Execution) -> None:
         """Put in the tensors of a plan, those before it let go first: two candidates need never fit."""
-        self.release()
-        wanted = (output for output in execution.plan.outputs if output.name in self._targets)
+        wanted = [output for output in execution.plan.outputs if output.name in self._targets]
+        self._release({output.name for output in wanted if self._is_own(output)})
         with torch.no_grad():
             for outputs in one_tensor(wanted):
-                self._put(execution.produce(outputs[0], lend=True), [output.name for output in outputs])
+                names = [output.name for output in outputs]
+                if self._is_own(outputs[0]):
+                    self._merge(execution, outputs[0])
+                else:
+                    self._put(execution.produce(outputs[0], lend=True), names)
 
     def release(self) -> None:
         """Let go of the tensors."""
-        for tensor in self._targets.values():
-            tensor.data = stand_in(tensor.shape, tensor.dtype)
+        self._release(set())
+
+    def _release(self, kept: set[str]) -> None:
+        """Let go of all but those that are to be written over."""
+        self._merged = {name: merged for name, merged in self._merged.items() if name in kept}
+        for name, tensor in self._targets.items():
+            if name not in self._merged:
+                tensor.data = stand_in(tensor.shape, tensor.dtype)
+
+    def _is_own(self, output: Output) -> bool:
+        """Return whether the tensor is merged for this one place, in the dtype that the model has there."""
+        target = self._targets[output.name]
+        return isinstance(output.operation, Apply) and target.dtype == DTYPES[output.spec.dtype]
+
+    def _merge(self, execution: Execution, output: Output) -> None:
+        before = self._merged.pop(output.name, None)  # half written over if it fails
+        how = execution.decided_by(output)
+        if before is not None and how is not None and before.how == how:
+            self._merged[output.name] = before
+            return
+        value = execution.produce(output, into=before.value if before else None).contiguous()
+        self._merged[output.name] = Merged(how=how, value=value)
+        self._targets[output.name].data = value
 
     def _put(self, value: Tensor, names: list[str]) -> None:
         value = value.contiguous()  # as it would be in a file: sums may depend on it

@@ -11,7 +11,7 @@ from evomerge.merge.kernels.blocks import blocks
 def test_blocks_are_views_of_every_entry_in_order(
     shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("evomerge.merge.kernels.blocks._ENTRIES", 2)
+    monkeypatch.setattr("evomerge.merge.kernels.blocks.block_size", lambda device: 2)
     tensors = torch.arange(2.0 * torch.zeros(shape).numel()).reshape(2, *shape)
     found = list(blocks(tensors))
     assert all(block.shape[1] <= 2 for block in found)
@@ -33,7 +33,7 @@ def test_blocks_change_nothing(method: str, scope: str, compat: str, monkeypatch
     ]
     params = {"scope": scope, "density": 0.4}
     whole = merge_tensors(method, base, models, params, compat=compat)
-    monkeypatch.setattr("evomerge.merge.kernels.blocks._ENTRIES", 4)
+    monkeypatch.setattr("evomerge.merge.kernels.blocks.block_size", lambda device: 4)
     parts = merge_tensors(method, base, models, params, compat=compat)
     for name, value in whole.items():
         torch.testing.assert_close(parts[name], value, rtol=1e-5, atol=1e-6)

@@ -31,8 +31,23 @@ def elect(deltas: Tensor, sign_method: str) -> Tensor:
 
 
 def agreeing(deltas: Tensor, sign: Tensor) -> Tensor:
-    """Return the mask `(n, *s)` of entries whose sign is the elected one; zeros never agree."""
-    return (deltas.sign() == sign) & (deltas != 0)
+    """Return the mask `(n, *s)`, 1 or 0, of entries whose sign is the elected one; zeros never agree.
+
+    In numbers of the entries' own dtype: torch multiplies by booleans ten times as slowly.
+    """
+    aligned = deltas * sign
+    return aligned.gt_(0)
+
+
+def decided(sign: Tensor, undecided: float) -> Tensor:
+    """Return `sign (*s)` with `undecided` for zeros, written over it."""
+    return sign.add_(is_zero(sign), alpha=undecided) if undecided else sign
+
+
+def is_zero(numbers: Tensor) -> Tensor:
+    """Return the mask of zeros, 1 or 0, in the dtype of the numbers."""
+    zeros: Tensor = numbers.clone().eq_(0)
+    return zeros
 
 
 def strongest(deltas: Tensor, agree: Tensor, sign: Tensor) -> Tensor:

@@ -5,10 +5,12 @@ Davari & Belilovsky 2023, https://arxiv.org/abs/2312.06795.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from evomerge.merge.kernels.ranking import ranks, rows_of
-from evomerge.merge.kernels.trimming import kept_count, trim
+from evomerge.merge.kernels.trimming import Trimmer, kept_count, trim, trim_all
+from evomerge.merge.method import Vectors, Whole
 from evomerge.parameters import Choice, Gene
 
 if TYPE_CHECKING:
@@ -59,12 +61,19 @@ def crumbs(
         return _in_rows(delta, density, gamma, remove_first=remove_first) if delta.ndim else delta
     if density >= 1:
         return delta
-    size = delta.numel()
+    inner, outer = counts(delta.numel(), density, gamma, remove_first=remove_first)
+    return trim(delta, outer) - trim(delta, inner)
+
+
+def counts(size: int, density: float, gamma: float, *, remove_first: bool = True) -> tuple[int, int]:
+    """Return how many of `size` entries, largest first, are outliers, and how many come before the small."""
+    if density >= 1:
+        return 0, size
     kept = kept_count(density, size)
     if not remove_first:
-        return trim(delta, kept) - trim(delta, min(int(gamma * size), kept))
+        return min(int(gamma * size), kept), kept
     removed = min(int(gamma * size), size - kept)
-    return trim(delta, removed + kept) - trim(delta, removed)
+    return removed, removed + kept
 
 
 def crumbs_of(
@@ -80,6 +89,24 @@ def crumbs_of(
     for i, (delta, keep, remove) in enumerate(zip(deltas, density, gamma, strict=True)):
         kept[i] = crumbs(delta, keep, remove, scope=scope, remove_first=remove_first)
     return kept
+
+
+def begin_crumbs(
+    whole: Whole, density: Sequence[float], gamma: Sequence[float], *, remove_first: bool = True
+) -> Vectors:
+    """Return what makes crumbs of consecutive blocks `(n, b)` of vectors, as counted in the whole tensor."""
+    found = [
+        counts(whole.size, keep, remove, remove_first=remove_first)
+        for keep, remove in zip(density, gamma, strict=True)
+    ]
+    outer = [Trimmer(whole.cut(i, end)) for i, (_, end) in enumerate(found)]
+    inner = [Trimmer(whole.cut(i, start)) for i, (start, _) in enumerate(found)]
+
+    def vectors(deltas: Tensor, start: int) -> Tensor:
+        del start
+        return trim_all(outer, deltas).sub_(trim_all(inner, deltas))
+
+    return vectors
 
 
 def _in_rows(delta: Tensor, density: float, gamma: float, *, remove_first: bool) -> Tensor:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from evomerge.merge.kernels.trimming import trim, trim_at
-from evomerge.merge.method import Site
+from evomerge.merge.method import Site, Vectors
 from evomerge.parameters import Choice, Gene
 
 if TYPE_CHECKING:
@@ -42,34 +43,54 @@ def draws(density: Sequence[float], strategy: str = "random") -> bool:
     return strategy == "random" and any(0 < share < 1 for share in density)
 
 
-def drop(
-    deltas: Tensor,
-    density: tuple[float, ...],
-    site: Site,
-    *,
-    rescale: str,
-    compat: str,
-    strategy: str = "random",
-) -> Tensor:
-    """Return `deltas (n, *s)` of which a `density (n,)` of the entries stayed, rescaled."""
-    kept = deltas.new_zeros(deltas.shape)
-    for i, (delta, share) in enumerate(zip(deltas, density, strict=True)):
-        if share >= 1:
-            kept[i] = delta
-        elif share > 0:
-            left = (
-                _largest(delta, share, exactly=compat not in ("official", "mergelm"))
-                if strategy == "magnitude"
-                else delta * (site.uniform(i, delta) < share)
-            )
-            kept[i] = make_up(left, delta, share, rescale=rescale, compat=compat)
-    return kept
+@dataclass(frozen=True, kw_only=True)
+class Dropping:
+    """What is dropped of task vectors, and how what stays makes up for it."""
+
+    density: tuple[float, ...]
+    rescale: str
+    compat: str
+    strategy: str = "random"
+
+    def drop(self, deltas: Tensor, site: Site) -> Tensor:
+        """Return `deltas (n, *s)` of which a share `density` of the entries stayed, rescaled."""
+        return self._dropped(deltas, site, 0)
+
+    def begin(self, site: Site) -> Vectors | None:
+        """Return what drops from consecutive blocks `(n, b)` of task vectors as `drop` does from the whole.
+
+        None if what stays, or how it is rescaled, is known from the whole only.
+        """
+        partial = any(0 < share < 1 for share in self.density)
+        if partial and (self.strategy == "magnitude" or _rescaling(self.rescale, self.compat) == "l1"):
+            return None
+        return lambda deltas, start: self._dropped(deltas, site, start)
+
+    def _dropped(self, deltas: Tensor, site: Site, start: int) -> Tensor:
+        kept = deltas.new_zeros(deltas.shape)
+        for i, (delta, share) in enumerate(zip(deltas, self.density, strict=True)):
+            if share >= 1:
+                kept[i] = delta
+            elif share > 0:
+                left = self._left(delta, share, site, i, start)
+                kept[i] = make_up(left, delta, share, rescale=self.rescale, compat=self.compat)
+        return kept
+
+    def _left(self, delta: Tensor, share: float, site: Site, source: int, start: int) -> Tensor:
+        if self.strategy == "magnitude":
+            return _largest(delta, share, exactly=self.compat not in ("official", "mergelm"))
+        return delta * site.kept(source, delta, share, start)
+
+
+def _rescaling(rescale: str, compat: str) -> str:
+    if rescale == "auto":
+        return "l1" if compat == "mergekit" else "inverse_density"
+    return rescale
 
 
 def make_up(kept: Tensor, delta: Tensor, chance: Tensor | float, *, rescale: str, compat: str) -> Tensor:
     """Return `kept (*s)`, what stayed of `delta`, rescaled; `chance` was each entry's to stay, above 0."""
-    if rescale == "auto":
-        rescale = "l1" if compat == "mergekit" else "inverse_density"
+    rescale = _rescaling(rescale, compat)
     if rescale == "inverse_density":
         return kept / chance
     if rescale == "l1":

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from evomerge.merge.kernels.order_statistics import Ranked, Rows, order_statistics
@@ -18,30 +20,90 @@ def kept_count(density: float, size: int) -> int:
     return size if density >= 1 else max(0, int(density * size))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """What stays of a vector: entries whose magnitude exceeds `value`, and the first `ties` that equal it.
+
+    All of those with None.
+    """
+
+    value: float
+    ties: int | None = None
+
+
+EVERYTHING = Cut(value=0.0)
+NOTHING = Cut(value=math.inf, ties=0)
+
+
+class Trimmer:
+    """Sets to zero what a cut leaves out of a vector that is given part by part, from its first entry on."""
+
+    def __init__(self, cut: Cut) -> None:
+        self._value = cut.value
+        self._left = cut.ties
+
+    def __call__(self, part: Tensor) -> Tensor:
+        """Return the vector's next entries `(*s)`, trimmed.
+
+        One operation finds them but where ties run out: `hardshrink` clears whatever does not exceed a
+        number, and what reaches a number is what exceeds the one before.
+        """
+        if self._value == 0:
+            return part  # ties are zeros
+        if self._left is None:
+            return part.hardshrink(_before(self._value))
+        if not self._left:
+            return part.hardshrink(self._value)
+        ties = part.abs().eq_(self._value)  # 1 or 0: counted faster than booleans
+        found = int(ties.sum())
+        if found <= self._left:
+            self._left -= found
+            return part.hardshrink(_before(self._value))
+        kept, self._left = ties.flatten().nonzero().flatten()[: self._left], 0
+        trimmed = part.hardshrink(self._value)
+        trimmed.view(-1)[kept] = part.reshape(-1)[kept]
+        return trimmed
+
+
+def trim_all(trimmers: Sequence[Trimmer], parts: Tensor) -> Tensor:
+    """Return the next entries `(n, *s)` of n vectors, each trimmed by its own."""
+    trimmed = parts.new_empty(parts.shape)
+    for trimmer, part, into in zip(trimmers, parts, trimmed, strict=True):
+        into.copy_(trimmer(part))
+    return trimmed
+
+
+def cut_of(vector: Tensor, count: int, *, every_tie: bool = False) -> Cut:
+    """Return the cut above which `count` entries of `vector (*s)` stay (`every_tie`: all that equal it)."""
+    size = vector.numel()
+    if count >= size:
+        return EVERYTHING
+    if count <= 0:
+        return NOTHING
+    magnitude = vector.abs().flatten()
+    value = magnitude.kthvalue(size - count + 1).values
+    ties = None if every_tie else count - int((magnitude > value).sum())
+    return Cut(value=float(value), ties=ties)
+
+
 def trim(delta: Tensor, count: int, *, every_tie: bool = False) -> Tensor:
     """Return `delta (*s)` with all but its `count` largest entries zero.
 
     Of equal entries at the cut the lower indices stay, or all of them with `every_tie`.
     """
-    size = delta.numel()
-    if count >= size:
-        return delta
-    if count <= 0:
-        return delta.new_zeros(delta.shape)
-    magnitude = delta.abs().flatten()
-    threshold = magnitude.kthvalue(size - count + 1).values
-    spare = None if every_tie else count - int((magnitude > threshold).sum())
-    return trim_at(delta, float(threshold), spare)
+    return Trimmer(cut_of(delta, count, every_tie=every_tie))(delta)
 
 
 def trim_at(delta: Tensor, threshold: float, spare: int | None) -> Tensor:
     """Return `delta` where it exceeds `threshold`, and the first `spare` (None: all) that equal it."""
-    magnitude = delta.abs().flatten()
-    ties = magnitude == threshold
-    if spare is not None:
-        ties[ties.nonzero().flatten()[spare:]] = False
-    keep = (magnitude > threshold) | ties
-    return delta * keep.reshape(delta.shape)
+    return Trimmer(Cut(value=threshold, ties=spare))(delta)
+
+
+def _before(value: float) -> float:
+    """Return the greatest float32 below a positive `value` of float32."""
+    (bits,) = struct.unpack("<i", struct.pack("<f", value))
+    (found,) = struct.unpack("<f", struct.pack("<i", bits - 1))
+    return float(found)
 
 
 def global_cuts(rows: Rows, counts: Sequence[int]) -> list[Ranked]:

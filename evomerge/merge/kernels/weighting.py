@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from evomerge.merge.method import MergeBlock, Vectors
 from evomerge.parameters import Choice, Gene
 
 if TYPE_CHECKING:
@@ -47,6 +48,16 @@ def add_weighted(
     total = sum(weight)
     divisor = total if normalize and abs(total) >= SMALLEST_SUM else 1.0
     return base.add(weighted_sum(deltas, weight), alpha=scale / divisor)
+
+
+def adding(vectors: Vectors, weight: Sequence[float], *, scale: float, normalize: bool) -> MergeBlock:
+    """Return what adds to a block of the base what `vectors` makes of blocks of task vectors, weighted."""
+
+    def merge(base: Tensor | None, operands: Tensor, start: int) -> Tensor:
+        assert base is not None
+        return add_weighted(base, vectors(operands, start), weight, scale=scale, normalize=normalize)
+
+    return merge
 
 
 def weighted_sum(operands: Tensor | Sequence[Tensor], weight: Sequence[float]) -> Tensor:

@@ -11,9 +11,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from evomerge.merge.kernels.crumbs import CRUMBS, CRUMBS_SCOPE, OUTLIERS, REMOVE_FIRST, crumbs_of
-from evomerge.merge.kernels.weighting import LAMBDA, NORMALIZE, TASK_WEIGHT, add_weighted
-from evomerge.merge.method import SUMS, BaseUse, Cost, Ignored, MergeMethod, Operand, Site
+from evomerge.merge.kernels.blocks import AtHand, merge_blocks
+from evomerge.merge.kernels.crumbs import (
+    CRUMBS,
+    CRUMBS_SCOPE,
+    OUTLIERS,
+    REMOVE_FIRST,
+    begin_crumbs,
+    crumbs_of,
+)
+from evomerge.merge.kernels.weighting import LAMBDA, NORMALIZE, TASK_WEIGHT, add_weighted, adding
+from evomerge.merge.method import (
+    SUMS,
+    BaseUse,
+    Cost,
+    Ignored,
+    MergeBlock,
+    MergeMethod,
+    Operand,
+    Site,
+    Whole,
+)
 from evomerge.parameters import PerSource
 from evomerge.types import Value
 
@@ -46,10 +64,19 @@ class Breadcrumbs:
 
     def merge(self, base: Tensor | None, operands: Tensor, site: Site) -> Tensor:
         """Return θ₀ + λ Σ wᵢ crumbs(δᵢ): `base (*s)` and `operands (n, *s)` to `(*s)`."""
-        del site
         assert base is not None  # `base` is declared "needed"
+        if (merge := self.begin(site, AtHand(operands=operands))) is not None:
+            return merge_blocks(merge, base, operands)
         kept = crumbs_of(operands, self.density, self.gamma, scope=self.scope, remove_first=self.remove_first)
         return add_weighted(base, kept, self.weight, scale=self.lambda_, normalize=self.normalize)
+
+    def begin(self, site: Site, whole: Whole) -> MergeBlock | None:
+        """Return what merges a tensor's blocks, None if shares are counted in rows."""
+        del site
+        if self.scope != "tensor":
+            return None
+        crumbs = begin_crumbs(whole, self.density, self.gamma, remove_first=self.remove_first)
+        return adding(crumbs, self.weight, scale=self.lambda_, normalize=self.normalize)
 
 
 METHOD: type[MergeMethod] = Breadcrumbs

@@ -11,9 +11,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from evomerge.merge.kernels.dropping import CHANCE_TO_STAY, MASK_STRATEGY, RESCALE, draws, drop
-from evomerge.merge.kernels.weighting import LAMBDA, NORMALIZE, TASK_WEIGHT, add_weighted
-from evomerge.merge.method import EVERYONES, SUMS, BaseUse, Cost, Ignored, MergeMethod, Operand, Site
+from evomerge.merge.kernels.blocks import AtHand, merge_blocks
+from evomerge.merge.kernels.dropping import CHANCE_TO_STAY, MASK_STRATEGY, RESCALE, Dropping, draws
+from evomerge.merge.kernels.weighting import LAMBDA, NORMALIZE, TASK_WEIGHT, add_weighted, adding
+from evomerge.merge.method import (
+    EVERYONES,
+    SUMS,
+    BaseUse,
+    Cost,
+    Ignored,
+    MergeBlock,
+    MergeMethod,
+    Operand,
+    Site,
+    Whole,
+)
 from evomerge.parameters import PerSource
 from evomerge.types import Value
 
@@ -47,15 +59,23 @@ class DareLinear:
     def merge(self, base: Tensor | None, operands: Tensor, site: Site) -> Tensor:
         """Return θ₀ + λ Σ wᵢ mask(δᵢ): `base (*s)` and `operands (n, *s)` to `(*s)`."""
         assert base is not None  # `base` is declared "needed"
-        dropped = drop(
-            operands,
-            self.density,
-            site,
-            rescale=self.rescale,
-            compat=self.compat,
-            strategy=self.mask_strategy,
-        )
+        if (merge := self.begin(site, AtHand(operands=operands))) is not None:
+            return merge_blocks(merge, base, operands)
+        dropped = self._dropping.drop(operands, site)
         return add_weighted(base, dropped, self.weight, scale=self.lambda_, normalize=self.normalize)
+
+    def begin(self, site: Site, whole: Whole) -> MergeBlock | None:
+        """Return what merges a tensor's blocks, None if dropping takes all of a task vector."""
+        del whole
+        if (dropped := self._dropping.begin(site)) is None:
+            return None
+        return adding(dropped, self.weight, scale=self.lambda_, normalize=self.normalize)
+
+    @property
+    def _dropping(self) -> Dropping:
+        return Dropping(
+            density=self.density, rescale=self.rescale, compat=self.compat, strategy=self.mask_strategy
+        )
 
 
 METHOD: type[MergeMethod] = DareLinear

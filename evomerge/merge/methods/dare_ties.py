@@ -12,10 +12,22 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
+from evomerge.merge.kernels.blocks import AtHand, merge_blocks
 from evomerge.merge.kernels.consensus import SIGN_METHOD, VOTE_WEIGHT
-from evomerge.merge.kernels.dropping import CHANCE_TO_STAY, MASK_STRATEGY, RESCALE, draws, drop
+from evomerge.merge.kernels.dropping import CHANCE_TO_STAY, MASK_STRATEGY, RESCALE, Dropping, draws
 from evomerge.merge.kernels.weighting import LAMBDA
-from evomerge.merge.method import BaseUse, Cost, Ignored, MergeMethod, Operand, Site, Stream, View
+from evomerge.merge.method import (
+    BaseUse,
+    Cost,
+    Ignored,
+    MergeBlock,
+    MergeMethod,
+    Operand,
+    Site,
+    Stream,
+    View,
+    Whole,
+)
 from evomerge.merge.methods.ties import Ties
 from evomerge.parameters import Choice, Gene, PerSource
 from evomerge.types import Value
@@ -76,7 +88,26 @@ class DareTies:
     def merge(self, base: Tensor | None, operands: Tensor, site: Site) -> Tensor:
         """Merge `base (*s)` and `operands (n, *s)` to `(*s)`."""
         assert base is not None  # `base` is declared "needed"
-        return base.add(self._ties.merge_vectors(self._drop(operands, site), site), alpha=self.lambda_)
+        if (merge := self.begin(site, AtHand(operands=operands))) is not None:
+            return merge_blocks(merge, base, operands)
+        dropped = self._dropping.drop(operands, site)
+        return base.add(self._ties.merge_vectors(dropped, site), alpha=self.lambda_)
+
+    def begin(self, site: Site, whole: Whole) -> MergeBlock | None:
+        """Return what merges a tensor's blocks, None if a step takes all of a task vector."""
+        dropped = self._dropping.begin(site)
+        trims = any(share < 1 for share in self.trim_density)
+        if dropped is None or (trims and site.survey is None):
+            return None
+        vectors = self._ties.begin_vectors(site, whole)
+        if vectors is None:
+            return None
+
+        def merge(base: Tensor | None, operands: Tensor, start: int) -> Tensor:
+            assert base is not None
+            return base.add(vectors(dropped(operands, start), start), alpha=self.lambda_)
+
+        return merge
 
     def survey_key(self) -> Hashable | None:
         trimming = self._ties.survey_key()
@@ -92,16 +123,12 @@ class DareTies:
         return self._ties.survey(dropped)
 
     def _load(self, view: View) -> Tensor:
-        return self._drop(view.load(), view.site)
+        return self._dropping.drop(view.load(), view.site)
 
-    def _drop(self, deltas: Tensor, site: Site) -> Tensor:
-        return drop(
-            deltas,
-            self.density,
-            site,
-            rescale=self.rescale,
-            compat=self.compat,
-            strategy=self.mask_strategy,
+    @property
+    def _dropping(self) -> Dropping:
+        return Dropping(
+            density=self.density, rescale=self.rescale, compat=self.compat, strategy=self.mask_strategy
         )
 
     @property

@@ -10,9 +10,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
+from evomerge.merge.kernels.blocks import each_entry
 from evomerge.merge.kernels.shares import SIGNED_SHARE, shares
 from evomerge.merge.kernels.weighting import weighted_sum
-from evomerge.merge.method import EVERYONES, SUMS, BaseUse, Cost, Ignored, MergeMethod, Operand, Site
+from evomerge.merge.method import (
+    EVERYONES,
+    SUMS,
+    BaseUse,
+    Cost,
+    Ignored,
+    MergeBlock,
+    MergeMethod,
+    Operand,
+    Site,
+    Whole,
+)
 from evomerge.parameters import Choice, PerSource
 from evomerge.types import Value
 
@@ -44,6 +56,11 @@ class Linear:
         del base
         weight = shares(self.weight, site.tensor) if self.normalize else self.weight
         return weighted_sum(operands, weight)
+
+    def begin(self, site: Site, whole: Whole) -> MergeBlock:
+        """Return what merges a tensor's blocks: each entry is merged by itself."""
+        del whole
+        return each_entry(self.merge, site)
 
 
 METHOD: type[MergeMethod] = Linear

@@ -9,8 +9,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
+from evomerge.merge.kernels.blocks import each_entry
 from evomerge.merge.kernels.weighting import LAMBDA, NORMALIZE, TASK_WEIGHT, add_weighted
-from evomerge.merge.method import EVERYONES, SUMS, BaseUse, Cost, Ignored, MergeMethod, Operand, Site
+from evomerge.merge.method import (
+    EVERYONES,
+    SUMS,
+    BaseUse,
+    Cost,
+    Ignored,
+    MergeBlock,
+    MergeMethod,
+    Operand,
+    Site,
+    Whole,
+)
 from evomerge.parameters import PerSource
 from evomerge.types import Value
 
@@ -40,6 +52,11 @@ class TaskArithmetic:
         del site
         assert base is not None  # `base` is declared "needed"
         return add_weighted(base, operands, self.weight, scale=self.lambda_, normalize=self.normalize)
+
+    def begin(self, site: Site, whole: Whole) -> MergeBlock:
+        """Return what merges a tensor's blocks: each entry is merged by itself."""
+        del whole
+        return each_entry(self.merge, site)
 
 
 METHOD: type[MergeMethod] = TaskArithmetic

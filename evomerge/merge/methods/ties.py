@@ -13,11 +13,32 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from evomerge.errors import MergeError
-from evomerge.merge.kernels.blocks import blocks
-from evomerge.merge.kernels.consensus import SIGN_METHOD, VOTE_WEIGHT, agreeing, elect, strongest
-from evomerge.merge.kernels.trimming import global_cuts, kept_count, share_out, trim, trim_at
+from evomerge.merge.kernels.blocks import AtHand, blocks, merge_blocks, merge_vectors
+from evomerge.merge.kernels.consensus import (
+    SIGN_METHOD,
+    VOTE_WEIGHT,
+    agreeing,
+    decided,
+    elect,
+    is_zero,
+    strongest,
+)
+from evomerge.merge.kernels.trimming import Cut, Trimmer, global_cuts, kept_count, share_out, trim_all
 from evomerge.merge.kernels.weighting import per_source
-from evomerge.merge.method import COMMUTES, SUMS, BaseUse, Cost, Ignored, MergeMethod, Operand, Site, Stream
+from evomerge.merge.method import (
+    COMMUTES,
+    SUMS,
+    BaseUse,
+    Cost,
+    Ignored,
+    MergeBlock,
+    MergeMethod,
+    Operand,
+    Site,
+    Stream,
+    Vectors,
+    Whole,
+)
 from evomerge.parameters import Choice, Gene, PerSource
 from evomerge.types import Value
 
@@ -144,19 +165,43 @@ class Ties:
     def merge(self, base: Tensor | None, operands: Tensor, site: Site) -> Tensor:
         """Merge `base (*s)` and `operands (n, *s)` to `(*s)`."""
         assert base is not None  # `base` is declared "needed"
+        if (merge := self.begin(site, AtHand(operands=operands))) is not None:
+            return merge_blocks(merge, base, operands)
         return self.merge_vectors(operands, site).mul_(self.lambda_).add_(base)
+
+    def begin(self, site: Site, whole: Whole) -> MergeBlock | None:
+        """Return what merges a tensor's blocks, None if a majority is that of the whole tensor."""
+        vectors = self.begin_vectors(site, whole)
+        if vectors is None:
+            return None
+
+        def merge(base: Tensor | None, operands: Tensor, start: int) -> Tensor:
+            assert base is not None
+            return vectors(operands, start).mul_(self.lambda_).add_(base)
+
+        return merge
 
     def merge_vectors(self, deltas: Tensor, site: Site) -> Tensor:
         """Trim, elect and merge `deltas (n, *s)` to one task vector `(*s)`, before λ."""
-        whole = self._whole_model
-        trimmed = deltas if whole else self._trim(deltas)
+        at_hand = AtHand(operands=deltas)
+        if (vectors := self.begin_vectors(site, at_hand)) is not None:
+            return merge_vectors(vectors, deltas)
+        return self.combine(trim_all(self._trimmers(site, at_hand), deltas))
+
+    def begin_vectors(self, site: Site, whole: Whole) -> Vectors | None:
+        """Return what trims, elects and merges consecutive blocks `(n, b)` to `(b)`, before λ.
+
+        None if a majority is that of the whole tensor.
+        """
         if _RULES[self.compat].majority and site.survey is None:
-            return self.combine(trimmed)  # the majority is that of the whole tensor
-        spare = self._spare(site) if whole else []
-        merged = deltas.new_empty((1, *deltas.shape[1:]))
-        for part, into in zip(blocks(trimmed), blocks(merged), strict=True):
-            into[0] = self.combine(self._cut(part, site.survey, spare) if whole else part, site.survey)
-        return merged[0]
+            return None
+        trimmers = self._trimmers(site, whole)
+
+        def vectors(deltas: Tensor, start: int) -> Tensor:
+            del start
+            return self.combine(trim_all(trimmers, deltas), site.survey)
+
+        return vectors
 
     def combine(self, deltas: Tensor, survey: _Cuts | None = None) -> Tensor:
         """Elect and merge `deltas (n, *s)`, trimmed already, to one task vector `(*s)`."""
@@ -164,7 +209,7 @@ class Ties:
         weighted = deltas * per_source(self.weight, deltas)
         voters = weighted if rules.weights_vote else deltas
         sign = elect(voters, self.sign_method)
-        sign = sign.where(sign != 0, self._undecided(sign, survey))
+        sign = decided(sign, self._undecided(sign, survey))
         agree = agreeing(voters, sign)
         if self.merge_ == "max":
             return strongest(weighted, agree, sign)
@@ -172,9 +217,9 @@ class Ties:
         if self.merge_ == "sum" or not self.normalize:
             return total
         if rules.divisor == "count":
-            return total / agree.sum(0).clamp(min=1)
-        divisor = (agree * per_source(self.weight, deltas)).sum(0)
-        return total / divisor.where(divisor != 0, 1.0)
+            return total.div_(agree.sum(0).clamp_(min=1))
+        divisor = agree.mul_(per_source(self.weight, deltas)).sum(0)
+        return total.div_(divisor.add_(is_zero(divisor)))
 
     def survey_key(self) -> Hashable | None:
         return (self.compat, self.density, self.sign_method) if self._whole_model else None
@@ -204,28 +249,13 @@ class Ties:
         votes = survey.majority if survey else float(sign.double().sum())
         return math.copysign(1.0, votes) if votes else rules.undecided
 
-    def _trim(self, deltas: Tensor) -> Tensor:
-        """Return `deltas (n, *s)` trimmed, each tensor by itself."""
-        kept = deltas.new_empty(deltas.shape)
-        for i, delta in enumerate(deltas):
-            count = self._count(self.density[i], delta.numel())
-            kept[i] = trim(delta, count, every_tie=_RULES[self.compat].whole_model)
-        return kept
-
-    def _spare(self, site: Site) -> list[int | None]:
-        """Return how many entries that equal the cut a tensor keeps of each source; None: all."""
-        cuts = site.survey
-        return list(cuts.spare[site.tensor]) if cuts.spare else [None] * len(self.density)
-
-    def _cut(self, deltas: Tensor, cuts: _Cuts, spare: list[int | None]) -> Tensor:
-        """Return the next block of `deltas (n, b)` trimmed at the whole model's cuts; takes off `spare`."""
-        kept = deltas.new_empty(deltas.shape)
-        for i, (delta, threshold) in enumerate(zip(deltas, cuts.thresholds, strict=True)):
-            left = spare[i]
-            kept[i] = trim_at(delta, threshold, left)
-            if left is not None:
-                spare[i] = max(0, left - int((delta.abs() == threshold).sum()))
-        return kept
+    def _trimmers(self, site: Site, whole: Whole) -> list[Trimmer]:
+        """Return what trims each source's vector, by itself or at the whole model's cuts."""
+        if self._whole_model:
+            return _at_cuts(site.survey, site.tensor)
+        every_tie = _RULES[self.compat].whole_model
+        counts = (self._count(density, whole.size) for density in self.density)
+        return [Trimmer(whole.cut(i, count, every_tie=every_tie)) for i, count in enumerate(counts)]
 
     def _count(self, density: float, size: int) -> int:
         """Return how many of `size` entries survive (before ties, if they all stay)."""
@@ -240,10 +270,17 @@ class Ties:
         """Return the sum of the elected signs over the whole model."""
         total = 0.0
         for view in stream():
-            spare = self._spare(replace(view.site, survey=cuts))
+            trimmers = _at_cuts(cuts, view.site.tensor)
             for part in blocks(view.load()):
-                total += float(elect(self._cut(part, cuts, spare), self.sign_method).double().sum())
+                total += float(elect(trim_all(trimmers, part), self.sign_method).double().sum())
         return total
+
+
+def _at_cuts(cuts: _Cuts, tensor: str) -> list[Trimmer]:
+    """Return what trims each source's vector at the whole model's cuts; without `spare`, all ties stay."""
+    spare = cuts.spare[tensor] if cuts.spare else (None,) * len(cuts.thresholds)
+    found = zip(cuts.thresholds, spare, strict=True)
+    return [Trimmer(Cut(value=value, ties=ties)) for value, ties in found]
 
 
 def merge_untrimmed(deltas: Tensor, weight: PerSource, *, normalize: bool, sign_method: str) -> Tensor:
