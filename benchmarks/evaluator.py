@@ -1,8 +1,9 @@
 """Where a warm worker's time goes as it scores one candidate of the quickstart after another.
 
-A candidate is identified, then scored on all search items, look by look, in this process and without Ray, once
-for a task of each kind. Forward passes and merges are what must be done; the rest is told by what it is. The
-last candidate's scores are held to `lm_eval.simple_evaluate`.
+A candidate is identified, then scored on all search items, look by look, in this process and without Ray, for
+a task of each kind. Forward passes and merges are what must be done; the rest is told by what it is. A
+candidate's scores are held to `lm_eval.simple_evaluate`. Time is the processor's, of which one thread takes
+as much as of the clock unless others take its place.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from evomerge.controller.search import Options, check_space
 from evomerge.evaluate import evaluator as evaluating
 from evomerge.evaluate import harness, identity
 from evomerge.evaluate.evaluator import Evaluator
-from evomerge.merge.memory import ResidentModel
+from evomerge.evaluate.task_library import TaskLibrary
 from evomerge.recipe import Recipe
 from evomerge.space.load import read_space
 from evomerge.types import Identified, Scored
@@ -75,7 +76,7 @@ class Clock:
             self._inside.pop()
 
     def _turn(self) -> None:
-        now = time.perf_counter()
+        now = time.process_time()
         if self._inside:
             self.spent[self._inside[-1]] += now - self._since
         self._since = now
@@ -140,10 +141,10 @@ def profile(record: RunRecord, count: int) -> tuple[list[float], Clock]:
     clock, seconds = Clock(), []
     with watched(clock):
         for recipe in others:
-            started = time.perf_counter()
+            started = time.process_time()
             with clock.within(OTHER):
                 go_through(evaluator, recipe, len(brief.looks))
-            seconds.append(time.perf_counter() - started)
+            seconds.append(time.process_time() - started)
     evaluator.close()
     return seconds, clock
 
@@ -157,8 +158,8 @@ def agreement(record: RunRecord) -> float:
     assert isinstance(scored, Scored), scored
     built = evaluator._build(recipe)
     [measure] = brief.measures
-    places = harness.TaskLibrary(Path(brief.tasks or ""), few_shot=None, seed=0).load(measure.task).facts.items
-    asked = sorted(places.index(item) for item in brief.items[measure.task]["search"])
+    task = TaskLibrary(Path(brief.tasks or ""), few_shot=None, seed=0).load(measure.task)
+    asked = sorted(task.facts.items.index(item) for item in brief.items[measure.task]["search"])
     with built.tokenizer.placed() as folder:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     theirs = lm_evals_own(built.model, tokenizer, measure.task, asked, brief.batch_size)
@@ -188,8 +189,9 @@ def main() -> None:
     warnings.simplefilter("ignore")  # of simple_evaluate
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     evaluating.quiet_transformers()
-    print(f"| task | ms per candidate | {' | '.join(NAMES)} | forward + merge | per minute | off lm-eval by |")
-    print(f"|---|{'---|' * (len(NAMES) + 4)}")
+    columns = ["task", "ms per candidate", *NAMES, "forward + merge", "per minute", "off lm-eval by"]
+    print(f"| {' | '.join(columns)} |")
+    print(f"|{'---|' * len(columns)}")
     for kind in asked.kinds:
         task, metric = KINDS[kind]
         record = record_of(task, metric)

@@ -19,9 +19,10 @@ from evomerge.checkpoints.tensors import open_library
 from evomerge.checkpoints.tokenizer import TokenizerFiles, words_digest
 from evomerge.errors import EvaluationError, EvomergeError
 from evomerge.evaluate.brief import Brief
-from evomerge.evaluate.harness import Scorer, TaskLibrary
 from evomerge.evaluate.identity import Encode, Identification, reference_recipe
 from evomerge.evaluate.looks import extended
+from evomerge.evaluate.scorer import Scorer
+from evomerge.evaluate.task_library import TaskLibrary
 from evomerge.merge.memory import ResidentModel
 from evomerge.merge.planning import compile_plan
 from evomerge.recipe import Recipe
