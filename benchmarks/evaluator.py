@@ -117,7 +117,7 @@ def record_of(task: str, metric: str) -> RunRecord:
 
 def recipes(record: RunRecord, count: int) -> list[Recipe]:
     """Return different candidates, drawn at random."""
-    rng = random.Random(0)  # noqa: S311
+    rng = random.Random(0)
     points = ({gene.name: gene.at(rng.random()) for gene in record.genome.genes} for _ in range(count))
     return [record.genome.decode(point) for point in points]
 

@@ -2,7 +2,8 @@
 
 Rows, their order, their padding and the batches they come in are those of `HFLM._loglikelihood_tokens` of
 lm_eval 0.4.13, which packs anew for every model and picks each row apart in Python; the digits are the same.
-`prefixes.py` packs differently where options share a question.
+Where two requests part one text at different places, lm-eval reads the shorter continuation off the wrong
+tokens, and this does not. `prefixes.py` packs differently where options share a question.
 """
 
 from __future__ import annotations
