@@ -8,7 +8,6 @@ from typing import TypeGuard
 
 from evomerge.dispatch.job import Job
 from evomerge.evaluate.brief import Brief
-from evomerge.evaluate.evaluator import Evaluator
 from evomerge.types import Failed, Outcome
 
 
@@ -16,6 +15,8 @@ class Worker:
     """An evaluator that never raises on a candidate."""
 
     def __init__(self, brief: Brief) -> None:
+        from evomerge.evaluate.evaluator import Evaluator  # seconds to import, for who only hands out jobs
+
         self._evaluator = Evaluator(brief)
 
     def run(self, job: Job) -> Outcome:
