@@ -164,7 +164,7 @@ def agreement(record: RunRecord) -> float:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     theirs = lm_evals_own(built.model, tokenizer, measure.task, asked, brief.batch_size)
     evaluator.close()
-    return abs(scored.scores[measure.name] - theirs[f"{measure.metric},{measure.filter}"])
+    return float(abs(scored.scores[measure.name] - theirs[f"{measure.metric},{measure.filter}"]))
 
 
 def lm_evals_own(model: Any, tokenizer: Any, task: str, asked: Sequence[int], batch_size: int) -> Any:

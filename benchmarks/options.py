@@ -39,7 +39,8 @@ def model_of(hidden: int, layers: int, vocabulary: int, device: torch.device, dt
         initializer_range=0.05,
         use_cache=False,
     )
-    return transformers.LlamaForCausalLM(config).to(device, dtype).eval()
+    model: Any = transformers.LlamaForCausalLM(config)
+    return model.to(device, dtype).eval()
 
 
 def pairs_of(context: int, options: int, length: int, questions: int, vocabulary: int) -> list[Pair]:

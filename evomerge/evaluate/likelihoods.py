@@ -227,7 +227,11 @@ def _logits(model: Any, batch: Batch, *, flat: bool) -> Tensor:
         more["attention_mask"] = tree_mask(batch.branches, model.dtype)
         more["position_ids"] = batch.positions
     size = batch.ids.numel() * model.config.get_text_config().vocab_size
-    if size > _SMALL and len(batch.kept) < batch.ids.shape[1] and _takes(type(model), "logits_to_keep"):
+    if (
+        size > _SMALL
+        and len(batch.kept) < batch.ids.shape[1]
+        and _takes(type(model).forward, "logits_to_keep")
+    ):
         more["logits_to_keep"] = batch.kept
     logits: Tensor = model(batch.ids, **more).logits
     return logits
@@ -242,5 +246,6 @@ def tree_mask(branches: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 @functools.cache
-def _takes(kind: Hashable, argument: str) -> bool:
-    return argument in inspect.signature(kind.forward).parameters  # type: ignore[attr-defined]
+def _takes(forward: Hashable, argument: str) -> bool:
+    assert callable(forward)
+    return argument in inspect.signature(forward).parameters

@@ -124,7 +124,8 @@ def test_scores_of_another_family_equal_simple_evaluate(math_expert: tuple[Any, 
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = transformers.GPT2LMHeadModel(config).eval()
+        model: Any = transformers.GPT2LMHeadModel(config)
+    model.eval()
     task = prepared(name)
     items = [task.facts.items[position] for position in sorted(set(POSITIONS))]
     theirs = lm_evals_own(model, tokenizer, name, POSITIONS)
