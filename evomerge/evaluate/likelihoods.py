@@ -226,12 +226,9 @@ def _logits(model: Any, batch: Batch, *, flat: bool) -> Tensor:
     if batch.branches is not None and batch.positions is not None and not flat:
         more["attention_mask"] = tree_mask(batch.branches, model.dtype)
         more["position_ids"] = batch.positions
-    size = batch.ids.numel() * model.config.get_text_config().vocab_size
-    if (
-        size > _SMALL
-        and len(batch.kept) < batch.ids.shape[1]
-        and _takes(type(model).forward, "logits_to_keep")
-    ):
+    large = batch.ids.numel() * model.config.get_text_config().vocab_size > _SMALL
+    fewer = len(batch.kept) < batch.ids.shape[1]
+    if large and fewer and _takes(type(model).forward, "logits_to_keep"):
         more["logits_to_keep"] = batch.kept
     logits: Tensor = model(batch.ids, **more).logits
     return logits

@@ -37,7 +37,6 @@ class StandIn:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.model: Any = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
-        self.model.eval()
         self.stale = False
         self.reloads = 0
 
