@@ -77,7 +77,7 @@ class _Probe:
         try:
             trees = _distance(plain, self._answers(model, self._trees))
             flat = _distance(plain, self._answers(model, self._trees, flat=True))
-        except (ValueError, RuntimeError, TypeError, IndexError) as error:
+        except (ValueError, RuntimeError, TypeError, LookupError, AttributeError) as error:
             _log.debug("options are asked one by one: this model takes no rows of several (%s)", error)
             return False
         rounding = _ROUNDING * max(noise, _LEAST * torch.finfo(model.dtype).eps)
