@@ -287,6 +287,18 @@ def test_scoring_twice_gives_the_same(math_expert: tuple[Any, Any]) -> None:
     assert first[0] > 0
 
 
+@pytest.mark.parametrize("name", KINDS)
+def test_templates_are_rendered_for_the_first_candidate_only(
+    math_expert: tuple[Any, Any], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, scorer = prepared(name), Scorer(*math_expert, batch_size=16)
+    items = task.facts.items[:12]
+    asked = measure(task, next(metric for task_name, metric, _ in METRICS if task_name == name))
+    first = task.answer(scorer, items).read(asked, items)
+    monkeypatch.setattr("lm_eval.utils.apply_template", lambda *_: pytest.fail("rendered again"))
+    assert task.answer(scorer, items).read(asked, items) == first
+
+
 def test_no_items_are_refused(math_expert: tuple[Any, Any]) -> None:
     """To lm-eval an empty list would be the whole task."""
     with pytest.raises(TaskError, match="was asked no item"):
