@@ -12,7 +12,7 @@ from pathlib import Path
 from evomerge.checkpoints.locate import ZOO
 from evomerge.evaluate.brief import Brief
 from evomerge.evaluate.evaluator import Evaluator
-from evomerge.evaluate.harness import TaskLibrary
+from evomerge.evaluate.task_library import TaskLibrary
 from evomerge.recipe import Group, Merge, ModelRef, Recipe
 from evomerge.types import Measure, Scored
 

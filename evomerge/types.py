@@ -15,6 +15,9 @@ Params: TypeAlias = Mapping[str, Value]
 Split: TypeAlias = Literal["search", "select", "report"]
 """Search items score candidates, select items choose among finalists, report items tell what came of it."""
 
+Backend: TypeAlias = Literal["transformers", "vllm"]
+"""What runs a merged model."""
+
 Aggregate: TypeAlias = Literal["mean", "perplexity", "weighted_perplexity", "bits_per_byte", "other"]
 """How lm-eval makes one number of the items' scores: their mean; e to minus their (weighted) mean; minus
 their weighted mean in bits. Of any other, differences between two models have no interval."""

@@ -154,6 +154,7 @@ class RunRecord:
             items={
                 task: {split: tuple(splits[split]) for split in SPLITS} for task, splits in self.items.items()
             },
+            backend=self.space.backend,
             batch_size=self.space.batch_size,
             threads=self.space.threads,
             few_shot=self.space.few_shot,

@@ -80,7 +80,7 @@ def _asked(space: Space) -> Iterator[tuple[str, int, Measured]]:
 
 
 def _facts(space: Space, where: Where, folder: Path | None) -> Mapping[str, TaskFacts]:
-    from evomerge.evaluate.harness import TaskLibrary  # lm-eval takes seconds to import
+    from evomerge.evaluate.task_library import TaskLibrary  # lm-eval takes seconds to import
 
     library = TaskLibrary(folder, few_shot=space.few_shot, seed=space.seed)
     facts: dict[str, TaskFacts] = {}

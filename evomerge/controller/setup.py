@@ -54,6 +54,7 @@ def resolve(
     Raises a `RequestError` for the first thing that would keep the search from working.
     """
     space, where, near = file.space, file.document.where, file.path.absolute().parent
+    _check_backend(space, where)
     scored = functools.cache(functools.partial(scoring, space, where, near, known))
     checkpoints, adapts = open_sources(
         space, where, near, known, allow_pickle=allow_pickle, ready=scored, tell=tell
@@ -95,6 +96,14 @@ def resolve(
         allow_pickle=allow_pickle,
         influence=influence,
     )
+
+
+def _check_backend(space: Space, where: Where) -> None:
+    if space.backend == "vllm":
+        from evomerge.evaluate.vllm import check_installed  # lm-eval takes seconds to import
+
+        with about(where(("backend",))):
+            check_installed()
 
 
 def _nothing(space: Space) -> str:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import time
 import traceback
-from typing import TypeGuard
+from typing import TYPE_CHECKING, TypeGuard
 
 from evomerge.dispatch.job import Job
 from evomerge.evaluate.brief import Brief
-from evomerge.evaluate.evaluator import Evaluator
 from evomerge.types import Failed, Outcome
+
+if TYPE_CHECKING:
+    from evomerge.evaluate.evaluator import Evaluator
+    from evomerge.evaluate.vllm import VllmEvaluator
 
 
 class Worker:
     """An evaluator that never raises on a candidate."""
 
     def __init__(self, brief: Brief) -> None:
-        self._evaluator = Evaluator(brief)
+        self._evaluator = _evaluator_for(brief)
 
     def run(self, job: Job) -> Outcome:
         """Return what the job asks of its recipe, or why there is nothing."""
@@ -35,6 +38,17 @@ class Worker:
     def close(self) -> None:
         """Unmap the sources."""
         self._evaluator.close()
+
+
+def _evaluator_for(brief: Brief) -> Evaluator | VllmEvaluator:
+    """Return what the brief's backend evaluates by; to import it takes seconds."""
+    if brief.backend == "vllm":
+        from evomerge.evaluate.vllm import VllmEvaluator
+
+        return VllmEvaluator(brief)
+    from evomerge.evaluate.evaluator import Evaluator
+
+    return Evaluator(brief)
 
 
 def unforeseen(outcome: Outcome) -> TypeGuard[Failed]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from evomerge.evaluate.items import ItemSplit
 from evomerge.evaluate.looks import parts
-from evomerge.types import Measure, Split
+from evomerge.types import Backend, Measure, Split
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +18,8 @@ class Brief:
     `adapts` names the checkpoint under each that is a LoRA adapter. The measures that `held_out` names are
     only read on report items; a split of a task may have no items. `looks` are the numbers of search items
     after which a candidate may be judged (`evaluate/looks.py`); without any, all are scored at once.
-    `digests` are of what lies at `checkpoints`, for machines that have it elsewhere or not yet.
+    `backend` is what runs the models. `digests` are of what lies at `checkpoints`, for machines that have it
+    elsewhere or not yet.
     """
 
     checkpoints: Mapping[str, str]
@@ -34,6 +35,7 @@ class Brief:
     allow_pickle: bool = False
     looks: tuple[int, ...] = ()
     digests: Mapping[str, str] = field(default_factory=dict)
+    backend: Backend = "transformers"
 
     def parts(self, task: str, split: Split) -> tuple[tuple[str, ...], ...]:
         """Return the items of a split in the parts they are scored in."""

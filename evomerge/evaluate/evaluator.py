@@ -13,15 +13,17 @@ from typing import Any
 
 import torch
 import transformers
+from lm_eval.api.model import LM
 
 from evomerge.checkpoints.models import open_models
 from evomerge.checkpoints.tensors import open_library
 from evomerge.checkpoints.tokenizer import TokenizerFiles, words_digest
 from evomerge.errors import EvaluationError, EvomergeError
 from evomerge.evaluate.brief import Brief
-from evomerge.evaluate.harness import Scorer, TaskLibrary
 from evomerge.evaluate.identity import Encode, Identification, reference_recipe
 from evomerge.evaluate.looks import extended
+from evomerge.evaluate.scorer import Scorer
+from evomerge.evaluate.task_library import TaskLibrary
 from evomerge.merge.memory import ResidentModel
 from evomerge.merge.planning import compile_plan
 from evomerge.recipe import Recipe
@@ -132,14 +134,17 @@ class ItemScoring:
         self._scorers: dict[str, Scorer] = {}
 
     def score(self, model: Any, tokenizer: TokenizerFiles, split: Split, look: int | None = None) -> Scored:
-        """Return the model's score per measure and the items behind them, of one look or of all.
+        """Return the model's score per measure and the items behind them, as `score_by` does."""
+        return self.score_by(self._scorer_for(model, tokenizer), split, look)
+
+    def score_by(self, lm: LM, split: Split, look: int | None = None) -> Scored:
+        """Return the score per measure of what `lm` answers and the items behind them, of one look or of all.
 
         Raises `EvaluationError` if a score is not finite, or there is nothing to ask.
         """
-        scorer = self._scorer_for(model, tokenizer)
         found: Scored | None = None
         for part in range(self._looks(split)) if look is None else (look,):
-            found = extended(found, self._part(scorer, split, part), self._brief.measures)
+            found = extended(found, self._part(lm, split, part), self._brief.measures)
         if found is None or not found.scores:
             raise EvaluationError(f"there are no {split} items to ask")
         _check_finite(found.scores)
@@ -157,7 +162,7 @@ class ItemScoring:
     def _looks(self, split: Split) -> int:
         return len(self._brief.looks) if split == "search" and self._brief.looks else 1
 
-    def _part(self, scorer: Scorer, split: Split, look: int) -> Scored:
+    def _part(self, lm: LM, split: Split, look: int) -> Scored:
         started = time.monotonic()
         scores: dict[str, float] = {}
         items: list[ItemScores] = []
@@ -166,7 +171,7 @@ class ItemScoring:
                 asked, order = self._brief.asked(name, split), self._brief.parts(name, split)[look]
                 if not asked or not order:  # lm-eval would take no items for all
                     continue
-                answers = task.answer(scorer, order)
+                answers = task.answer(lm, order)
                 for measure in asked:
                     scores[measure.name], found = answers.read(measure, order)
                     items.append(found)

@@ -1,10 +1,8 @@
-"""lm-eval, used the way a search needs it; the only file that touches its insides.
+"""lm-eval's tasks, used the way a search needs them; with `scorer.py` all that touches lm-eval's insides.
 
 Read from lm_eval 0.4.13. `lm_eval.evaluate` rebuilds every request, few-shot example and template for each
 call; here they are built once per process and each candidate only pays for its forward passes. What
-is private there: `Task._instances`, `Instance.resps` and `filtered_resps`, `lm_eval.utils.env`,
-`lm_eval.api.task.get_metric`, and
-`HFLM._model`, `_device`, `_config` and `_loglikelihood_tokens`.
+is private there: `Task._instances`, `Instance.resps` and `filtered_resps` and `lm_eval.utils.env`.
 `tests/evaluate/test_harness.py` holds the scores to `lm_eval.simple_evaluate`.
 """
 
@@ -18,29 +16,22 @@ import json
 import logging
 import math
 import re
-import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import lm_eval.api.metrics
-import lm_eval.api.task
 import lm_eval.utils
-import yaml
 from jinja2.sandbox import SandboxedEnvironment
 from lm_eval.api.instance import Instance
-from lm_eval.api.registry import metric_registry
+from lm_eval.api.model import LM
 from lm_eval.api.task import Task
-from lm_eval.models.huggingface import HFLM
-from lm_eval.tasks import TaskManager
 
-from evomerge.errors import EvaluationError, TaskError, unknown
+from evomerge.errors import EvaluationError, TaskError
 from evomerge.evaluate.facts import TaskFacts, clusters, strata
 from evomerge.evaluate.margins import has_margins, margin
-from evomerge.evaluate.task_folder import check_folder
 from evomerge.types import Aggregate, ItemScores, Measure
 
 _log = logging.getLogger(__name__)
@@ -59,6 +50,9 @@ _AGGREGATES: Mapping[Any, Aggregate] = MappingProxyType(
 _SCORING = ("output_type", "doc_to_target", "process_results", "filter_list", "metric_list", "repeats")
 """Of a task's configuration, what matters once it has answers."""
 
+_KEPT = 64
+"""Sets of items whose requests stay gathered."""
+
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 _WEIGHTED: tuple[Aggregate, ...] = ("weighted_perplexity", "bits_per_byte")
 
@@ -76,6 +70,8 @@ class ItemTask:
         self._task = task
         self._requests = _by_item(task)
         self.facts = _facts(task, self._requests)
+        self._gathered = functools.lru_cache(_KEPT)(self._gather)
+        _remember(task)
 
     def prompts(self, items: Iterable[str]) -> list[str]:
         """Return what a model reads before it answers each of `items` (content hashes), in their order.
@@ -84,22 +80,38 @@ class ItemTask:
         """
         return [str(self._requests[item][0].arguments[0]) for item in items]
 
-    def answer(self, model: HFLM, items: Iterable[str]) -> Answers:
+    def answer(self, model: LM, items: Iterable[str]) -> Answers:
         """Return what `model` answers to `items` (content hashes), in dataset order.
 
         Raises `TaskError` if one of them is not there, or there is nothing to answer.
         """
+        asked = self._gathered(tuple(items))
+        _respond(model, asked, self.facts.name)
+        self._task._instances = list(asked.instances)
+        self._task.apply_filters()
+        return Answers(task=self._task, requests=asked.of_item)
+
+    def _gather(self, items: tuple[str, ...]) -> _Asked:
         wanted = set(items)
         if not wanted:
             raise TaskError(f"task `{self.facts.name}` was asked no item")
         chosen = {item: requests for item, requests in self._requests.items() if item in wanted}
         if missing := wanted - chosen.keys():
             raise TaskError(f"task `{self.facts.name}` has changed: item {min(missing)} is gone")
-        instances = [request for requests in chosen.values() for request in requests]
-        _respond(model, instances, self.facts.name)
-        self._task._instances = instances
-        self._task.apply_filters()
-        return Answers(task=self._task, requests=chosen)
+        instances = tuple(request for requests in chosen.values() for request in requests)
+        by_kind: dict[str, list[Instance]] = defaultdict(list)
+        for instance in instances:
+            by_kind[instance.request_type] += [instance] * (instance.repeats or 1)
+        return _Asked(of_item=chosen, instances=instances, by_kind=by_kind)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """The requests of some items, in dataset order; those of a kind, with their repeats, are run together."""
+
+    of_item: Mapping[str, Sequence[Instance]]
+    instances: tuple[Instance, ...]
+    by_kind: Mapping[str, Sequence[Instance]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,132 +149,6 @@ class Answers:
             margin(self.task, requests[0].doc, _responses(requests, measure), measure.metric)
             for requests in asked
         )
-
-
-class Scorer(HFLM):
-    """lm-eval's Hugging Face model around a live module, with each text tokenised once."""
-
-    def __init__(self, model: Any, tokenizer: Any, *, batch_size: int) -> None:
-        logging.getLogger("lm_eval").setLevel(logging.ERROR)
-        super().__init__(
-            pretrained=model, tokenizer=tokenizer, batch_size=batch_size, softmax_dtype="float32"
-        )
-        self._tokens: dict[Any, list[int]] = {}
-
-    def bind(self, model: Any) -> None:
-        """Ask another model of the same architecture from now on; None lets the last one go."""
-        self.pretrained = self._model = model
-        if model is not None:
-            self._device, self._config = model.device, model.config
-
-    def tok_encode(self, string: Any, *args: Any, **kwargs: Any) -> list[int]:
-        if not isinstance(string, str):
-            return list(super().tok_encode(string, *args, **kwargs))
-        key = (string, args, tuple(sorted(kwargs.items())))
-        if key not in self._tokens:
-            self._tokens[key] = list(super().tok_encode(string, *args, **kwargs))
-        return list(self._tokens[key])
-
-    def _loglikelihood_tokens(self, requests: Any, disable_tqdm: bool = True, **kwargs: Any) -> Any:
-        """Answer without a progress bar, also where lm-eval insists on one (rolling log-likelihoods)."""
-        del disable_tqdm
-        return super()._loglikelihood_tokens(requests, disable_tqdm=True, **kwargs)
-
-
-class TaskLibrary:
-    """Where lm-eval tasks come from: the YAML files of a folder, or lm-eval's own."""
-
-    def __init__(self, folder: Path | None, *, few_shot: int | None, seed: int) -> None:
-        logging.getLogger("lm_eval").setLevel(logging.ERROR)
-        self._folder = folder
-        self._where = f"in {folder}" if folder else "among lm-eval's tasks"
-        self._own = folder is None
-        if folder is not None:
-            check_folder(folder)
-        self._few_shot = few_shot
-        self._seed = seed
-        self._manager = (
-            TaskManager(include_path=str(folder), include_defaults=False) if folder else TaskManager()
-        )
-
-    def load(self, name: str) -> ItemTask:
-        """Return the task, ready to be answered.
-
-        Raises `TaskError` for a task that is not there, is a group, or cannot be built.
-        """
-        if name in self._manager.all_groups or name in self._manager.all_tags:
-            raise TaskError(f"`{name}` is a group of tasks; name its tasks one by one")
-        if name not in self._manager.all_subtasks:
-            self._check_readable(name)
-            raise TaskError(f"{unknown('task', name, self._similar(name))} (looked {self._where})")
-        try:
-            with _no_bytecode(), contextlib.nullcontext() if self._own else _no_hub_metrics():
-                task = self._manager.load([name])["tasks"][name]
-                loaded = ItemTask(task, few_shot=self._few_shot, seed=self._seed)
-        except (Exception, SystemExit) as error:  # a task is other people's templates and functions
-            raise TaskError(f"task `{name}` ({self._where}) cannot be loaded: {_root(error)}") from error
-        if not loaded.facts.items:
-            raise TaskError(f"task `{name}` ({self._where}) has no items")
-        if nameless := next((m for m, combine in task.aggregation().items() if not callable(combine)), None):
-            raise TaskError(
-                f"task `{name}` ({self._where}) has no `aggregation` for its metric `{nameless}` that "
-                "lm-eval knows, such as `mean`"
-            )
-        return loaded
-
-    def _check_readable(self, name: str) -> None:
-        """Raise `TaskError` if a file that might hold the task is no YAML: lm-eval skips those."""
-        for file in sorted(self._folder.rglob("*.y*ml")) if self._folder else ():
-            try:
-                yaml.compose(file.read_text(encoding="utf-8"))
-            except (yaml.YAMLError, UnicodeDecodeError) as error:
-                what = " ".join(str(error).split())
-                raise TaskError(
-                    f"no task named `{name}` can be read, and the task file {file} is not YAML: {what}"
-                ) from error
-
-    def _similar(self, name: str) -> list[str]:
-        """Return the known names, of lm-eval's thousands only some that begin alike."""
-        known = list(self._manager.all_subtasks)
-        return [other for other in known if other[:3] == name[:3]][:20] if self._own else known
-
-
-@contextlib.contextmanager
-def _no_hub_metrics() -> Iterator[None]:
-    """Let a task have metrics of lm-eval or functions of its own, and none that is fetched as code."""
-    before = lm_eval.api.task.get_metric
-    lm_eval.api.task.get_metric = _registered
-    try:
-        yield
-    finally:
-        lm_eval.api.task.get_metric = before
-
-
-def _registered(name: str, hf_evaluate_metric: bool = False) -> Any:
-    if hf_evaluate_metric or name not in metric_registry:
-        raise TaskError(
-            f"its metric `{name}` is none of lm-eval's own, and metrics of the hub, which are code, are not "
-            "fetched; write it as a `!function` beside the task"
-        )
-    return metric_registry.get(name)
-
-
-@contextlib.contextmanager
-def _no_bytecode() -> Iterator[None]:
-    """Leave no `__pycache__` beside the functions of a task: the folder is its author's."""
-    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
-    try:
-        yield
-    finally:
-        sys.dont_write_bytecode = before
-
-
-def _root(error: BaseException) -> str:
-    """Return in one line what was first wrong."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    words = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {words[0]}" if words else type(error).__name__
 
 
 def item_hash(doc: Any) -> str:
@@ -344,13 +230,11 @@ def _filters(task: Task) -> tuple[str, ...]:
     return tuple(entry["name"] for entry in listed) if listed else (NO_FILTER,)
 
 
-def _respond(model: HFLM, instances: Sequence[Instance], task: str) -> None:
+def _respond(model: LM, asked: _Asked, task: str) -> None:
     """Run the requests, each kind together, and leave the responses on them as lm-eval does."""
-    by_kind: dict[str, list[Instance]] = defaultdict(list)
-    for instance in instances:
+    for instance in asked.instances:
         instance.resps, instance.filtered_resps = [], {}
-        by_kind[instance.request_type] += [instance] * (instance.repeats or 1)
-    for kind, requests in by_kind.items():
+    for kind, requests in asked.by_kind.items():
         responses = getattr(model, kind)(requests, disable_tqdm=True)
         for request, response in zip(requests, responses, strict=True):
             if _is_nan(response):
@@ -376,6 +260,24 @@ def _as_pair(value: Any, *, paired: bool) -> tuple[float, float]:
         case _ if hasattr(value, "item"):
             return float(value.item()), 1.0
     return math.nan, 1.0
+
+
+def _remember(task: Task) -> None:
+    """Let a task work out once for each item what no model changes: its question, options and answer."""
+    for name in ("doc_to_text", "doc_to_choice", "doc_to_target"):
+        setattr(task, name, _remembered(getattr(task, name)))
+
+
+def _remembered(read: Callable[..., Any]) -> Callable[..., Any]:
+    known: dict[tuple[int, Any], tuple[Any, Any]] = {}  # with the item, whose identity is then no other's
+
+    def of(doc: Any, how: Any = None) -> Any:
+        key = id(doc), how
+        if key not in known:
+            known[key] = doc, read(doc, how) if how is not None else read(doc)
+        return known[key][1]
+
+    return of
 
 
 @functools.cache

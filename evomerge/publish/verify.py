@@ -9,6 +9,7 @@ from typing import Any
 from evomerge.checkpoints.folder import open_checkpoint
 from evomerge.checkpoints.tokenizer import TokenizerFiles
 from evomerge.errors import ExportError
+from evomerge.evaluate import vllm
 from evomerge.evaluate.brief import Brief
 from evomerge.evaluate.evaluator import ItemScoring, device_named, only_compute
 from evomerge.merge.memory import auto_class
@@ -37,6 +38,8 @@ def scores_like(
 
 def score_folder(folder: Path, brief: Brief) -> dict[str, float]:
     """Return the scores of the checkpoint in `folder`, loaded as anyone would load it."""
+    if brief.backend == "vllm":
+        return dict(vllm.score_folder(folder, brief).scores)
     only_compute(brief.threads)  # as when it was scored: sums depend on how they are split
     checkpoint = open_checkpoint(folder)
     model: Any = auto_class(checkpoint.config).from_pretrained(

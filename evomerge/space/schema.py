@@ -16,7 +16,7 @@ from evomerge.space.paths.layer_swap import LayerSwap
 from evomerge.space.paths.ranked import Prune, Repeat
 from evomerge.space.paths.slots import Slots
 from evomerge.space.tables import Anchored, Count, GeneRange, Name, Number, Runs, Table, check_pairs
-from evomerge.types import Value
+from evomerge.types import Backend, Value
 
 
 class Source(Table):
@@ -224,6 +224,9 @@ class Space(Table):
     `racing` (on by default) gives up candidates that a part of the search items rules out; `off` scores all
     on all items. `inherit` lets a candidate that is an earlier one again have its scores.
 
+    `backend` is what runs the candidates: `transformers`, or `vllm` where that is installed. vLLM sums in
+    other orders, so its scores differ in their last digits, and it makes up its own batches.
+
     `batch_size` and `threads` (torch's, per CPU worker) stand here because sums, and so now and then a
     score, depend on how they are split: they belong to what is reproduced.
 
@@ -251,6 +254,7 @@ class Space(Table):
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     tokenizer: Name | None = None
     untie: bool = False
+    backend: Backend = "transformers"
     batch_size: Count = 32
     threads: Annotated[Count, Field(le=1024)] = 1
     candidate_time_limit: Annotated[FiniteFloat, Field(gt=0)] | None = None

@@ -28,8 +28,8 @@ from evomerge.controller.setup import resolve, uniform
 from evomerge.dispatch.job import Job
 from evomerge.errors import EvaluationError
 from evomerge.evaluate.evaluator import Evaluator
-from evomerge.evaluate.harness import TaskLibrary
 from evomerge.evaluate.identity import Identification
+from evomerge.evaluate.task_library import TaskLibrary
 from evomerge.recipe import Recipe
 from evomerge.space import parse_space, read_space
 from evomerge.space.baselines import baselines

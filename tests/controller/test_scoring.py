@@ -13,7 +13,7 @@ from evomerge.checkpoints.locate import ZOO
 from evomerge.controller.scoring import read_hashes, small_task_notes
 from evomerge.controller.setup import resolve
 from evomerge.errors import CheckpointError, RequestError, SpaceError, TaskError
-from evomerge.evaluate.harness import TaskLibrary
+from evomerge.evaluate.task_library import TaskLibrary
 from evomerge.space import read_space
 
 SPACE = """\

@@ -12,8 +12,8 @@ import pytest
 
 from evomerge.checkpoints.locate import ZOO
 from evomerge.evaluate.facts import clusters, strata
-from evomerge.evaluate.harness import TaskLibrary
 from evomerge.evaluate.items import Wanted, split_items
+from evomerge.evaluate.task_library import TaskLibrary
 
 
 def documents(count: int, **columns: Any) -> list[dict[str, Any]]:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from evomerge.errors import TaskError
-from evomerge.evaluate.harness import TaskLibrary
 from evomerge.evaluate.task_folder import check_folder
+from evomerge.evaluate.task_library import TaskLibrary
 from tests.cli.conftest import save_task
 
 

@@ -38,7 +38,7 @@ print(repr(found["results"]["math_b"]["acc,none"]))
 
 
 def test_fresh_process_with_lm_eval_alone_scores_the_same(run: Run, exported: Path) -> None:
-    from evomerge.evaluate.harness import TaskLibrary
+    from evomerge.evaluate.task_library import TaskLibrary
 
     tasks = run.record.tasks
     assert tasks is not None

@@ -9,7 +9,7 @@ import pytest
 
 from evomerge.archive.run import Run
 from evomerge.controller.public import search
-from evomerge.evaluate.harness import TaskLibrary
+from evomerge.evaluate.task_library import TaskLibrary
 from evomerge.publish.public import export
 
 SPACE = """
