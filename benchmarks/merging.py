@@ -23,7 +23,7 @@ from benchmarks.memory import MODELS, Shape, write_models
 from evomerge.checkpoints.folder import Checkpoint
 from evomerge.checkpoints.models import open_models
 from evomerge.checkpoints.tensors import open_library
-from evomerge.evaluate.evaluator import device_named
+from evomerge.evaluate.evaluator import device_named, room_for_sources
 from evomerge.merge.memory import ResidentModel
 from evomerge.merge.planning import compile_plan
 from evomerge.recipe import Merge, ModelRef, Recipe
@@ -118,6 +118,7 @@ def _times(folder: Path, method: str, repeats: int, device: torch.device) -> lis
     recipes = [recipe_of(folder, method, 0.2 + 0.05 * i) for i in range(repeats + 1)]
     models = open_models({name: folder / name for name in MODELS})
     library = open_library(models, models)
+    library.keep_on(device, room_for_sources(device, models.values()))
     resident = ResidentModel(library, device=device)
     try:
         return [_seconds(partial(_load, resident, one, models), device) for one in recipes]

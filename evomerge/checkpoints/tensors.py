@@ -164,6 +164,27 @@ class Library:
     def __init__(self, sources: Mapping[str, TensorSource]) -> None:
         self._sources = sources
         self._finite: set[tuple[str, str]] = set()
+        self._home: torch.device | None = None
+        self._room = 0
+        self._kept: dict[tuple[str, str], Tensor] = {}
+
+    def keep_on(self, device: torch.device, room: int) -> None:
+        """Keep tensors on a device that was asked for them, as they are stored, up to `room` bytes.
+
+        Those that come first stay; the others go there anew each time.
+        """
+        self._home, self._room = device, room
+
+    def placed(self, model: str, tensor: str, device: torch.device | None = None) -> Tensor:
+        """Return the tensor as stored, or computed, on `device`; do not write to it."""
+        kept = self._kept.get((model, tensor))
+        if kept is not None and device == self._home:
+            return kept
+        value = self._sources[model].read(tensor, device).to(device=device)
+        if device is not None and device == self._home and value.nbytes <= self._room:
+            self._room -= value.nbytes
+            self._kept[model, tensor] = value
+        return value
 
     def raw(self, model: str, tensor: str) -> Tensor:
         """Return the tensor as stored."""
@@ -171,12 +192,11 @@ class Library:
 
     def stored(self, model: str, tensor: str, device: torch.device | None = None) -> Tensor:
         """Return the tensor as stored, on `device`. Raises `MergeError` if a value is NaN or infinite."""
-        return self._checked(self._sources[model].read(tensor, device).to(device=device), model, tensor)
+        return self._checked(self.placed(model, tensor, device), model, tensor)
 
     def float32(self, model: str, tensor: str, device: torch.device | None = None) -> Tensor:
         """Return the tensor in float32. Raises `MergeError` if a value is NaN or infinite."""
-        value = self._sources[model].read(tensor, device).to(device=device, dtype=torch.float32)
-        return self._checked(value, model, tensor)
+        return self._checked(self.placed(model, tensor, device).to(dtype=torch.float32), model, tensor)
 
     def adapter_delta(
         self, model: str, base: str, tensor: str, device: torch.device | None = None
@@ -191,7 +211,8 @@ class Library:
         return self._checked(source.delta(tensor, device), model, tensor)
 
     def close(self) -> None:
-        """Let go of the sources' files."""
+        """Let go of the sources' files, and of what is kept of them."""
+        self._kept.clear()
         for source in self._sources.values():
             source.close()
 

@@ -6,7 +6,7 @@ import functools
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import torch
 import transformers
 from lm_eval.api.model import LM
 
+from evomerge.checkpoints.folder import Checkpoint
 from evomerge.checkpoints.models import open_models
 from evomerge.checkpoints.tensors import open_library
 from evomerge.checkpoints.tokenizer import TokenizerFiles, words_digest
@@ -30,6 +31,9 @@ from evomerge.recipe import Recipe
 from evomerge.types import Evaluation, Failed, Identified, ItemScores, Scored, Split
 
 _log = logging.getLogger(__name__)
+
+_FOR_ACTIVATIONS = 0.25
+"""Share of a GPU's memory that no source tensor takes: activations, logits, blocks in float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +54,9 @@ class Evaluator:
         self._brief = brief
         self._checkpoints = open_models(brief.checkpoints, brief.adapts, allow_pickle=brief.allow_pickle)
         self._library = open_library(self._checkpoints, self._checkpoints)
-        self._resident = ResidentModel(self._library, device=device_named(brief.device))
+        device = device_named(brief.device)
+        self._library.keep_on(device, room_for_sources(device, self._checkpoints.values()))
+        self._resident = ResidentModel(self._library, device=device)
         self._device = device_label(brief.device)
         self._scoring = ItemScoring(brief)
         self._built: _Built | None = None
@@ -195,6 +201,18 @@ class ItemScoring:
             self._scorers[words] = Scorer(model, loaded, batch_size=self._brief.batch_size)
         self._scorers[words].bind(model)
         return self._scorers[words]
+
+
+def room_for_sources(device: torch.device, sources: Iterable[Checkpoint]) -> int:
+    """Return how many bytes of source tensors may stay on a device beside a merged model and its activations.
+
+    None on a CPU: there the page cache holds the files.
+    """
+    if device.type != "cuda":
+        return 0
+    free, whole = torch.cuda.mem_get_info(device)
+    model = max(sum(spec.nbytes for spec in source.specs.values()) for source in sources)
+    return max(0, int(free - model - _FOR_ACTIVATIONS * whole))
 
 
 def device_label(name: str) -> str:

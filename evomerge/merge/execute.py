@@ -124,7 +124,7 @@ class Execution:
     def _copy(self, output: Output, operation: Copy, *, lend: bool = False) -> Tensor:
         if operation.operand.rows is not None:
             return self._matched(operation.operand).to(DTYPES[output.spec.dtype])
-        raw = self._library.raw(operation.operand.model, operation.operand.tensor)
+        raw = self._library.placed(operation.operand.model, operation.operand.tensor, self._device)
         # a copy even where nothing changes: what is made here may be written to, mapped sources may not
         return raw.to(device=self._device, dtype=DTYPES[output.spec.dtype], copy=not lend)
 

@@ -92,3 +92,39 @@ def test_a_dtype_that_no_file_holds_is_refused() -> None:
     odd: dict[str, Tensor] = {"w": torch.zeros(2, dtype=torch.complex128)}
     with pytest.raises(MergeError, match=r"`w` is torch\.complex128, which safetensors cannot hold"):
         DictSource(odd)
+
+
+class Counting(DictSource):
+    """Tensors in memory, and how often each was read."""
+
+    def __init__(self, tensors: dict[str, Tensor]) -> None:
+        super().__init__(tensors)
+        self.read_of: list[str] = []
+
+    def read(self, name: str, device: torch.device | None = None) -> Tensor:
+        self.read_of.append(name)
+        return super().read(name, device)
+
+
+def test_what_fits_stays_on_the_device_and_the_rest_comes_anew() -> None:
+    source = Counting({"a": torch.ones(4), "b": torch.ones(100), "c": torch.ones(4)})
+    kept = Library({"m": source})
+    device = torch.device("cpu")
+    kept.keep_on(device, 40)  # bytes: two tensors of four numbers
+    for _ in range(3):
+        for name in "abc":
+            assert torch.equal(kept.stored("m", name, device), source.read(name))
+            source.read_of.pop()
+    assert source.read_of == ["a", "b", "c", "b", "b"]
+    kept.close()
+    kept.stored("m", "a", device)
+    assert source.read_of[-1] == "a"
+
+
+def test_nothing_is_kept_on_other_devices() -> None:
+    source = Counting({"a": torch.ones(4)})
+    library = Library({"m": source})
+    library.keep_on(torch.device("meta"), 1000)
+    for _ in range(2):
+        library.stored("m", "a", torch.device("cpu"))
+    assert source.read_of == ["a", "a"]
