@@ -52,9 +52,10 @@ class Ledger:
         violations = self._violations(scored.scores)
         met = all(violation <= 0 for violation in violations.values())
         self.tally.add_scored(number, scored.scores, baseline=baseline, feasible=met)
-        if (volume := self.tally.hypervolume()) is not None:
-            self._study.note(number, hypervolume=volume)
-        self._study.tell_scored(number, scored, violations)
+        with self._study.together():
+            if (volume := self.tally.hypervolume()) is not None:
+                self._study.note(number, hypervolume=volume)
+            self._study.tell_scored(number, scored, violations)
         self.write_front()
 
     def waits(self, number: int, waiting: Waiting) -> None:
