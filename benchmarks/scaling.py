@@ -10,19 +10,17 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.simulated import QUICKSTART, Items, make_items
+from benchmarks.simulated import QUICKSTART, make_items
 from evomerge.archive.folder import RunFolder
-from evomerge.archive.front import Member, ParetoArchive
 from evomerge.archive.record import RunRecord
 from evomerge.archive.study import StudyRecord, open_storage
 from evomerge.archive.trials import LABEL
@@ -32,7 +30,6 @@ from evomerge.controller.sampling import SamplerContext, make_sampler
 from evomerge.controller.setup import resolve
 from evomerge.controller.tally import Snapshot
 from evomerge.dispatch.job import Job
-from evomerge.seeds import derive
 from evomerge.space import read_space
 from evomerge.types import Identified, ItemScores, Outcome, Scored
 
@@ -53,7 +50,7 @@ def record_of(sampler: str, objectives: int) -> RunRecord:
 
 
 class AtOnce:
-    """Evaluators that take no time: what they take is not the controller's, and its clock stands meanwhile."""
+    """Evaluators whose time is not the controller's: its clock stands meanwhile."""
 
     capacity = 1
 
@@ -171,8 +168,13 @@ def share(record: RunRecord, folder: RunFolder, marks: Sequence[int]) -> Meter:
     )  # fmt: skip
     name = record.space.sampler_choice.name
     context = SamplerContext(
-        genes=record.genome.genes, objectives=record.objectives, seed=0, workers=1, trials_before=0, options={}
-    )  # fmt: skip
+        genes=record.genome.genes,
+        objectives=record.objectives,
+        seed=0,
+        workers=1,
+        trials_before=0,
+        options={},
+    )
     own = make_sampler(name, context)
     between = make_sampler("random", context) if name == "tpe" else own
     evaluators = AtOnce(record, study)

@@ -14,10 +14,9 @@ class Member:
     scores: tuple[float, ...]
 
 
-def dominates(one: Sequence[float], other: Sequence[float]) -> bool:
+def dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
     """Return whether `one` is as good as `other` everywhere and better somewhere."""
-    pairs = list(zip(one, other, strict=True))
-    return all(a >= b for a, b in pairs) and any(a > b for a, b in pairs)
+    return one != other and all(a >= b for a, b in zip(one, other, strict=True))
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,7 @@ class _Seen:
 
 
 class ReadOn(JournalStorage):
-    """A journal's storage that goes through the trials that are not finished, where Optuna's goes through all."""
+    """A journal's storage that looks again only at trials that are not finished; Optuna's looks at all."""
 
     def __init__(self, backend: BaseJournalBackend) -> None:
         super().__init__(backend)

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from evomerge.comparison.estimate import Ease, lead
+from evomerge.comparison.ease import Ease
 from evomerge.comparison.paired import Difference, compare
 from evomerge.comparison.racing import Halving, beaten, ranking, rung_looks, surely_outside
+from evomerge.comparison.rivals import lead
 from evomerge.evaluate.looks import look_ends
 from evomerge.testing.siblings import Siblings
 
