@@ -37,8 +37,8 @@ class ParetoArchive:
         points, scores = self._points, np.asarray(new.scores)
         if ((points >= scores).all(axis=1) & (points > scores).any(axis=1)).any():
             return self
-        beaten = (points <= scores).all(axis=1) & (points < scores).any(axis=1)
-        kept = tuple(compress(self.front, ~beaten)) if beaten.any() else self.front
+        stays = np.asarray((points > scores).any(axis=1) | (points >= scores).all(axis=1))
+        kept = self.front if stays.all() else tuple(compress(self.front, stays.tolist()))
         return replace(self, front=(*kept, new))
 
     def hypervolume(self, reference: Sequence[float]) -> float:

@@ -36,7 +36,7 @@ class Leads:
         if not self.known.any():
             return self.known
         half_width = float(stdtrit(self._df, 1 - alpha)) * (self.deviations / np.sqrt(self.count))
-        return self.known & (self.means + half_width < margin)
+        return np.asarray(self.known & (self.means + half_width < margin))
 
     def only(self, some: Flags) -> Leads:
         """Return some of them."""

@@ -73,9 +73,7 @@ class Tally:
     last_failure: str | None = None
     items: int = 0
     _baselines: dict[int, tuple[float, ...]] = field(default_factory=dict)
-    _best: tuple[ParetoArchive, int, tuple[Best, ...]] | None = (
-        None  # of a front, after so many baselines
-    )
+    _best: tuple[ParetoArchive, int, tuple[Best, ...]] | None = None  # of a front, after so many baselines
     _volume: tuple[ParetoArchive, list[float], float] | None = None  # of a front, from a point
     _started: float = field(default_factory=time.monotonic)
     _finished_before: int = 0
