@@ -18,8 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, softmax
 
-from evomerge.comparison.estimate import Ease, greg, lead
+from evomerge.comparison.ease import Ease
+from evomerge.comparison.estimate import greg
 from evomerge.comparison.paired import Difference, compare
+from evomerge.comparison.rivals import lead
 from evomerge.seeds import derive
 from evomerge.testing.siblings import PARENTS, Siblings
 

@@ -24,6 +24,8 @@ _log = logging.getLogger(__name__)
 _PARTIAL = ".partial"
 _OLD = "-old"
 _TRIES = 10
+_WAITED_FOR = 1 << 20
+"""Bytes: more than was ever written without waiting until it was on the disk."""
 
 
 def write_text(path: Path, text: str) -> None:
@@ -179,14 +181,16 @@ def parse_line(line: str, path: Path, *keys: str) -> dict[str, Any]:
 def trim_torn_line(path: Path) -> None:
     """Cut off a last line that a crash left unfinished; the next append would spoil both.
 
-    A power cut may also leave zeros in the place of what was last written, with the line's end behind them.
+    A power cut may also leave zeros in the place of what was last written, be it with the line's end or, of
+    lines that were waited for together, with whole ones behind them.
     """
     if not path.exists():
         return
     with path.open("rb+") as file:
         content = file.read()
         whole = content.rfind(b"\n") + 1
-        while b"\0" in content[(before := content.rfind(b"\n", 0, max(0, whole - 1)) + 1) : whole]:
-            whole = before
+        zero = content.find(b"\0", max(0, whole - _WAITED_FOR))
+        if zero >= 0:
+            whole = content.rfind(b"\n", 0, zero) + 1
         if whole < len(content):
             file.truncate(whole)

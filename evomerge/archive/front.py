@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import compress
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,32 +19,37 @@ class Member:
     scores: tuple[float, ...]
 
 
-def dominates(one: Sequence[float], other: Sequence[float]) -> bool:
-    """Return whether `one` is as good as `other` everywhere and better somewhere."""
-    pairs = list(zip(one, other, strict=True))
-    return all(a >= b for a, b in pairs) and any(a > b for a, b in pairs)
-
-
 @dataclass(frozen=True)
 class ParetoArchive:
     """An immutable front. Trials with equal scores all stay: they may differ elsewhere."""
 
     front: tuple[Member, ...] = ()
 
+    @cached_property
+    def _points(self) -> NDArray[np.float64]:
+        """The members' scores, a row each."""
+        return np.asarray([member.scores for member in self.front], dtype=np.float64)
+
     def add(self, new: Member) -> ParetoArchive:
         """Return the archive with `new` in it, or this one if `new` is dominated."""
-        if any(dominates(old.scores, new.scores) for old in self.front):
+        if not self.front:
+            return replace(self, front=(new,))
+        points, scores = self._points, np.asarray(new.scores)
+        if ((points >= scores).all(axis=1) & (points > scores).any(axis=1)).any():
             return self
-        kept = tuple(old for old in self.front if not dominates(new.scores, old.scores))
+        stays = np.asarray((points > scores).any(axis=1) | (points >= scores).all(axis=1))
+        kept = self.front if stays.all() else tuple(compress(self.front, stays.tolist()))
         return replace(self, front=(*kept, new))
 
     def hypervolume(self, reference: Sequence[float]) -> float:
         """Return the volume the front dominates above `reference` (oriented scores)."""
         import moocore
 
-        points = sorted({member.scores for member in self.front})
-        above = [p for p in points if all(a > b for a, b in zip(p, reference, strict=True))]
-        if not above:
+        if not self.front:
+            return 0.0
+        points = np.unique(self._points, axis=0)
+        above = points[(points > np.asarray(reference)).all(axis=1)]
+        if not len(above):
             return 0.0
         return float(moocore.hypervolume(above, ref=list(reference), maximise=True))
 

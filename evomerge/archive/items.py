@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _COLUMNS = ("trial", "split", "task", "metric", "filter", "item", "score", "weight", "margin")
+_HEAD = re.compile(rb'\{"trial":(\d+),')
 _DIGITS = 4
 """Of a margin: more than its size says of an item, and half the bytes of a float."""
 
@@ -28,6 +30,8 @@ class ItemStore:
     def __init__(self, path: Path, order: Mapping[str, Mapping[str, list[str]]]) -> None:
         self._path = path
         self._order = order
+        self._lines: dict[int, list[tuple[int, int]]] = {}  # of each trial: where they begin, and their sizes
+        self._end = 0  # of the lines that are known
 
     def repair(self) -> None:
         """Cut off a line that a crash left unfinished; only the writer may."""
@@ -44,7 +48,7 @@ class ItemStore:
 
     def of(self, trial: int, split: Split) -> tuple[ItemScores, ...]:
         """Return the item scores of one trial on a split."""
-        own = {_key(entry): entry for entry in self._entries(only=trial)}
+        own = {_key(entry): entry for entry in self._entries_of(trial)}
         return tuple(self._scores(entry) for entry in own.values() if entry["split"] == split)
 
     def read(self, split: Split) -> dict[int, tuple[ItemScores, ...]]:
@@ -79,15 +83,32 @@ class ItemStore:
             entry["margins"] = [_compact(float(f"{margin:.{_DIGITS}g}")) for margin in items.margins]
         return json.dumps(entry, separators=(",", ":"))
 
-    def _entries(self, *, only: int | None = None) -> Iterator[dict[str, Any]]:
-        """Yield the lines, or `only` those of one trial, which need not read the others."""
+    def _entries(self) -> Iterator[dict[str, Any]]:
         if not self._path.exists():
             return
-        start = "" if only is None else f'{{"trial":{only},'
         with self._path.open(encoding="utf-8", errors="replace") as file:
             for line in file:
-                if line.startswith(start) and line.endswith("\n"):  # one without end was torn
-                    yield parse_line(line, self._path, "trial", "split", "task", "metric", "filter", "scores")
+                if line.endswith("\n"):  # one without end was torn
+                    yield self._parsed(line)
+
+    def _entries_of(self, trial: int) -> Iterator[dict[str, Any]]:
+        """Yield the lines of one trial; others are read once, by whoever writes them."""
+        if not self._path.exists():
+            return
+        with self._path.open("rb") as file:
+            file.seek(self._end)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                if (head := _HEAD.match(line)) is not None:
+                    self._lines.setdefault(int(head[1]), []).append((self._end, len(line)))
+                self._end += len(line)
+            for start, size in self._lines.get(trial, ()):
+                file.seek(start)
+                yield self._parsed(file.read(size).decode("utf-8", errors="replace"))
+
+    def _parsed(self, line: str) -> dict[str, Any]:
+        return parse_line(line, self._path, "trial", "split", "task", "metric", "filter", "scores")
 
     def _latest(self) -> list[dict[str, Any]]:
         found: dict[tuple[Any, ...], dict[str, Any]] = {}

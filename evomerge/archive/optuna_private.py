@@ -1,18 +1,22 @@
 """What is private in Optuna and used here, as of 5.0; no other file touches it.
 
-`Study._storage`, `Study._get_trials` (samplers read trials by it), `_trial_id` of both kinds of trial and
-the constructor of `Trial`. `tests/controller/test_samplers.py` and `tests/archive/test_study.py` hold each
-to its use.
+`Study._storage`, `Study._get_trials` (samplers read trials by it), `_trial_id` of both kinds of trial, the
+constructor of `Trial`, and of `JournalStorage` its lock, how it reads on and what it has read.
+`tests/controller/test_samplers.py`, `tests/archive/test_study.py` and `test_journal.py` hold each to its use.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Container
-from typing import Any, TypeAlias, cast
+from typing import Any, Generic, TypeAlias, TypeVar, cast
 
+from optuna.storages import JournalStorage
+from optuna.storages.journal import BaseJournalBackend
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+T = TypeVar("T")
 View: TypeAlias = Callable[[FrozenTrial], FrozenTrial | None]
 
 
@@ -27,13 +31,39 @@ def remember(study: Study, trial: FrozenTrial | Trial, key: str, value: Any) -> 
 
 
 def seen(study: Study, view: View) -> Study:
-    """Return the study as if its trials were what `view` makes of each; None leaves one out."""
+    """Return the study as if its trials were what `view` makes of each; None leaves one out.
+
+    What it makes of a finished trial is kept.
+    """
     return cast("Study", _Seen(study, view))
+
+
+class _Kept(Generic[T]):
+    """What is made of each trial of a study, once it is finished for good."""
+
+    def __init__(self, make: Callable[[FrozenTrial], T]) -> None:
+        self._make = make
+        self._made: list[T] = []
+        self._open: list[int] = []
+
+    def of(self, count: int, at: Callable[[int], FrozenTrial]) -> list[T]:
+        """Return what is made of the first `count` trials; only those are asked for that may have changed."""
+        again = [*(number for number in self._open if number < count), *range(len(self._made), count)]
+        trials = [at(number) for number in again]
+        for number, trial in zip(again, trials, strict=True):
+            self._made[number : number + 1] = [self._make(trial)]
+        self._open = [number for number, t in zip(again, trials, strict=True) if not t.state.is_finished()]
+        return self._made[:count]
+
+    def unfinished(self) -> list[T]:
+        """Return what was made of those that were not finished when last asked for."""
+        return [self._made[number] for number in self._open]
 
 
 class _Seen:
     def __init__(self, study: Study, view: View) -> None:
         self._study, self._view = study, view
+        self._kept = _Kept(view)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._study, name)
@@ -45,7 +75,7 @@ class _Seen:
     def get_trials(
         self, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        return self._viewed(self._study.get_trials(deepcopy=deepcopy), states)
+        return self._viewed(self._study.get_trials(deepcopy=False), deepcopy, states)
 
     def _get_trials(
         self,
@@ -53,8 +83,34 @@ class _Seen:
         states: Container[TrialState] | None = None,
         use_cache: bool = False,
     ) -> list[FrozenTrial]:
-        return self._viewed(self._study._get_trials(deepcopy=deepcopy, use_cache=use_cache), states)
+        return self._viewed(self._study._get_trials(deepcopy=False, use_cache=use_cache), deepcopy, states)
 
-    def _viewed(self, trials: list[FrozenTrial], states: Container[TrialState] | None) -> list[FrozenTrial]:
-        viewed = (self._view(trial) for trial in trials)
-        return [trial for trial in viewed if trial is not None and (states is None or trial.state in states)]
+    def _viewed(
+        self, trials: list[FrozenTrial], deepcopy: bool, states: Container[TrialState] | None
+    ) -> list[FrozenTrial]:
+        viewed = self._kept.of(len(trials), trials.__getitem__)
+        found = [each for each in viewed if each is not None and (states is None or each.state in states)]
+        return copy.deepcopy(found) if deepcopy else found
+
+
+class ReadOn(JournalStorage):
+    """A journal's storage that looks again only at trials that are not finished; Optuna's looks at all."""
+
+    def __init__(self, backend: BaseJournalBackend) -> None:
+        super().__init__(backend)
+        self._kept: dict[int, _Kept[FrozenTrial]] = {}
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        with self._thread_lock:
+            self._sync_with_backend()
+            read = self._replay_result
+            read.get_study(study_id)  # or raises
+            numbers = read._study_id_to_trial_ids[study_id]
+            kept = self._kept.setdefault(study_id, _Kept(lambda trial: trial))
+            found = kept.of(len(numbers), lambda i: read._trials[numbers[i]])
+            if states is not None:
+                ended = any(state.is_finished() and state in states for state in TrialState)
+                found = [trial for trial in (found if ended else kept.unfinished()) if trial.state in states]
+            return copy.deepcopy(found) if deepcopy else found

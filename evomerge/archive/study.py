@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,13 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler
-from optuna.storages import BaseStorage, JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from evomerge.archive.database import open_database
 from evomerge.archive.files import trim_torn_line
+from evomerge.archive.journal import Journal
 from evomerge.archive.optuna_private import live, remember
 from evomerge.archive.trials import (
     ENDED_WORKERS,
@@ -75,7 +76,7 @@ def open_storage(where: str | Path, *, existing: bool = False) -> BaseStorage:
     if Path(where).exists() and not Path(where).is_file():
         raise RunError(f"the study {where} is no file; put a copy back, or start a new run")
     try:
-        return JournalStorage(JournalFileBackend(str(Path(where).absolute())))
+        return Journal(Path(where).absolute())
     except OSError as error:
         raise RunError(f"the study {where} cannot be read: {error.strerror}") from error
     except (ValueError, LookupError, TypeError, AttributeError, AssertionError, RecursionError) as error:
@@ -120,6 +121,7 @@ class StudyRecord:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self.study.set_metric_names([each.name for each in objectives])
+        self._storage = storage
         self._objectives = tuple(objectives)
         self._distributions = distributions(genes)
         self._live: dict[int, Trial] = {}
@@ -130,6 +132,15 @@ class StudyRecord:
             if self.study.user_attrs.get(name) != value:
                 self.study.set_user_attr(name, value)
 
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Wait once for the disk, at the end of the block, for all that is recorded in it.
+
+        It holds where trials are kept in a journal; a database has its own ways. Blocks may be nested.
+        """
+        with self._storage.together() if isinstance(self._storage, Journal) else nullcontext():
+            yield
+
     def enqueue(self, label: str, params: Params | None) -> None:
         """Put a baseline in front of the queue; with `params` where the genes can say it."""
         attributes = {LABEL: label, "genes": params is not None}
@@ -137,7 +148,8 @@ class StudyRecord:
 
     def ask(self) -> Asked:
         """Return the next candidate, recorded as running."""
-        return self._asked(self.study.ask())
+        with self.together():
+            return self._asked(self.study.ask())
 
     def unfinished(self) -> list[Asked]:
         """Return the trials a crash left running, in order; they keep their numbers."""
@@ -150,8 +162,9 @@ class StudyRecord:
 
     def note(self, number: int, **attributes: Any) -> None:
         """Attach readable attributes to a running trial."""
-        for name, value in attributes.items():
-            self._live[number].set_user_attr(name, value)
+        with self.together():
+            for name, value in attributes.items():
+                self._live[number].set_user_attr(name, value)
 
     def note_waiting(self, number: int, waiting: Waiting) -> None:
         """Record that a trial waits for others."""
@@ -181,12 +194,13 @@ class StudyRecord:
 
     def tell_scored(self, number: int, scored: Scored, constraints: Mapping[str, float]) -> None:
         """Finish a trial with its objectives; a constraint is met where its value is at most 0."""
-        trial = self._constrained(number, constraints, origin=None)
-        _set_scores(trial, scored.scores, constraints)
-        trial.set_user_attr("merge_seconds", round(scored.merge_seconds, 3))
-        trial.set_user_attr("score_seconds", round(scored.score_seconds, 3))
-        trial.set_user_attr("device", scored.device)
-        self.study.tell(number, self._values(scored.scores))
+        with self.together():
+            trial = self._constrained(number, constraints, origin=None)
+            _set_scores(trial, scored.scores, constraints)
+            trial.set_user_attr("merge_seconds", round(scored.merge_seconds, 3))
+            trial.set_user_attr("score_seconds", round(scored.score_seconds, 3))
+            trial.set_user_attr("device", scored.device)
+            self.study.tell(number, self._values(scored.scores))
 
     def tell_inherited(
         self,
@@ -199,11 +213,12 @@ class StudyRecord:
         items: int,
     ) -> None:
         """Finish a trial with the scores of `origin`, which it is again; `items` of its own were scored."""
-        trial = self._constrained(number, constraints, origin=origin)
-        trial.set_user_attr(HOW, how)
-        trial.set_user_attr(ITEMS, items)
-        _set_scores(trial, scores, constraints)
-        self.study.tell(number, self._values(scores))
+        with self.together():
+            trial = self._constrained(number, constraints, origin=origin)
+            trial.set_user_attr(HOW, how)
+            trial.set_user_attr(ITEMS, items)
+            _set_scores(trial, scores, constraints)
+            self.study.tell(number, self._values(scores))
 
     def _constrained(self, number: int, constraints: Mapping[str, float], *, origin: int | None) -> Trial:
         """Return a trial about to be told, with its constraints, and what it is again if it is another."""
@@ -219,25 +234,27 @@ class StudyRecord:
 
     def tell_dropped(self, number: int, dropped: Dropped, constraints: Mapping[str, float]) -> None:
         """Finish a trial that was given up: pruned, with estimates that samplers see as its scores."""
-        trial = self._constrained(number, constraints, origin=dropped.origin)
-        trial.set_user_attr("dropped", dropped.reason[:_LONGEST_REASON])
-        trial.set_user_attr(ITEMS, dropped.items)
-        trial.set_user_attr(ESTIMATE, dict(dropped.estimates))
-        trial.set_user_attr(VARIANCES, dict(dropped.variances))
-        trial.set_user_attr(PREFIX, dict(dropped.so_far.scores))
-        trial.set_user_attr("values", self._values(dropped.estimates))
-        trial.set_user_attr("merge_seconds", round(dropped.so_far.merge_seconds, 3))
-        trial.set_user_attr("score_seconds", round(dropped.so_far.score_seconds, 3))
-        trial.set_user_attr("device", dropped.so_far.device)
-        self.study.tell(number, state=TrialState.PRUNED)
+        with self.together():
+            trial = self._constrained(number, constraints, origin=dropped.origin)
+            trial.set_user_attr("dropped", dropped.reason[:_LONGEST_REASON])
+            trial.set_user_attr(ITEMS, dropped.items)
+            trial.set_user_attr(ESTIMATE, dict(dropped.estimates))
+            trial.set_user_attr(VARIANCES, dict(dropped.variances))
+            trial.set_user_attr(PREFIX, dict(dropped.so_far.scores))
+            trial.set_user_attr("values", self._values(dropped.estimates))
+            trial.set_user_attr("merge_seconds", round(dropped.so_far.merge_seconds, 3))
+            trial.set_user_attr("score_seconds", round(dropped.so_far.score_seconds, 3))
+            trial.set_user_attr("device", dropped.so_far.device)
+            self.study.tell(number, state=TrialState.PRUNED)
 
     def tell_failed(self, number: int, failed: Failed) -> None:
         """Finish a trial that could not be scored; samplers never see it."""
-        trial = self._live.pop(number)
-        trial.set_user_attr("failure", failed.reason[:_LONGEST_REASON])
-        if failed.ended_workers:
-            trial.set_user_attr(ENDED_WORKERS, failed.ended_workers)
-        self.study.tell(number, state=TrialState.FAIL)
+        with self.together():
+            trial = self._live.pop(number)
+            trial.set_user_attr("failure", failed.reason[:_LONGEST_REASON])
+            if failed.ended_workers:
+                trial.set_user_attr(ENDED_WORKERS, failed.ended_workers)
+            self.study.tell(number, state=TrialState.FAIL)
 
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
         """Return the trials in the given states (all if none given), by number."""

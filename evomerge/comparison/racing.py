@@ -10,25 +10,10 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from evomerge.comparison.paired import Difference, compare
+from evomerge.comparison.paired import compare
 
 _SHARE = 3
 _EXTRA = 0.5
-
-
-def beaten(differences: Sequence[Difference | None], *, alpha: float, margin: float = 0.0) -> bool:
-    """Return whether a candidate is confidently worse than a rival in every objective.
-
-    `differences` are candidate minus rival, one per objective; one that is unknown beats nobody. All must
-    hold at once, so there is nothing to correct for their number (an intersection-union test). A candidate
-    that cannot be `margin` better anywhere counts as worse.
-    """
-    known = [each for each in differences if each is not None]
-    return (
-        bool(differences)
-        and len(known) == len(differences)
-        and all(each.below(alpha, margin) for each in known)
-    )
 
 
 def surely_outside(scores: Sequence[float], *, low: float | None, high: float | None, alpha: float) -> bool:

@@ -33,6 +33,8 @@ ALLOWED_WRONG = 1 / 50
 """Share of those audited whose scores may differ from what they inherited."""
 TOLERANCE = 0.01
 """What a score may differ by: absolutely, or of a score above 1 relatively."""
+_ROUNDING = 1e-12
+"""Of distances between fingerprints."""
 _SAME_SCORE = 0.01
 """What the score of an item may differ by, relatively, and be the same; of 0 and 1 nothing."""
 
@@ -175,28 +177,41 @@ def differ(one: float, other: float) -> bool:
 
 
 class _Prints:
-    """Fingerprints that are comparable, as distributions `(n, prompts, tokens)`."""
+    """Fingerprints that are comparable, as distributions `(prompts, tokens)`.
+
+    A bound keeps most from being compared: d ≥ TV² / 2 by Pinsker's inequality
+    (https://en.wikipedia.org/wiki/Pinsker%27s_inequality), of each model's distance to the middle of the two,
+    and no token's probability differs by more than TV.
+    """
 
     def __init__(self) -> None:
         self._trials: list[int] = []
         self._noise: list[float] = []
+        self._noisiest = 0.0
         self._rows: list[NDArray[np.float64]] = []
-        self._stacked: NDArray[np.float64] | None = None
+        self._first: NDArray[np.float64] = np.empty((0, 0))  # (n, prompts) of the first token; some more rows
 
     def add(self, trial: int, identified: Identified) -> None:
+        row = distributions(identified.fingerprint)
+        if len(self._rows) == len(self._first):
+            self._first = np.resize(self._first, (max(64, 2 * len(self._first)), len(row)))
+        self._first[len(self._rows)] = row[:, 0]
         self._trials.append(trial)
         self._noise.append(identified.noise)
-        self._rows.append(distributions(identified.fingerprint))
-        self._stacked = None
+        self._noisiest = max(self._noisiest, identified.noise)
+        self._rows.append(row)
 
     def nearest(self, identified: Identified) -> Alike | None:
         """Return the nearest trial, of equally near ones the first, if it is near enough."""
-        if self._stacked is None:
-            self._stacked = np.stack(self._rows)
-            self._rows = list(self._stacked)  # as views, or all would be there twice
-        apart = between(distributions(identified.fingerprint), self._stacked)
-        first = int(apart.argmin())
-        noise = max(identified.noise, self._noise[first])
-        if apart[first] > NEAR * noise:
+        row = distributions(identified.fingerprint)
+        least = ((self._first[: len(self._rows)] - row[:, 0]) ** 2).mean(axis=1) / 2
+        farthest = NEAR * max(identified.noise, self._noisiest)
+        maybe = np.flatnonzero(least <= farthest + _ROUNDING)
+        if not len(maybe):
             return None
-        return Alike(trial=self._trials[first], distance=float(apart[first]))
+        apart = between(row, np.stack([self._rows[i] for i in maybe]))
+        first = int(apart.argmin())
+        number = int(maybe[first])
+        if apart[first] > NEAR * max(identified.noise, self._noise[number]):
+            return None
+        return Alike(trial=self._trials[number], distance=float(apart[first]))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
 from evomerge.archive.files import write_json
 from evomerge.archive.folder import RunFolder
+from evomerge.archive.front import ParetoArchive
 from evomerge.archive.items import ItemStore
 from evomerge.archive.record import RunRecord
 from evomerge.archive.run import feasible
@@ -34,7 +34,7 @@ class Ledger:
         self.tally = Tally(record=record)
         self.items = ItemStore(folder.items, record.items)
         self.items.repair()
-        self._written: dict[str, Any] | None = None
+        self._written: tuple[ParetoArchive, float | None] | None = None
         self._check_whole()
 
     def _check_whole(self) -> None:
@@ -52,9 +52,10 @@ class Ledger:
         violations = self._violations(scored.scores)
         met = all(violation <= 0 for violation in violations.values())
         self.tally.add_scored(number, scored.scores, baseline=baseline, feasible=met)
-        if (volume := self.tally.hypervolume()) is not None:
-            self._study.note(number, hypervolume=volume)
-        self._study.tell_scored(number, scored, violations)
+        with self._study.together():
+            if (volume := self.tally.hypervolume()) is not None:
+                self._study.note(number, hypervolume=volume)
+            self._study.tell_scored(number, scored, violations)
         self.write_front()
 
     def waits(self, number: int, waiting: Waiting) -> None:
@@ -124,16 +125,16 @@ class Ledger:
 
     def write_front(self) -> None:
         """Write the front and its hypervolume, unless they are there as they are."""
+        archive, volume = self.tally.archive, self.tally.hypervolume()
+        if not archive.front or (self._written is not None and self._written == (archive, volume)):
+            return
         names = [measure.name for measure in self._record.objectives]
-        archive = self.tally.archive
         rows = [
             {"trial": member.trial, **dict(zip(names, self._raw(member.scores), strict=True))}
             for member in archive.front
         ]
-        content = {"hypervolume": self.tally.hypervolume(), "front": rows}
-        if rows and content != self._written:
-            write_json(self._folder.front, content)
-            self._written = content
+        write_json(self._folder.front, {"hypervolume": volume, "front": rows})
+        self._written = archive, volume
 
     def _raw(self, oriented: Sequence[float]) -> list[float]:
         pairs = zip(self._record.objectives, oriented, strict=True)

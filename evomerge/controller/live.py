@@ -74,7 +74,8 @@ class LiveRun:
                 if self._all_wait:
                     self._release(all_are_in=True)
                 break
-            self._begin(self._left.pop(0) if self._left else self._ask())
+            with self._study.together():
+                self._begin(self._left.pop(0) if self._left else self._ask())
             self._release()
         if not self._next or not self._quarantine.may_go(self._next[0]):
             return None

@@ -12,13 +12,17 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
+import numpy as np
+
 from evomerge.archive.front import ParetoArchive
 from evomerge.archive.record import RunRecord
 from evomerge.archive.trials import Halved
-from evomerge.comparison.estimate import Ease, greg, lead
+from evomerge.comparison.ease import Ease
+from evomerge.comparison.estimate import greg
 from evomerge.comparison.items import compare_items
 from evomerge.comparison.paired import Difference
-from evomerge.comparison.racing import Halving, beaten, rung_looks, surely_outside
+from evomerge.comparison.racing import Halving, rung_looks, surely_outside
+from evomerge.comparison.rivals import Leads, Rivals
 from evomerge.evaluate.looks import scores_of
 from evomerge.types import ItemScores, Measure, Scored
 
@@ -88,7 +92,9 @@ class Race:
     ends: tuple[int, ...] = field(init=False)
     _start: Halving = field(init=False)
     _known: dict[str, _Known] = field(default_factory=dict)
+    _front: ParetoArchive | None = None
     _rivals: dict[int, Scored] = field(default_factory=dict)
+    _tables: dict[str, Rivals] = field(default_factory=dict)
     _members: dict[int, Scored] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -101,10 +107,13 @@ class Race:
         """Take in a trial that has all items; the rivals are the members of the `front`."""
         for measure in self.record.measures:
             self._learn_items(measure, scores_of(scored, measure))
+        if front is self._front:
+            return
         # of equal ones the first, so that a resumed search has the same, in whatever order they came
         distinct = {m.scores: m.trial for m in sorted(front.front, key=lambda m: m.trial, reverse=True)}
         known = {**self._rivals, number: scored}
         self._rivals = {trial: known[trial] for trial in distinct.values() if trial in known}
+        self._front, self._tables = front, {}
 
     def _learn_items(self, measure: Measure, items: ItemScores) -> None:
         if measure.aggregate == "other" or not all(map(math.isfinite, items.scores)):
@@ -212,20 +221,35 @@ class Race:
                 scores_of(so_far, measure).scores, low=constraint.min, high=constraint.max, alpha=alpha
             ):
                 return f"{measure.name} surely misses {' and '.join(constraint.bounds)}"
-        for trial, rival in self._rivals.items():
-            differences = self._differences(so_far, rival)
-            if beaten(differences, alpha=alpha, margin=margin):
-                return f"surely worse than trial {trial} ({_shown(self.record.objectives, differences)})"
-        return None
+        return self._surely_worse(so_far, alpha=alpha, margin=margin)
 
-    def _differences(self, ours: Scored, theirs: Scored) -> list[Difference | None]:
-        """Return by how much ours will be better in each objective once it has all items, as theirs has."""
-        return [
-            lead(known.turned(scores_of(ours, measure)), known.turned(scores_of(theirs, measure)), known.ease)
-            if (known := self._known.get(measure.name)) is not None
-            else None
-            for measure in self.record.objectives
-        ]
+    def _surely_worse(self, so_far: Scored, *, alpha: float, margin: float) -> str | None:
+        """Return to whom a candidate surely loses, in every objective: the first such rival.
+
+        All must hold at once, so there is nothing to correct for their number (an intersection-union test);
+        those that it does not lose to in one objective are not asked about the others.
+        """
+        trials = list(self._rivals)
+        among, found = np.arange(len(trials)), list[Leads]()
+        for measure in self.record.objectives:
+            if not len(among) or (known := self._known.get(measure.name)) is None:
+                return None
+            leads = self._table(measure, known).leads(
+                known.turned(scores_of(so_far, measure)), known.ease, among
+            )
+            lost = leads.below(alpha, margin)
+            among, found = among[lost], [each.only(lost) for each in (*found, leads)]
+        if not len(among):
+            return None
+        differences = [leads.at(0) for leads in found]
+        return f"surely worse than trial {trials[among[0]]} ({_shown(self.record.objectives, differences)})"
+
+    def _table(self, measure: Measure, known: _Known) -> Rivals:
+        """Return the rivals' scores of a measure, in their order."""
+        if measure.name not in self._tables:
+            rows = [known.turned(scores_of(rival, measure)) for rival in self._rivals.values()]
+            self._tables[measure.name] = Rivals(rows)
+        return self._tables[measure.name]
 
     def _tied(self, ours: Scored, theirs: Scored) -> bool:
         """Return whether ours cannot be told from theirs in some objective."""

@@ -66,17 +66,24 @@ class Shown(BaseSampler):
 
     def __init__(self, inner: BaseSampler) -> None:
         self.inner = inner
+        self._shown: tuple[Study, Study] | None = None
+
+    def _seen(self, study: Study) -> Study:
+        """Return the study as it is shown, always the same: it keeps what finished trials look like."""
+        if self._shown is None or self._shown[0] is not study:
+            self._shown = study, seen(study, _view)
+        return self._shown[1]
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        self.inner.before_trial(seen(study, _view), trial)
+        self.inner.before_trial(self._seen(study), trial)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        return self.inner.infer_relative_search_space(seen(study, _view), trial)
+        return self.inner.infer_relative_search_space(self._seen(study), trial)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        return self.inner.sample_relative(seen(study, _view), trial, search_space)
+        return self.inner.sample_relative(self._seen(study), trial, search_space)
 
     def sample_independent(
         self,
@@ -85,12 +92,7 @@ class Shown(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        return self.inner.sample_independent(
-            seen(study, _view),
-            trial,
-            param_name,
-            param_distribution,
-        )
+        return self.inner.sample_independent(self._seen(study), trial, param_name, param_distribution)
 
     def after_trial(
         self,
@@ -104,7 +106,7 @@ class Shown(BaseSampler):
         shown = as_scored(trial, state)
         if shown is not trial:
             state, values = shown.state, shown.values
-        self.inner.after_trial(seen(study, _view), shown, state, values)
+        self.inner.after_trial(self._seen(study), shown, state, values)
 
     def reseed_rng(self) -> None:
         self.inner.reseed_rng()

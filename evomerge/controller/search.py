@@ -126,9 +126,9 @@ def start_search(file: SpaceFile, folder: RunFolder, *, options: Options) -> Pre
 def resume_search(file: SpaceFile, folder: RunFolder, *, options: Options) -> Prepared:
     """Return a search to continue. Raises `RunError` if it is running, or naming what has changed."""
     record = folder.read_record()
-    _check_storage(folder, record, options)
     _check_limit(file, options)
     with folder.writing():
+        _check_storage(folder, record, options)
         now = resolve(
             file,
             storage=options.storage or record.storage,
@@ -161,10 +161,12 @@ def _check_limit(file: SpaceFile, options: Options) -> None:
 
 
 def _check_storage(folder: RunFolder, record: RunRecord, options: Options) -> None:
-    """Raise `RunError` if the trials to go on with cannot be reached."""
+    """Raise `RunError` if the trials to go on with cannot be reached, once what a crash left is seen to."""
     if options.storage is not None and record.storage is None:
         raise RunError(f"{folder.path} has its trials in {folder.journal.name}; leave out `--storage`")
     where = Run(folder, record, options.storage).storage
+    if where == folder.journal:
+        repair_journal(folder.journal)
     if isinstance(where, str) or where.exists():
         # a crash may have come before there was any: a run that has item scores had a study
         open_storage(where, existing=folder.items.exists())

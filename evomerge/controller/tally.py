@@ -73,6 +73,8 @@ class Tally:
     last_failure: str | None = None
     items: int = 0
     _baselines: dict[int, tuple[float, ...]] = field(default_factory=dict)
+    _best: tuple[ParetoArchive, int, tuple[Best, ...]] | None = None  # of a front, after so many baselines
+    _volume: tuple[ParetoArchive, list[float], float] | None = None  # of a front, from a point
     _started: float = field(default_factory=time.monotonic)
     _finished_before: int = 0
     _failed_before: int = 0
@@ -144,7 +146,9 @@ class Tally:
         if not self._baselines:
             return None
         worst = [min(column) for column in zip(*self._baselines.values(), strict=True)]
-        return self.archive.hypervolume(worst)
+        if self._volume is None or self._volume[0] is not self.archive or self._volume[1] != worst:
+            self._volume = self.archive, worst, self.archive.hypervolume(worst)
+        return self._volume[2]
 
     def snapshot(self, *, budget: int, running: int) -> Snapshot:
         """Return how far the search is."""
@@ -159,9 +163,7 @@ class Tally:
             running=running,
             finished_now=self.finished - self._finished_before,
             seconds=time.monotonic() - self._started,
-            best=tuple(self._best(i) for i in range(len(self.record.objectives)))
-            if self.archive.front
-            else (),
+            best=self._bests(),
             front=len(self.archive.front),
             hypervolume=self.hypervolume(),
             last_failure=self.last_failure,
@@ -169,7 +171,15 @@ class Tally:
             all_items=self._all_items * (self.scored + self.dropped + self.inherited),
         )
 
-    def _best(self, index: int) -> Best:
+    def _bests(self) -> tuple[Best, ...]:
+        """Return the best of each objective; none while the front is empty."""
+        baselines = len(self._baselines)
+        if self._best is None or self._best[0] is not self.archive or self._best[1] != baselines:
+            count = len(self.record.objectives) if self.archive.front else 0
+            self._best = self.archive, baselines, tuple(map(self._best_of, range(count)))
+        return self._best[2]
+
+    def _best_of(self, index: int) -> Best:
         objective = self.record.objectives[index]
         top = max(self.archive.front, key=lambda member: (member.scores[index], -member.trial))
         baselines = [scores[index] for scores in self._baselines.values()]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from evomerge.archive.study import StudyRecord
 from evomerge.errors import RunError, WorkError
 from evomerge.space import GeneSpec
 from evomerge.types import Measure, Scored
-from tests.archive.postgres import PASSWORD, NoServerError, Server, running
+from tests.archive.postgres import PASSWORD, Server
 
 
 @pytest.mark.parametrize(
@@ -101,15 +100,6 @@ def test_a_driver_that_is_missing_is_named(url: str, advice: str) -> None:
         RunError, match=rf"^the storage needs a database driver that is not installed: {advice}"
     ):
         open_database(url, existing=False)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    try:
-        with running() as server:
-            yield server
-    except NoServerError as error:
-        pytest.skip(str(error))
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,8 @@ def test_lines_are_appended(tmp_path: Path) -> None:
         (b"one\ntwo\n\0\0", b"one\ntwo\n"),
         (b"one\nt\0o\n\0\0e\nfo", b"one\n"),
         (b"\0\0\n", b""),
+        (b"one\nt\0o\nthree\n", b"one\n"),
+        (b"\0\n" + bytes(1 << 20).replace(b"\0", b"x") + b"\n", b"\0\n" + b"x" * (1 << 20) + b"\n"),
     ],
 )
 def test_a_torn_last_line_is_cut_off_and_whole_ones_stay(tmp_path: Path, before: bytes, after: bytes) -> None:

@@ -111,6 +111,23 @@ def test_a_candidate_scored_again_after_a_crash_has_its_later_items(store: ItemS
     assert store.read("search") == {2: (gsm(1.0, 0.0, items=("a", "b")),)}
 
 
+def test_the_items_of_one_trial_are_those_recorded_last_also_by_another_writer(
+    store: ItemStore, file: Path
+) -> None:
+    assert store.of(2, "search") == ()
+    store.add(2, "search", scored(gsm(1.0, 0.0, items=("a", "b"))))
+    store.add(12, "search", scored(gsm(0.0, 0.0, 0.0)))
+    assert store.of(2, "search") == (gsm(1.0, 0.0, items=("a", "b")),)
+    ItemStore(file, ORDER).add(2, "search", scored(gsm(1.0, 0.0, 1.0)))
+    store.add(2, "search", scored(gsm(1.0, 1.0, 1.0, metric="f1")))
+    expected = (gsm(1.0, 0.0, 1.0), gsm(1.0, 1.0, 1.0, metric="f1"))
+    assert store.of(2, "search") == expected == store.read("search")[2]
+    assert store.of(2, "report") == store.of(1, "search") == ()
+    with file.open("a", encoding="utf-8") as torn:
+        torn.write('{"trial":2,"spl')
+    assert store.of(2, "search") == expected
+
+
 def test_margins_come_back_with_four_digits(store: ItemStore) -> None:
     margins = (-0.123456, 12.34567, 3e-9)
     store.add(0, "search", scored(replace(gsm(0.0, 1.0, 1.0), margins=margins)))

@@ -21,15 +21,14 @@ from evomerge.cli.main import main
 
 WORDS = ["<unk>", "<eos>", "the", "cat", "dog", "sat", "ran", "on", "mat", "?", "yes", "no"]
 
-SPACE = """\
+MERGED = """\
 sources: {base: models/base, math: models/math, lang: models/lang}
 merge: {base: base, layers: 1}
 objectives: [{task: tiny}]
 tasks: tasks
 items: {search: 4, report: 4}
-sampler: random
-budget: 6
 """
+SPACE = MERGED + "sampler: random\nbudget: 6\n"
 
 _TASK = """\
 task: tiny

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from evomerge.comparison.estimate import Ease, Estimate, greg, p_irt, soft
+from evomerge.comparison.ease import Ease
+from evomerge.comparison.estimate import Estimate, greg, p_irt, soft
 from evomerge.testing.siblings import Siblings
 
 Vector = NDArray[np.float64]

@@ -6,9 +6,13 @@ import logging
 import math
 from typing import Any
 
+import hypothesis.strategies as st
+import numpy as np
 import pytest
+from hypothesis import given
 
-from evomerge.controller.equivalents import Alike, Equivalents, Same, agreement
+from evomerge.comparison.divergence import divergences
+from evomerge.controller.equivalents import NEAR, Alike, Equivalents, Same, agreement
 from evomerge.types import Identified, ItemScores
 
 
@@ -129,3 +133,34 @@ def test_every_measure_must_agree_and_only_common_items_count() -> None:
     assert not agreement([scores(1.0, first=20)], theirs).holds
     assert not agreement([], theirs).enough
     assert agreement([scores(math.nan)], [scores(math.nan)]).holds
+
+
+def test_the_nearest_of_many_is_found_though_few_are_compared() -> None:
+    """Against all distances: each has noise of its own, and they are from far apart to within that."""
+    rng = np.random.default_rng(0)
+    known, rows, noises = Equivalents(seed=0), list[Any](), list[float]()
+    found = 0
+    for number in range(300):
+        base = rows[rng.integers(number)] if number % 2 else rng.normal(size=(3, 5))
+        row = base + rng.normal(scale=10.0 ** rng.uniform(-4, -1), size=(3, 5))
+        noise = 10.0 ** rng.uniform(-7, -4)
+        model = identified(digest=str(number), fingerprint=tuple(map(tuple, row.tolist())), noise=noise)
+        if rows:
+            apart = divergences(row, np.stack(rows))
+            first = int(apart.argmin())
+            near = apart[first] <= NEAR * max(noise, noises[first])
+            expected = Alike(trial=first, distance=float(apart[first])) if near else None
+            assert known.by_model(model) == expected
+            found += near
+        known.add(number, str(number), model)
+        rows.append(row)
+        noises.append(noise)
+    assert 20 < found < 200
+
+
+@given(st.integers(0, 2**32))
+def test_no_token_differs_by_more_than_the_distance_allows(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    one, other = rng.dirichlet(np.full(4, 10.0 ** rng.uniform(-1, 1)), size=(2, 3))
+    apart = divergences(np.log(one + 1e-9), np.log(other + 1e-9)[None])[0]
+    assert ((one - other)[:, 0] ** 2).mean() / 2 <= apart + 1e-7

@@ -33,6 +33,7 @@ from evomerge.evaluate.evaluator import ItemScoring
 from evomerge.space import parse_space, read_space
 from evomerge.space.baselines import baselines
 from evomerge.types import Outcome
+from tests.controller.waiting import wait_for_items
 
 GENES = "/"
 COMMAND = [sys.executable, "-m", "evomerge", "search"]
@@ -294,16 +295,6 @@ def started(space: Path, run: Path, *arguments: str) -> subprocess.Popen[str]:
         text=True,
         env=os.environ | {"PYTHONUNBUFFERED": "1"},
     )
-
-
-def wait_for_items(run: Path, count: int, process: subprocess.Popen[str]) -> None:
-    """Wait until `count` candidates have left their item scores."""
-    file = run / "items.jsonl"
-    while process.poll() is None:
-        if file.exists() and len(file.read_bytes().splitlines()) >= count:
-            return
-        time.sleep(0.02)
-    raise AssertionError(f"the search ended by itself: {process.communicate()}")
 
 
 @pytest.mark.parametrize("workers", [["--workers", "1"], ["--workers", "2"]])

@@ -11,7 +11,7 @@ from evomerge.controller.search import Options, resume_search, start_search
 from evomerge.controller.setup import resolve
 from evomerge.errors import RecipeError, RunError
 from evomerge.space import read_space
-from tests.cli.conftest import WORDS, edit_config, save_llama, save_task, save_tokenizer
+from tests.cli.conftest import MERGED, WORDS, edit_config, save_llama, save_task, save_tokenizer
 from tests.merge.families import save_random_model
 from tests.seeing import seeing_expert
 
@@ -66,15 +66,6 @@ def test_scales_that_do_not_fold(tmp_path: Path) -> None:
     assert said.endswith("leave every `scale` at 1 (in a space, `scale: 1` under `path`)")
     (tmp_path / "space.yaml").write_text(SPACE.replace("PATH", "{form: slots, scale: 1}"), encoding="utf-8")
     assert resolve(read_space(tmp_path / "space.yaml")).genome.genes
-
-
-MERGED = """\
-sources: {base: models/base, math: models/math, lang: models/lang}
-merge: {base: base, layers: 1}
-objectives: [{task: tiny}]
-tasks: tasks
-items: {search: 4, report: 4}
-"""
 
 
 @pytest.fixture

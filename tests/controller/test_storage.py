@@ -7,8 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,21 +24,13 @@ from evomerge.controller.search import Options, execute, logging_to, resume_sear
 from evomerge.controller.tally import Snapshot
 from evomerge.errors import RunError, WorkError
 from evomerge.space import read_space
-from tests.archive.postgres import PASSWORD, NoServerError, Server, running
+from tests.archive.postgres import PASSWORD, Server
 from tests.controller.conftest import SPACE
+from tests.controller.waiting import wait_for_items
 from tests.small_disk import fill, make_room, small_disk
 
 COMMAND = [sys.executable, "-m", "evomerge", "search"]
 BUDGET = 18
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    try:
-        with running() as server:
-            yield server
-    except NoServerError as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="module")
@@ -67,16 +57,6 @@ def started(space: Path, run: Path, server: Server, *arguments: str) -> subproce
         [*COMMAND, str(space), "--run", str(run), "--serial", "--storage", server.url, *arguments],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"},
     )  # fmt: skip
-
-
-def wait_for_items(run: Path, count: int, process: subprocess.Popen[str]) -> None:
-    """Wait until `count` candidates have left their item scores."""
-    file = run / "items.jsonl"
-    while process.poll() is None:
-        if file.exists() and len(file.read_bytes().splitlines()) >= count:
-            return
-        time.sleep(0.02)
-    raise AssertionError(f"the search ended by itself: {process.communicate()}")
 
 
 def leaks(folder: Path) -> list[Path]:

@@ -43,6 +43,14 @@ def zeroed(run: Path) -> None:
     (run / "front.json").unlink()
 
 
+def holed(run: Path) -> None:
+    """Zeros in the midst of what was written to the study together, whose end is there."""
+    journal = run / "study.journal"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    lines[-3] = bytes(len(lines[-3]))
+    journal.write_bytes(b"".join(lines))
+
+
 def behind(run: Path) -> None:
     """The last scores are in the item log, and the study and the front do not know of them."""
     journal = run / "study.journal"
@@ -52,7 +60,7 @@ def behind(run: Path) -> None:
     (run / "front.json").write_text('{"hypervolume": 0.1, "fro')
 
 
-@pytest.mark.parametrize("damage", [torn, zeroed, behind])
+@pytest.mark.parametrize("damage", [torn, zeroed, holed, behind])
 def test_what_a_power_cut_left_half_done_is_done_again(
     forks: Forks, tmp_path: Path, racing: Searched, cut: Path, damage: Callable[[Path], None]
 ) -> None:
