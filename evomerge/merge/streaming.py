@@ -80,14 +80,14 @@ def _fill(stored: Stored, start: int, into: Tensor, base: Tensor | None) -> None
 def merge_stored(merge: MergeBlock, operands: Operands, into: Tensor, *, deltas: bool) -> bool:
     """Write what `merge` makes of all blocks into `into` (contiguous), cast; return whether all is finite."""
     flat = into.view(-1)
-    finite: list[bool] = []
+    extremes: list[Tensor] = []
     start = 0
     for base, block in operands.blocks(deltas=deltas):
         part = flat[start : start + block.shape[1]]
         part.copy_(merge(base, block, start))
-        finite.append(all_finite(part))
+        extremes += torch.aminmax(part if part.itemsize > 1 else part.float())
         start += len(part)
-    return all(finite)
+    return not extremes or all_finite(torch.stack(extremes))
 
 
 class Orders:

@@ -12,7 +12,7 @@ from torch import Tensor
 from evomerge import plugins
 from evomerge.merge.kernels.draws import kept, uniform
 from evomerge.merge.kernels.ladder import count_magnitudes
-from evomerge.merge.kernels.trimming import EVERYTHING, NOTHING, Cut, Trimmer, cut_of, trim
+from evomerge.merge.kernels.trimming import EVERYTHING, NOTHING, Cut, Trimmer, cut_of, trim, trim_all
 from evomerge.merge.method import Site
 from evomerge.merge.streaming import Known, Operands, Orders, Stored, merge_stored
 from evomerge.parameters import bind
@@ -92,6 +92,11 @@ def test_methods_that_need_the_whole_say_so() -> None:
         assert method.begin(site, whole) is None, name
 
 
+def trimmed(cut: Cut, vector: Tensor) -> Tensor:
+    (into,) = trim_all([Trimmer(cut)], vector[None])
+    return into
+
+
 entries = st.one_of(
     st.floats(width=16, allow_nan=False, allow_infinity=False),
     st.floats(width=32, allow_nan=False, allow_infinity=False),
@@ -111,7 +116,7 @@ def test_a_ladder_cuts_as_sorting_does(values: list[float], count: int, every_ti
     expected = cut_of(vector, count, every_tie=every_tie)
     for each in (cut, expected):
         assert each in (EVERYTHING, NOTHING) or cut.value == expected.value
-    assert torch.equal(Trimmer(cut)(vector), Trimmer(expected)(vector))
+    assert torch.equal(trimmed(cut, vector), trimmed(expected, vector))
 
 
 def test_what_is_counted_apart_is_looked_up_without_another_pass() -> None:
@@ -121,7 +126,7 @@ def test_what_is_counted_apart_is_looked_up_without_another_pass() -> None:
     vector[-2] = 1.0
     ladder = count_magnitudes(lambda: iter([vector.abs()]))
     for count in (20, 100, 500):
-        assert torch.equal(Trimmer(ladder.cut(count, _nobody))(vector), trim(vector, count))
+        assert torch.equal(trimmed(ladder.cut(count, _nobody), vector), trim(vector, count))
     with pytest.raises(AssertionError, match="read again"):
         ladder.cut(1, _nobody)
 
@@ -132,7 +137,7 @@ def test_many_magnitudes_are_counted_by_wider_ranges(monkeypatch: pytest.MonkeyP
     ladder = count_magnitudes(lambda: iter([vector]))
     for count in (1, 7, 1500, 2999):
         cut = ladder.cut(count, lambda: iter(torch.split(vector, 1000)))
-        assert torch.equal(Trimmer(cut)(vector), trim(vector, count))
+        assert torch.equal(trimmed(cut, vector), trim(vector, count))
     assert len(ladder.counts) < 2000
 
 
@@ -158,8 +163,10 @@ def test_order_statistics_are_counted_once() -> None:
 def test_a_trimmer_shares_out_ties_over_the_parts() -> None:
     trimmer = Trimmer(Cut(value=1.0, ties=3))
     parts = [torch.tensor(each) for each in ([1.0, 2.0, 0.5, -1.0], [1.0, 1.0, -3.0], [1.0, 0.1])]
-    found = [trimmer(part).tolist() for part in parts]
-    assert found == [[1.0, 2.0, 0.0, -1.0], [1.0, 0.0, -3.0], [0.0, 0.0]]
+    found = [torch.empty_like(part) for part in parts]
+    for part, into in zip(parts, found, strict=True):
+        trimmer(part, into)
+    assert [into.tolist() for into in found] == [[1.0, 2.0, 0.0, -1.0], [1.0, 0.0, -3.0], [0.0, 0.0]]
 
 
 def test_any_part_of_the_draws_is_drawn_alike() -> None:

@@ -27,7 +27,16 @@ def elect(deltas: Tensor, sign_method: str) -> Tensor:
     `total` lets magnitudes vote, `count` lets each source vote once.
     """
     votes = deltas if sign_method == "total" else deltas.sign()
-    return votes.sum(0).sign()
+    return total(votes).sign_()
+
+
+def total(rows: Tensor) -> Tensor:
+    """Return the sum `(*s)` of `rows (n, *s)`, one after another: faster than torch adds a few rows."""
+    first, *others = rows
+    added = first.clone()
+    for row in others:
+        added.add_(row)
+    return added
 
 
 def agreeing(deltas: Tensor, sign: Tensor) -> Tensor:

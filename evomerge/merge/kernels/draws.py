@@ -51,13 +51,19 @@ def _words(key: int, first: int, like: Tensor) -> Iterator[Tensor]:
     left = (like.numel() + 1) // 2
     while left > 0:
         words = _counter(min(left, _LANES), like.device) + _signed(first)
-        words.bitwise_xor_(low)
-        words.bitwise_xor_((words >> 16).bitwise_and_(0xFFFF)).mul_(_signed(_FIRST))
-        words.bitwise_xor_(high)
-        words.bitwise_xor_((words >> 15).bitwise_and_(0x1FFFF)).mul_(_signed(_SECOND))
-        words.bitwise_xor_((words >> 16).bitwise_and_(0xFFFF))
-        yield words
+        shifted = words.clone()
+        _mix(words.bitwise_xor_(low), shifted, 16).mul_(_signed(_FIRST))
+        _mix(words.bitwise_xor_(high), shifted, 15).mul_(_signed(_SECOND))
+        yield _mix(words, shifted, 16)
         first, left = first + _LANES, left - _LANES
+
+
+def _mix(words: Tensor, room: Tensor, places: int) -> Tensor:
+    """Return `words`, written over, each xor itself shifted right without its sign."""
+    import torch
+
+    torch.bitwise_right_shift(words, places, out=room)
+    return words.bitwise_xor_(room.bitwise_and_((1 << 32 - places) - 1))
 
 
 @lru_cache(maxsize=32)

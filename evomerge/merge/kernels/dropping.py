@@ -67,19 +67,17 @@ class Dropping:
         return lambda deltas, start: self._dropped(deltas, site, start)
 
     def _dropped(self, deltas: Tensor, site: Site, start: int) -> Tensor:
-        kept = deltas.new_zeros(deltas.shape)
-        for i, (delta, share) in enumerate(zip(deltas, self.density, strict=True)):
-            if share >= 1:
-                kept[i] = delta
-            elif share > 0:
-                left = self._left(delta, share, site, i, start)
-                kept[i] = make_up(left, delta, share, rescale=self.rescale, compat=self.compat)
+        kept = deltas.clone()
+        for i, (left, share) in enumerate(zip(kept, self.density, strict=True)):
+            if share <= 0:
+                left.zero_()
+            elif share < 1:
+                if self.strategy == "magnitude":
+                    left.copy_(_largest(left, share, exactly=self.compat not in ("official", "mergelm")))
+                else:
+                    left.mul_(site.kept(i, left, share, start))
+                make_up(left, deltas[i], share, rescale=self.rescale, compat=self.compat)
         return kept
-
-    def _left(self, delta: Tensor, share: float, site: Site, source: int, start: int) -> Tensor:
-        if self.strategy == "magnitude":
-            return _largest(delta, share, exactly=self.compat not in ("official", "mergelm"))
-        return delta * site.kept(source, delta, share, start)
 
 
 def _rescaling(rescale: str, compat: str) -> str:
@@ -89,14 +87,14 @@ def _rescaling(rescale: str, compat: str) -> str:
 
 
 def make_up(kept: Tensor, delta: Tensor, chance: Tensor | float, *, rescale: str, compat: str) -> Tensor:
-    """Return `kept (*s)`, what stayed of `delta`, rescaled; `chance` was each entry's to stay, above 0."""
+    """Rescale `kept (*s)`, what stayed of `delta`, and return it; `chance` of each entry was above 0."""
     rescale = _rescaling(rescale, compat)
     if rescale == "inverse_density":
-        return kept / chance
+        return kept.div_(chance)
     if rescale == "l1":
         before, after = (float(x.abs().double().sum()) for x in (delta, kept))
         if before >= _NO_NORM and after >= _NO_NORM:
-            return kept * (before / after)
+            return kept.mul_(before / after)
     return kept
 
 

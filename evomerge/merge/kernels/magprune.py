@@ -119,6 +119,6 @@ def magprune(
             pruned[i] = delta
         elif share > 0:
             chance = keep_chance(delta, share, half, rank_scope=rank_scope)
-            kept = delta * (site.uniform(i, delta) < chance)
+            kept = delta * site.uniform(i, delta).lt(chance)
             pruned[i] = make_up(kept, delta, chance, rescale=rescale, compat=compat)
     return pruned

@@ -42,34 +42,34 @@ class Trimmer:
         self._value = cut.value
         self._left = cut.ties
 
-    def __call__(self, part: Tensor) -> Tensor:
-        """Return the vector's next entries `(*s)`, trimmed.
+    def __call__(self, part: Tensor, into: Tensor) -> None:
+        """Write the vector's next entries `(*s)`, trimmed, into another tensor of the shape.
 
-        One operation finds them but where ties run out: `hardshrink` clears whatever does not exceed a
-        number, and what reaches a number is what exceeds the one before.
+        One operation does it but where ties run out: `hardshrink` clears whatever does not exceed a number,
+        and what reaches a number is what exceeds the one before.
         """
-        if self._value == 0:
-            return part  # ties are zeros
+        import torch
+
+        if self._value == 0:  # ties are zeros
+            into.copy_(part)
+            return
+        ties = part.abs().eq_(self._value) if self._left else None  # 1 or 0: summed faster than booleans
+        found = int(ties.sum()) if ties is not None else 0
+        all_stay = self._left is None or (ties is not None and found <= self._left)
+        torch.hardshrink(part, _before(self._value) if all_stay else self._value, out=into)
         if self._left is None:
-            return part.hardshrink(_before(self._value))
-        if not self._left:
-            return part.hardshrink(self._value)
-        ties = part.abs().eq_(self._value)  # 1 or 0: counted faster than booleans
-        found = int(ties.sum())
-        if found <= self._left:
-            self._left -= found
-            return part.hardshrink(_before(self._value))
-        kept, self._left = ties.flatten().nonzero().flatten()[: self._left], 0
-        trimmed = part.hardshrink(self._value)
-        trimmed.view(-1)[kept] = part.reshape(-1)[kept]
-        return trimmed
+            return
+        if ties is not None and not all_stay:
+            first = ties.flatten().nonzero().flatten()[: self._left]
+            into.view(-1)[first] = part.reshape(-1)[first]
+        self._left = max(0, self._left - found)
 
 
 def trim_all(trimmers: Sequence[Trimmer], parts: Tensor) -> Tensor:
     """Return the next entries `(n, *s)` of n vectors, each trimmed by its own."""
     trimmed = parts.new_empty(parts.shape)
     for trimmer, part, into in zip(trimmers, parts, trimmed, strict=True):
-        into.copy_(trimmer(part))
+        trimmer(part, into)
     return trimmed
 
 
@@ -91,12 +91,18 @@ def trim(delta: Tensor, count: int, *, every_tie: bool = False) -> Tensor:
 
     Of equal entries at the cut the lower indices stay, or all of them with `every_tie`.
     """
-    return Trimmer(cut_of(delta, count, every_tie=every_tie))(delta)
+    return _trimmed(delta, cut_of(delta, count, every_tie=every_tie))
 
 
 def trim_at(delta: Tensor, threshold: float, spare: int | None) -> Tensor:
     """Return `delta` where it exceeds `threshold`, and the first `spare` (None: all) that equal it."""
-    return Trimmer(Cut(value=threshold, ties=spare))(delta)
+    return _trimmed(delta, Cut(value=threshold, ties=spare))
+
+
+def _trimmed(delta: Tensor, cut: Cut) -> Tensor:
+    trimmed = delta.new_empty(delta.shape)
+    Trimmer(cut)(delta, trimmed)
+    return trimmed
 
 
 def _before(value: float) -> float:

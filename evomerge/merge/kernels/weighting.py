@@ -45,9 +45,20 @@ def add_weighted(
 
     Weights that cancel out divide by one, as in mergekit.
     """
-    total = sum(weight)
-    divisor = total if normalize and abs(total) >= SMALLEST_SUM else 1.0
-    return base.add(weighted_sum(deltas, weight), alpha=scale / divisor)
+    import torch
+
+    shares = sum(weight)
+    divisor = shares if normalize and abs(shares) >= SMALLEST_SUM else 1.0
+    total = weighted_sum(deltas, weight)
+    return torch.add(base, total, alpha=scale / divisor, out=total)
+
+
+def scale_rows(rows: Tensor, weight: Sequence[float]) -> Tensor:
+    """Return `rows (n, *s)`, written over, each times its weight."""
+    for row, factor in zip(rows, weight, strict=True):
+        if factor != 1:
+            row.mul_(factor)
+    return rows
 
 
 def adding(vectors: Vectors, weight: Sequence[float], *, scale: float, normalize: bool) -> MergeBlock:

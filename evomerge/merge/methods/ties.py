@@ -22,9 +22,10 @@ from evomerge.merge.kernels.consensus import (
     elect,
     is_zero,
     strongest,
+    total,
 )
 from evomerge.merge.kernels.trimming import Cut, Trimmer, global_cuts, kept_count, share_out, trim_all
-from evomerge.merge.kernels.weighting import per_source
+from evomerge.merge.kernels.weighting import scale_rows
 from evomerge.merge.method import (
     COMMUTES,
     SUMS,
@@ -204,22 +205,22 @@ class Ties:
         return vectors
 
     def combine(self, deltas: Tensor, survey: _Cuts | None = None) -> Tensor:
-        """Elect and merge `deltas (n, *s)`, trimmed already, to one task vector `(*s)`."""
+        """Elect and merge `deltas (n, *s)`, trimmed already and written over, to one task vector `(*s)`."""
         rules = _RULES[self.compat]
-        weighted = deltas * per_source(self.weight, deltas)
-        voters = weighted if rules.weights_vote else deltas
+        voters = deltas if rules.weights_vote else deltas.clone()
+        weighted = scale_rows(deltas, self.weight)
         sign = elect(voters, self.sign_method)
         sign = decided(sign, self._undecided(sign, survey))
         agree = agreeing(voters, sign)
         if self.merge_ == "max":
             return strongest(weighted, agree, sign)
-        total = weighted.mul_(agree).sum(0)
+        merged = total(weighted.mul_(agree))
         if self.merge_ == "sum" or not self.normalize:
-            return total
+            return merged
         if rules.divisor == "count":
-            return total.div_(agree.sum(0).clamp_(min=1))
-        divisor = agree.mul_(per_source(self.weight, deltas)).sum(0)
-        return total.div_(divisor.add_(is_zero(divisor)))
+            return merged.div_(total(agree).clamp_(min=1))
+        divisor = total(scale_rows(agree, self.weight))
+        return merged.div_(divisor.add_(is_zero(divisor)))
 
     def survey_key(self) -> Hashable | None:
         return (self.compat, self.density, self.sign_method) if self._whole_model else None
