@@ -8,6 +8,7 @@ Williams 2006, https://gaussianprocess.org/gpml, chapters 2 and 5.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
+from threadpoolctl import ThreadpoolController
 
 Vector = NDArray[np.float64]  # (n,)
 Matrix = NDArray[np.float64]  # (n, n) or (n, d)
@@ -23,6 +25,12 @@ _LENGTHS = (0.5, 1.0, 2.0, 4.0, 8.0)  # in standard deviations of a step, per ro
 _SIGNALS = (0.1, 0.3, 1.0, 3.0, 10.0)  # variances, of standardised values
 _NOISES = (1e-6, 1e-3, 0.03, 0.1, 0.3, 0.6)
 _FEWEST = 4
+
+
+@functools.cache
+def _blas() -> ThreadpoolController:
+    """Return what sets the threads of linear algebra: several take ten times as long on small matrices."""
+    return ThreadpoolController().select(user_api="blas")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +55,8 @@ def smoothed(points: Matrix, values: Vector, variances: Vector) -> Vector:
         for kernel in (np.exp(-squares / (2 * length**2)) for length in _LENGTHS)
         for signal, noise in itertools.product(_SIGNALS, _NOISES)
     )
-    best = max((each for each in found if each is not None), key=lambda each: each.evidence, default=None)
+    with _blas().limit(limits=1):
+        best = max((each for each in found if each is not None), key=lambda each: each.evidence, default=None)
     return values if best is None else mean + deviation * best.means
 
 

@@ -93,8 +93,7 @@ def test_methods_that_need_the_whole_say_so() -> None:
 
 
 def trimmed(cut: Cut, vector: Tensor) -> Tensor:
-    (into,) = trim_all([Trimmer(cut)], vector[None])
-    return into
+    return trim_all([Trimmer(cut)], vector[None])[0]
 
 
 entries = st.one_of(

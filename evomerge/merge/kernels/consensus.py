@@ -32,9 +32,8 @@ def elect(deltas: Tensor, sign_method: str) -> Tensor:
 
 def total(rows: Tensor) -> Tensor:
     """Return the sum `(*s)` of `rows (n, *s)`, one after another: faster than torch adds a few rows."""
-    first, *others = rows
-    added = first.clone()
-    for row in others:
+    added = rows[0].clone()
+    for row in rows[1:]:
         added.add_(row)
     return added
 
