@@ -35,7 +35,10 @@ docs: install
 	$(BIN)/evomerge methods --format md > docs/reference/methods.md
 
 bench: install
-	$(BIN)/python benchmarks/samplers.py --seeds 1 --budget 60
+	$(BIN)/python -m benchmarks.evaluator
+	$(BIN)/python -m benchmarks.start --budget 40
+	$(BIN)/python -m benchmarks.scaling --parts share front --samplers cma --objectives 1 --marks 100 300
+	$(BIN)/python -m benchmarks.merging --size 300M --repeats 2 --methods task_arithmetic ties
 
 pin: install
 	(echo "# Pinned by 'make pin' from a fresh environment; the Makefile installs with it."; \

@@ -1,13 +1,15 @@
-"""Measure what memory an export takes: a base and two sources on disk, merged by methods that see all of it.
+"""Measure what memory and time an export takes: a base and two sources on disk, merged by several methods.
 
-Each export runs in a process of its own. Pages of mapped files are the system's to drop, so they are told
-apart: `RssAnon` is what the process itself holds, `VmHWM` the peak of both.
+Time is told beside that of `cp` and `sync` of the same bytes on the same disk, right after. Each export runs
+in a process of its own. Pages of mapped files are the system's to drop, so they are told apart: `RssAnon` is
+what the process itself holds, `VmHWM` the peak of both.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -24,7 +26,8 @@ _EVERY = 0.005  # seconds between two looks
 MODELS = ("base", "one", "two")
 RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
     "copy": ("task_arithmetic", {"weight": 0.5}),
-    "ties": ("ties", {"density": 0.2, "scope": "model"}),
+    "ties": ("ties", {"density": 0.2}),
+    "ties, model": ("ties", {"density": 0.2, "scope": "model"}),
     "pcb": ("pcb", {"scope": "model"}),
     "compeft": ("compeft", {"density": 0.2}),
     "opcm": ("opcm", {}),
@@ -60,6 +63,9 @@ def write_models(folder: Path, shape: Shape) -> None:
     """Write a random base and two models near it, in bfloat16."""
     import torch
     from safetensors.torch import save_file
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from transformers import PreTrainedTokenizerFast
 
     config = {
         "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": shape.hidden,
@@ -78,14 +84,20 @@ def write_models(folder: Path, shape: Shape) -> None:
         (folder / name).mkdir()
         save_file(tensors, folder / name / "model.safetensors", {"format": "pt"})
         (folder / name / "config.json").write_text(json.dumps(config))
-        words = {"model": {"type": "WordLevel", "vocab": {f"word{i}": i for i in range(shape.vocabulary)}}}
-        (folder / name / "tokenizer.json").write_text(json.dumps(words))
+        vocabulary = {f"word{i}": i for i in range(shape.vocabulary)}
+        words = Tokenizer(WordLevel(vocabulary, unk_token="word0"))
+        tokenizer = PreTrainedTokenizerFast(tokenizer_object=words)  # type: ignore[no-untyped-call]
+        tokenizer.save_pretrained(folder / name)
 
 
 def export(folder: Path, recipe: str) -> dict[str, float]:
     """Export in this process and return its peaks in bytes, and its seconds."""
+    import transformers
+
     from evomerge.publish.checkpoint import write_checkpoint
     from evomerge.recipe import Merge, ModelRef, Recipe
+
+    _ = transformers.LlamaForCausalLM  # which takes seconds to import
 
     method, params = RECIPES[recipe]
     asked = Recipe(
@@ -95,13 +107,26 @@ def export(folder: Path, recipe: str) -> dict[str, float]:
     before = status("RssAnon"), status("VmRSS")
     started = time.monotonic()
     with peak_of_anonymous() as peak:
-        write_checkpoint(asked, folder / f"merged-{recipe}")
+        write_checkpoint(asked, folder / "merged")
+    seconds = time.monotonic() - started
     return {
+        "copying": copying(folder / "merged", folder / "copied"),
         "anonymous": peak[0] - before[0],
         "resident": status("VmHWM") - before[1],
         "imports": before[1],
-        "seconds": time.monotonic() - started,
+        "seconds": seconds,
     }
+
+
+def copying(source: Path, target: Path) -> float:
+    """Return the seconds that `cp` takes for a folder, to the disk, and delete both."""
+    started = time.monotonic()
+    subprocess.run(["cp", "-r", source, target], check=True)
+    subprocess.run(["sync", *target.iterdir()], check=True)
+    seconds = time.monotonic() - started
+    for folder in (source, target):
+        shutil.rmtree(folder)
+    return seconds
 
 
 def status(key: str) -> int:
@@ -131,7 +156,9 @@ def peak_of_anonymous() -> Iterator[list[int]]:
 def main() -> None:
     """Write the models, export each recipe in a process of its own and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=["copy", "ties", "pcb", "compeft"])
+    parser.add_argument(
+        "--recipes", nargs="+", choices=RECIPES, default=["copy", "ties, model", "pcb", "compeft"]
+    )
     parser.add_argument("--hidden", type=int, default=2048)
     parser.add_argument("--inner", type=int, default=5504)
     parser.add_argument("--layers", type=int, default=8)
@@ -148,8 +175,10 @@ def main() -> None:
         size = (folder / "base" / "model.safetensors").stat().st_size
         largest = 4 * max(rows * row for rows, row in _matrices(shape))
         print(f"one source {size / 1e9:.2f} GB, its largest tensor in float32 {largest / 1e9:.2f} GB\n")
-        print("| recipe | own memory, GB | of a source | of the largest tensor | with mapped files, GB | s |")
-        print("|---|---|---|---|---|---|", flush=True)
+        print(
+            "| recipe | own memory, GB | of a source | of the largest tensor | with files, GB | s | `cp`, s |"
+        )
+        print("|---|---|---|---|---|---|---|", flush=True)
         for recipe in asked.recipes:
             done = subprocess.run(
                 [sys.executable, __file__, "--child", str(folder), recipe],
@@ -159,7 +188,7 @@ def main() -> None:
             print(
                 f"| {recipe} | {found['anonymous'] / 1e9:.2f} | {found['anonymous'] / size:.2f} "
                 f"| {found['anonymous'] / largest:.1f} | {found['resident'] / 1e9:.2f} "
-                f"| {found['seconds']:.0f} |",
+                f"| {found['seconds']:.1f} | {found['copying']:.1f} |",
                 flush=True,
             )
 

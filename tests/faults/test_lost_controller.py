@@ -50,7 +50,7 @@ def test_a_killed_controller_leaves_no_ray_behind_once_the_search_goes_on(
     left = living_in(f"/tmp/evm-{first.pid}-")
     assert left  # its agents at least, which would stay for a minute
     second = started([*words, "--resume"])
-    _, err = second.communicate(timeout=120)
+    _, err = second.communicate(timeout=300)
     assert second.returncode == 0, err
     assert not [process for process in left if process.is_running()]
     assert not living_in(f"/tmp/evm-{first.pid}-")
