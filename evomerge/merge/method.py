@@ -18,6 +18,7 @@ from evomerge.types import Statistic, Value
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from evomerge.merge.kernels.loops import Loop
     from evomerge.merge.kernels.trimming import Cut
 
 Operand: TypeAlias = Literal["deltas", "weights"]
@@ -70,6 +71,10 @@ class Site:
         if self.keep_masks is not None:
             return self._mask(source, like, start)
         return draws.kept(self._key(source), start, like, chance)
+
+    def keys(self) -> list[tuple[int, int]]:
+        """Return both halves of each source's key, as torch's int32 has them; given masks have none."""
+        return [draws.halves(self._key(i)) for i in range(len(self.sources))]
 
     def _key(self, source: int) -> int:
         return derive(self.seed, self.sources[source], self.tensor)
@@ -125,6 +130,9 @@ class Whole(Protocol):
     def cut(self, source: int, count: int, *, every_tie: bool = False) -> Cut:
         """Return where operand `source` is cut so that its `count` largest entries stay."""
 
+    def end_of_ties(self, source: int, cut: Cut) -> int:
+        """Return the place before which entries of operand `source` that equal the cut stay."""
+
     @property
     def size(self) -> int:
         """How many entries the tensor has."""
@@ -147,6 +155,14 @@ class Streaming(Protocol):
 
         It must not write to the operands, and what it returns is read before the next block is merged.
         """
+
+
+@runtime_checkable
+class Looping(Protocol):
+    """A streaming method whose steps may be compiled to one loop, with the same bits."""
+
+    def loop(self, site: Site, whole: Whole) -> Loop | None:
+        """Return the loop that merges a tensor; None under parameters for which there is none."""
 
 
 def taken(method: type[MergeMethod], count: int) -> str | None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from evomerge.checkpoints.dtypes import all_finite
 from evomerge.merge.kernels.blocks import block_size
 from evomerge.merge.kernels.ladder import Ladder, Magnitudes, count_magnitudes
-from evomerge.merge.kernels.trimming import EVERYTHING, NOTHING, Cut
+from evomerge.merge.kernels.trimming import EVERYTHING, NOTHING, Cut, end_of_ties
 from evomerge.merge.method import MergeBlock
 
 
@@ -128,3 +128,7 @@ class Known:
         )
         ladder = self.orders.ladder(self.names[source], magnitudes)
         return ladder.cut(count, magnitudes, every_tie=every_tie)
+
+    def end_of_ties(self, source: int, cut: Cut) -> int:
+        """Return the place before which entries of `source` that equal the cut stay."""
+        return end_of_ties(self.operands.magnitudes(source, deltas=self.deltas), cut)

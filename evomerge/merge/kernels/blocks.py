@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from evomerge.merge.kernels.trimming import Cut, cut_of
+from evomerge.merge.kernels.trimming import Cut, cut_of, end_of_ties
 from evomerge.merge.method import MergeBlock, Site, Vectors
 
 if TYPE_CHECKING:
@@ -28,6 +28,10 @@ class AtHand:
     def cut(self, source: int, count: int, *, every_tie: bool = False) -> Cut:
         """Return where `source` is cut so that its `count` largest entries stay."""
         return cut_of(self.operands[source], count, every_tie=every_tie)
+
+    def end_of_ties(self, source: int, cut: Cut) -> int:
+        """Return the place before which entries of `source` that equal the cut stay."""
+        return end_of_ties([self.operands[source].abs()], cut)
 
     @property
     def size(self) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from evomerge.merge.kernels.ranking import ranks, rows_of
-from evomerge.merge.kernels.trimming import Trimmer, kept_count, trim, trim_all
+from evomerge.merge.kernels.trimming import Cut, Trimmer, kept_count, trim, trim_all
 from evomerge.merge.method import Vectors, Whole
 from evomerge.parameters import Choice, Gene
 
@@ -91,16 +91,23 @@ def crumbs_of(
     return kept
 
 
-def begin_crumbs(
+def cuts_of(
     whole: Whole, density: Sequence[float], gamma: Sequence[float], *, remove_first: bool = True
-) -> Vectors:
-    """Return what makes crumbs of consecutive blocks `(n, b)` of vectors, as counted in the whole tensor."""
+) -> list[tuple[Cut, Cut]]:
+    """Return for each vector where its outliers end and where its small entries begin."""
     found = [
         counts(whole.size, keep, remove, remove_first=remove_first)
         for keep, remove in zip(density, gamma, strict=True)
     ]
-    outer = [Trimmer(whole.cut(i, end)) for i, (_, end) in enumerate(found)]
-    inner = [Trimmer(whole.cut(i, start)) for i, (start, _) in enumerate(found)]
+    return [(whole.cut(i, start), whole.cut(i, end)) for i, (start, end) in enumerate(found)]
+
+
+def begin_crumbs(
+    whole: Whole, density: Sequence[float], gamma: Sequence[float], *, remove_first: bool = True
+) -> Vectors:
+    """Return what makes crumbs of consecutive blocks `(n, b)` of vectors, as counted in the whole tensor."""
+    found = cuts_of(whole, density, gamma, remove_first=remove_first)
+    inner, outer = ([Trimmer(cut) for cut in each] for each in zip(*found, strict=True))
 
     def vectors(deltas: Tensor, start: int) -> Tensor:
         del start

@@ -29,7 +29,17 @@ def uniform(key: int, start: int, like: Tensor) -> Tensor:
 def kept(key: int, start: int, like: Tensor, chance: float) -> Tensor:
     """Return 1 where the draw of `uniform` is below `chance`, else 0: a mask to multiply by, in float32."""
     drawn = _drawn(key, start, like)
-    return drawn.lt_(chance * _STEPS - (_STEPS / 2 + 0.5))
+    return drawn.lt_(bound(chance))
+
+
+def bound(chance: float) -> float:
+    """Return what draws, as whole numbers from −32768 on, are below with a chance."""
+    return chance * _STEPS - (_STEPS / 2 + 0.5)
+
+
+def halves(key: int) -> tuple[int, int]:
+    """Return the low and the high half of a key, as torch's int32 has them."""
+    return _signed(key), _signed(key >> 32)
 
 
 def _drawn(key: int, start: int, like: Tensor) -> Tensor:
@@ -47,7 +57,7 @@ def _drawn(key: int, start: int, like: Tensor) -> Tensor:
 
 def _words(key: int, first: int, like: Tensor) -> Iterator[Tensor]:
     """Yield hashed words, two draws in each, from the word `first` on, until there are enough for `like`."""
-    low, high = _signed(key), _signed(key >> 32)
+    low, high = halves(key)
     left = (like.numel() + 1) // 2
     while left > 0:
         words = _counter(min(left, _LANES), like.device) + _signed(first)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from evomerge.merge.kernels.draws import bound
+from evomerge.merge.kernels.loops import float_numbers
 from evomerge.merge.kernels.trimming import trim, trim_at
 from evomerge.merge.method import Site, Vectors
 from evomerge.parameters import Choice, Gene
@@ -65,6 +68,19 @@ class Dropping:
         if partial and (self.strategy == "magnitude" or _rescaling(self.rescale, self.compat) == "l1"):
             return None
         return lambda deltas, start: self._dropped(deltas, site, start)
+
+    def loop_numbers(self, site: Site) -> tuple[Tensor, ...] | None:
+        """Return what a loop drops by: bounds of the draws, chances, and keys `(n, 2)`; None as in `begin`."""
+        if self.begin(site) is None or site.keep_masks is not None or not all(self.density):
+            return None
+        import torch
+
+        bounds = [bound(share) if share < 1 else math.inf for share in self.density]
+        over = [
+            share if share < 1 and _rescaling(self.rescale, self.compat) != "none" else 1.0
+            for share in self.density
+        ]
+        return *float_numbers(bounds, over), torch.tensor(site.keys(), dtype=torch.int32)
 
     def _dropped(self, deltas: Tensor, site: Site, start: int) -> Tensor:
         kept = deltas.clone()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,8 @@ class Cut:
     value: float
     ties: int | None = None
 
+
+_NO_END = 2**62
 
 EVERYTHING = Cut(value=0.0)
 NOTHING = Cut(value=math.inf, ties=0)
@@ -63,6 +65,23 @@ class Trimmer:
             first = ties.flatten().nonzero().flatten()[: self._left]
             into.view(-1)[first] = part.reshape(-1)[first]
         self._left = max(0, self._left - found)
+
+
+def end_of_ties(magnitudes: Iterable[Tensor], cut: Cut) -> int:
+    """Return the place before which those of the `magnitudes`, given in parts, stay that equal the cut.
+
+    Parts are written over.
+    """
+    if cut.ties is None or not cut.ties:
+        return _NO_END if cut.ties is None else 0
+    left, start = cut.ties, 0
+    for part in magnitudes:
+        ties = part.flatten().eq_(cut.value)  # 1 or 0: summed faster than booleans
+        found = int(ties.sum())
+        if found >= left:
+            return start + int(ties.nonzero()[left - 1]) + 1
+        left, start = left - found, start + part.numel()
+    return start
 
 
 def trim_all(trimmers: Sequence[Trimmer], parts: Tensor) -> Tensor:

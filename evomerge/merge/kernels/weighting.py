@@ -45,12 +45,14 @@ def add_weighted(
 
     Weights that cancel out divide by one, as in mergekit.
     """
-    import torch
-
-    shares = sum(weight)
-    divisor = shares if normalize and abs(shares) >= SMALLEST_SUM else 1.0
     total = weighted_sum(deltas, weight)
-    return torch.add(base, total, alpha=scale / divisor, out=total)
+    return scaled(total, scale / divisor(weight, normalize=normalize)).add_(base)
+
+
+def divisor(weight: Sequence[float], *, normalize: bool) -> float:
+    """Return the sum of weights if they are to be normalised and do not cancel out, else one."""
+    shares = sum(weight)
+    return shares if normalize and abs(shares) >= SMALLEST_SUM else 1.0
 
 
 def scale_rows(rows: Tensor, weight: Sequence[float]) -> Tensor:
@@ -75,5 +77,10 @@ def weighted_sum(operands: Tensor | Sequence[Tensor], weight: Sequence[float]) -
     """Return Σ wᵢ xᵢ for `operands (n, *s)` and `weight (n,)`, in the dtype of the first operand."""
     total = operands[0] * weight[0]
     for operand, factor in zip(operands[1:], weight[1:], strict=True):
-        total.add_(operand, alpha=factor)
+        total.add_(operand * factor)  # not at once: that would round otherwise than a compiled loop
     return total
+
+
+def scaled(total: Tensor, factor: float) -> Tensor:
+    """Return `total (*s)`, written over, times a factor."""
+    return total if factor == 1 else total.mul_(factor)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
+from evomerge.merge.kernels import loops
 from evomerge.merge.kernels.blocks import AtHand, merge_blocks
 from evomerge.merge.kernels.crumbs import (
     CRUMBS,
@@ -19,8 +20,10 @@ from evomerge.merge.kernels.crumbs import (
     REMOVE_FIRST,
     begin_crumbs,
     crumbs_of,
+    cuts_of,
 )
-from evomerge.merge.kernels.weighting import LAMBDA, NORMALIZE, TASK_WEIGHT, add_weighted, adding
+from evomerge.merge.kernels.loops import Loop
+from evomerge.merge.kernels.weighting import LAMBDA, NORMALIZE, TASK_WEIGHT, add_weighted, adding, divisor
 from evomerge.merge.method import (
     SUMS,
     BaseUse,
@@ -77,6 +80,17 @@ class Breadcrumbs:
             return None
         crumbs = begin_crumbs(whole, self.density, self.gamma, remove_first=self.remove_first)
         return adding(crumbs, self.weight, scale=self.lambda_, normalize=self.normalize)
+
+    def loop(self, site: Site, whole: Whole) -> Loop | None:
+        """Return the loop that merges a tensor, None if shares are counted in rows."""
+        del site
+        if self.scope != "tensor":
+            return None
+        cuts = cuts_of(whole, self.density, self.gamma, remove_first=self.remove_first)
+        factor = self.lambda_ / divisor(self.weight, normalize=self.normalize)
+        inner, outer = (loops.cut_numbers(whole, each) for each in zip(*cuts, strict=True))
+        numbers = (*loops.float_numbers(self.weight, factor), *outer, *inner)
+        return Loop(function=loops.breadcrumbs, numbers=numbers)
 
 
 METHOD: type[MergeMethod] = Breadcrumbs

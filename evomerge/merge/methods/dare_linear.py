@@ -11,9 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
+from evomerge.merge.kernels import loops
 from evomerge.merge.kernels.blocks import AtHand, merge_blocks
 from evomerge.merge.kernels.dropping import CHANCE_TO_STAY, MASK_STRATEGY, RESCALE, Dropping, draws
-from evomerge.merge.kernels.weighting import LAMBDA, NORMALIZE, TASK_WEIGHT, add_weighted, adding
+from evomerge.merge.kernels.loops import Loop
+from evomerge.merge.kernels.weighting import LAMBDA, NORMALIZE, TASK_WEIGHT, add_weighted, adding, divisor
 from evomerge.merge.method import (
     EVERYONES,
     SUMS,
@@ -70,6 +72,16 @@ class DareLinear:
         if (dropped := self._dropping.begin(site)) is None:
             return None
         return adding(dropped, self.weight, scale=self.lambda_, normalize=self.normalize)
+
+    def loop(self, site: Site, whole: Whole) -> Loop | None:
+        """Return the loop that merges a tensor, None where `begin` has nothing or a source is left out."""
+        del whole
+        if (dropping := self._dropping.loop_numbers(site)) is None:
+            return None
+        factor = self.lambda_ / divisor(self.weight, normalize=self.normalize)
+        return Loop(
+            function=loops.dare_linear, numbers=(*loops.float_numbers(self.weight, factor), *dropping)
+        )
 
     @property
     def _dropping(self) -> Dropping:

@@ -12,10 +12,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
+from evomerge.merge.kernels import loops
 from evomerge.merge.kernels.blocks import AtHand, merge_blocks
 from evomerge.merge.kernels.consensus import SIGN_METHOD, VOTE_WEIGHT
 from evomerge.merge.kernels.dropping import CHANCE_TO_STAY, MASK_STRATEGY, RESCALE, Dropping, draws
-from evomerge.merge.kernels.weighting import LAMBDA
+from evomerge.merge.kernels.loops import Loop
+from evomerge.merge.kernels.weighting import LAMBDA, scaled
 from evomerge.merge.method import (
     BaseUse,
     Cost,
@@ -91,7 +93,7 @@ class DareTies:
         if (merge := self.begin(site, AtHand(operands=operands))) is not None:
             return merge_blocks(merge, base, operands)
         dropped = self._dropping.drop(operands, site)
-        return base.add(self._ties.merge_vectors(dropped, site), alpha=self.lambda_)
+        return scaled(self._ties.merge_vectors(dropped, site), self.lambda_).add_(base)
 
     def begin(self, site: Site, whole: Whole) -> MergeBlock | None:
         """Return what merges a tensor's blocks, None if a step takes all of a task vector."""
@@ -105,9 +107,21 @@ class DareTies:
 
         def merge(base: Tensor | None, operands: Tensor, start: int) -> Tensor:
             assert base is not None
-            return base.add(vectors(dropped(operands, start), start), alpha=self.lambda_)
+            return scaled(vectors(dropped(operands, start), start), self.lambda_).add_(base)
 
         return merge
+
+    def loop(self, site: Site, whole: Whole) -> Loop | None:
+        """Return the loop that merges a tensor by mergekit's rules after dropping, untrimmed."""
+        del whole
+        rest = self._ties
+        usual = rest.compat in ("evomerge", "mergekit") and self.sign_method == "total" and not rest.normalize
+        dropping = self._dropping.loop_numbers(site)
+        if dropping is None or not usual or any(share < 1 for share in self.trim_density):
+            return None
+        return Loop(
+            function=loops.dare_ties, numbers=(*loops.float_numbers(self.weight, self.lambda_), *dropping)
+        )
 
     def survey_key(self) -> Hashable | None:
         trimming = self._ties.survey_key()

@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
+from evomerge.merge.kernels import loops
 from evomerge.merge.kernels.blocks import each_entry
+from evomerge.merge.kernels.loops import Loop
 from evomerge.merge.kernels.shares import SIGNED_SHARE, shares
 from evomerge.merge.kernels.weighting import weighted_sum
 from evomerge.merge.method import (
@@ -61,6 +63,12 @@ class Linear:
         """Return what merges a tensor's blocks: each entry is merged by itself."""
         del whole
         return each_entry(self.merge, site)
+
+    def loop(self, site: Site, whole: Whole) -> Loop:
+        """Return the loop that merges a tensor."""
+        del whole
+        weight = shares(self.weight, site.tensor) if self.normalize else self.weight
+        return Loop(function=loops.linear, numbers=loops.float_numbers(weight))
 
 
 METHOD: type[MergeMethod] = Linear

@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
+from evomerge.merge.kernels import loops
 from evomerge.merge.kernels.blocks import each_entry
-from evomerge.merge.kernels.weighting import LAMBDA, NORMALIZE, TASK_WEIGHT, add_weighted
+from evomerge.merge.kernels.loops import Loop
+from evomerge.merge.kernels.weighting import LAMBDA, NORMALIZE, TASK_WEIGHT, add_weighted, divisor
 from evomerge.merge.method import (
     EVERYONES,
     SUMS,
@@ -57,6 +59,12 @@ class TaskArithmetic:
         """Return what merges a tensor's blocks: each entry is merged by itself."""
         del whole
         return each_entry(self.merge, site)
+
+    def loop(self, site: Site, whole: Whole) -> Loop:
+        """Return the loop that merges a tensor."""
+        del site, whole
+        factor = self.lambda_ / divisor(self.weight, normalize=self.normalize)
+        return Loop(function=loops.task_arithmetic, numbers=loops.float_numbers(self.weight, factor))
 
 
 METHOD: type[MergeMethod] = TaskArithmetic

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from evomerge.errors import MergeError
+from evomerge.merge.kernels import loops
 from evomerge.merge.kernels.blocks import AtHand, blocks, merge_blocks, merge_vectors
 from evomerge.merge.kernels.consensus import (
     SIGN_METHOD,
@@ -24,6 +25,7 @@ from evomerge.merge.kernels.consensus import (
     strongest,
     total,
 )
+from evomerge.merge.kernels.loops import Loop
 from evomerge.merge.kernels.trimming import Cut, Trimmer, global_cuts, kept_count, share_out, trim_all
 from evomerge.merge.kernels.weighting import scale_rows
 from evomerge.merge.method import (
@@ -181,6 +183,18 @@ class Ties:
             return vectors(operands, start).mul_(self.lambda_).add_(base)
 
         return merge
+
+    def loop(self, site: Site, whole: Whole) -> Loop | None:
+        """Return the loop that merges a tensor by mergekit's rules, trimmed by itself."""
+        usual = _RULES[self.compat] == _Rules() and not self._whole_model
+        if not usual or self.sign_method != "total" or self.merge_ == "max":
+            return None
+        cuts = [whole.cut(i, self._count(density, whole.size)) for i, density in enumerate(self.density)]
+        mean = self.merge_ == "mean" and self.normalize
+        return Loop(
+            function=loops.ties if mean else loops.ties_sum,
+            numbers=(*loops.float_numbers(self.weight, self.lambda_), *loops.cut_numbers(whole, cuts)),
+        )
 
     def merge_vectors(self, deltas: Tensor, site: Site) -> Tensor:
         """Trim, elect and merge `deltas (n, *s)` to one task vector `(*s)`, before λ."""

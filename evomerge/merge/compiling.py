@@ -1,0 +1,60 @@
+"""Loops made by `torch.compile`: one pass over what is stored, where operations of their own take a dozen.
+
+It takes a C++ compiler (on a GPU, Triton), some fifteen seconds for the first loop and some two for each further
+one, and less where the loops of earlier processes are found again. So it pays for models of some size only.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from evomerge.merge.kernels.loops import Function, Loop
+
+_log = logging.getLogger(__name__)
+
+LEAST_PARAMETERS = 250_000_000
+"""A model of fewer is merged sooner than loops are compiled."""
+
+_LEAST_ENTRIES = 1 << 18
+"""Tensors of fewer are merged block by block: what is compiled first looks at what it is given."""
+
+
+class Loops:
+    """Compiled loops, each compiled when it is first asked for; none once one could not be compiled."""
+
+    def __init__(self) -> None:
+        self._compiled: dict[Function, Callable[..., Tensor]] = {}
+        self._works = True
+
+    def suits(self, into: Tensor) -> bool:
+        """Return whether a tensor is worth a loop, and loops can be made."""
+        return self._works and into.numel() >= _LEAST_ENTRIES
+
+    def run(self, loop: Loop, base: Tensor | None, models: list[Tensor], into: Tensor) -> bool | None:
+        """Write what the loop makes of the models into `into`; return whether all is finite.
+
+        None where it cannot be compiled: nothing that counts has been written then.
+        """
+        function = self._compiled.get(loop.function)
+        if function is None:
+            compiled: Any = torch.compile(loop.function, dynamic=True, fullgraph=True)
+            function = self._compiled[loop.function] = compiled
+        try:
+            return bool(function(base, models, list(loop.numbers), into.view(-1)))
+        except torch._dynamo.exc.TorchDynamoException as error:
+            self._works = False
+            _log.info("merging without compiled loops: %s", str(error).strip().splitlines()[0])
+            return None
+
+
+def can_compile(device: torch.device) -> bool:
+    """Return whether there is what `torch.compile` compiles with."""
+    if device.type == "cuda":
+        return torch.utils._triton.has_triton()
+    return any(shutil.which(name) for name in ("c++", "g++", "clang++"))
