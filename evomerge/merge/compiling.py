@@ -1,14 +1,16 @@
 """Loops made by `torch.compile`: one pass over what is stored, where operations of their own take a dozen.
 
-It takes a C++ compiler (on a GPU, Triton), some fifteen seconds for the first loop and some two for each further
-one, and less where the loops of earlier processes are found again. So it pays for models of some size only.
+It takes a C++ compiler (on a GPU, Triton), some fifteen seconds for the first loop and two for each further,
+and less where the loops of earlier processes are found again. So it pays for models of some size only.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +23,11 @@ _log = logging.getLogger(__name__)
 LEAST_PARAMETERS = 250_000_000
 """A model of fewer is merged sooner than loops are compiled."""
 
+CACHE = Path.home() / ".cache" / "evomerge" / "loops"
+"""Where compiled loops stay: torch's own place, in the folder for everybody's files, others could fill."""
+
+_ALONE: dict[str, Any] = {"compile_threads": 1}  # no pool of processes for a handful of loops
+
 _LEAST_ENTRIES = 1 << 18
 """Tensors of fewer are merged block by block: what is compiled first looks at what it is given."""
 
@@ -29,6 +36,7 @@ class Loops:
     """Compiled loops, each compiled when it is first asked for; none once one could not be compiled."""
 
     def __init__(self) -> None:
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(CACHE))
         self._compiled: dict[Function, Callable[..., Tensor]] = {}
         self._works = True
 
@@ -43,13 +51,14 @@ class Loops:
         """
         function = self._compiled.get(loop.function)
         if function is None:
-            compiled: Any = torch.compile(loop.function, dynamic=True, fullgraph=True)
+            compiled: Any = torch.compile(loop.function, dynamic=True, fullgraph=True, options=_ALONE)
             function = self._compiled[loop.function] = compiled
         try:
-            return bool(function(base, models, list(loop.numbers), into.view(-1)))
-        except torch._dynamo.exc.TorchDynamoException as error:
+            numbers = [each.to(into.device) for each in loop.numbers]
+            return bool(function(base, models, numbers, into.view(-1)))
+        except (torch._dynamo.exc.TorchDynamoException, OSError) as error:
             self._works = False
-            _log.info("merging without compiled loops: %s", str(error).strip().splitlines()[0])
+            _log.warning("merging without compiled loops: %s", (str(error).strip() or type(error).__name__))
             return None
 
 

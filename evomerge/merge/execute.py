@@ -13,7 +13,8 @@ from evomerge.checkpoints.dtypes import DTYPES, all_finite
 from evomerge.checkpoints.embeddings import gather
 from evomerge.checkpoints.tensors import Library
 from evomerge.errors import MergeError
-from evomerge.merge.method import Site, Streaming, Surveying, View
+from evomerge.merge.compiling import Loops
+from evomerge.merge.method import Looping, MergeMethod, Site, Streaming, Surveying, View
 from evomerge.merge.plan import Apply, Copy, Operand, Output, Plan, Routed, SharedRows, survey_key, surveyed
 from evomerge.merge.streaming import Known, Operands, Orders, Stored, merge_stored
 
@@ -32,11 +33,13 @@ class Execution:
         device: torch.device | None = None,
         keep_masks: KeepMasks | None = None,
         orders: Orders | None = None,
+        loops: Loops | None = None,
     ) -> None:
         self.plan = plan
         self._library = library
         self._device = device
         self._orders = orders or Orders()
+        self._loops = loops
         self._keep_masks = keep_masks or {}
         self._surveys: dict[str | None, Any] = {}
         for name, part in plan.parts.items():  # each after those it reads, so that what they saw is known
@@ -87,9 +90,21 @@ class Execution:
             return None
         dtype = DTYPES[output.spec.dtype]
         made = torch.empty(output.spec.shape, dtype=dtype, device=operands.device) if into is None else into
-        if not merge_stored(merge, operands, made, deltas=deltas):
+        finite = self._looped(operation.method, site, known, made)
+        if finite is None:
+            finite = merge_stored(merge, operands, made, deltas=deltas)
+        if not finite:
             raise _not_finite(output)
         return made
+
+    def _looped(self, method: MergeMethod, site: Site, known: Known, made: Tensor) -> bool | None:
+        """Merge by a compiled loop into `made` and return whether all is finite; None where there is none."""
+        operands = known.operands
+        if self._loops is None or not self._loops.suits(made) or any(each.delta for each in operands.stored):
+            return None
+        if not isinstance(method, Looping) or (loop := method.loop(site, known)) is None:
+            return None
+        return self._loops.run(loop, operands.base, [each.tensor for each in operands.stored], made)
 
     def _stored(self, operation: Apply) -> Operands | None:
         """Return the operands as they are stored, None if one has to be put together from others first."""

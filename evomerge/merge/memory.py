@@ -18,6 +18,7 @@ from transformers.models.auto.modeling_auto import (
 from evomerge.checkpoints.language import is_multimodal
 from evomerge.checkpoints.tensors import Library
 from evomerge.errors import CheckpointError, EvaluationError
+from evomerge.merge.compiling import LEAST_PARAMETERS, Loops, can_compile
 from evomerge.merge.execute import Execution
 from evomerge.merge.plan import Plan, one_tensor
 from evomerge.merge.skeleton import Skeleton, form_of, live_tensors, stand_ins
@@ -60,6 +61,7 @@ class ResidentModel:
         self._library = library
         self._device = device
         self._orders = Orders()
+        self._loops = Loops() if can_compile(device) else None
         self._model: Any = None
         self._skeletons: list[Skeleton] = []  # the one used last is the last
 
@@ -69,7 +71,8 @@ class ResidentModel:
         It is the same object as before wherever that is possible. Raises `MergeError` if the plan
         cannot be carried out, `EvaluationError` if transformers does not accept the result.
         """
-        execution = Execution(plan, self._library, device=self._device, orders=self._orders)
+        loops = self._loops if plan.parameters >= LEAST_PARAMETERS else None
+        execution = Execution(plan, self._library, device=self._device, orders=self._orders, loops=loops)
         skeleton = self._skeletons[-1] if self.fits(plan) else self._change(plan)
         if skeleton is None:
             self._model = self._build(execution)

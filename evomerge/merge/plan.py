@@ -6,6 +6,7 @@ both call `execute.produce`, so what was scored is what is exported. `planning.p
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -118,6 +119,11 @@ class Plan:
     def nbytes(self) -> int:
         """Bytes of the merged model."""
         return sum(output.spec.nbytes for output in self.outputs)
+
+    @property
+    def parameters(self) -> int:
+        """Numbers in the merged model."""
+        return sum(math.prod(output.spec.shape) for output in self.outputs)
 
     @property
     def surveyed(self) -> tuple[Output, ...]:

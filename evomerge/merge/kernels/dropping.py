@@ -70,16 +70,14 @@ class Dropping:
         return lambda deltas, start: self._dropped(deltas, site, start)
 
     def loop_numbers(self, site: Site) -> tuple[Tensor, ...] | None:
-        """Return what a loop drops by: bounds of the draws, chances, and keys `(n, 2)`; None as in `begin`."""
+        """Return what a loop drops by: bounds of draws, chances, and keys `(n, 2)`; None as in `begin`."""
         if self.begin(site) is None or site.keep_masks is not None or not all(self.density):
             return None
         import torch
 
+        rescales = _rescaling(self.rescale, self.compat) != "none"
         bounds = [bound(share) if share < 1 else math.inf for share in self.density]
-        over = [
-            share if share < 1 and _rescaling(self.rescale, self.compat) != "none" else 1.0
-            for share in self.density
-        ]
+        over = [share if rescales and share < 1 else 1.0 for share in self.density]
         return *float_numbers(bounds, over), torch.tensor(site.keys(), dtype=torch.int32)
 
     def _dropped(self, deltas: Tensor, site: Site, start: int) -> Tensor:

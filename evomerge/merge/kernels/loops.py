@@ -1,6 +1,6 @@
 """Merge steps as single loops over tensors as they are stored, for a compiler to make.
 
-Each does to every entry what its method does block by block, in the same order of the same float32 operations, so
+Each does to every entry what its method does block by block, the same float32 operations in one order, so
 that both give the same bits. `numbers` are the parameters as tensors: a loop that is compiled once takes any.
 """
 

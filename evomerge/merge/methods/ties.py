@@ -186,6 +186,7 @@ class Ties:
 
     def loop(self, site: Site, whole: Whole) -> Loop | None:
         """Return the loop that merges a tensor by mergekit's rules, trimmed by itself."""
+        del site
         usual = _RULES[self.compat] == _Rules() and not self._whole_model
         if not usual or self.sign_method != "total" or self.merge_ == "max":
             return None
