@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from evomerge.merge.kernels.loops import Function, Loop
+from evomerge.merge.kernels.loops import CHUNK, Function, Loop, count_ties, float_numbers
 
 _log = logging.getLogger(__name__)
 
@@ -43,6 +43,13 @@ class Loops:
     def suits(self, into: Tensor) -> bool:
         """Return whether a tensor is worth a loop, and loops can be made."""
         return self._works and into.numel() >= _LEAST_ENTRIES
+
+    def count_ties(self, base: Tensor, model: Tensor, value: float) -> Tensor | None:
+        """Return how many entries of a task vector have a magnitude, by whole `CHUNK`s; None as `run`."""
+        whole = len(model) // CHUNK * CHUNK
+        counts = torch.empty(len(model) // CHUNK, dtype=torch.int64, device=model.device)
+        loop = Loop(function=count_ties, numbers=float_numbers(value))
+        return None if self.run(loop, base[:whole], [model[:whole]], counts) is None else counts
 
     def run(self, loop: Loop, base: Tensor | None, models: list[Tensor], into: Tensor) -> bool | None:
         """Write what the loop makes of the models into `into`; return whether all is finite.

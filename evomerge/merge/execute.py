@@ -84,7 +84,7 @@ class Execution:
             return None
         deltas = operation.method.on == "deltas" and operation.base is not None
         names = tuple((deltas and operation.base, operand) for operand in operation.operands)
-        known = Known(operands=operands, names=names, orders=self._orders, deltas=deltas)
+        known = Known(operands=operands, names=names, orders=self._orders, deltas=deltas, loops=self._loops)
         site = self._site(output, operation, survey=self._surveys.get(None))
         if (merge := operation.method.begin(site, known)) is None:
             return None

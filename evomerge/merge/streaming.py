@@ -6,15 +6,17 @@ A merge of whole tensors moves each entry to memory and back at every step; this
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from evomerge.checkpoints.dtypes import all_finite
+from evomerge.merge.compiling import Loops
 from evomerge.merge.kernels.blocks import block_size
 from evomerge.merge.kernels.ladder import Ladder, Magnitudes, count_magnitudes
+from evomerge.merge.kernels.loops import CHUNK
 from evomerge.merge.kernels.trimming import EVERYTHING, NOTHING, Cut, end_of_ties
 from evomerge.merge.method import MergeBlock
 
@@ -38,6 +40,13 @@ class Operands:
     def size(self) -> int:
         """How many entries the tensor has."""
         return self.stored[0].tensor.numel()
+
+    def part(self, start: int) -> Operands:
+        """Return the entries from `start` on."""
+        base = None if self.base is None else self.base[start:]
+        return Operands(
+            base=base, stored=tuple(replace(each, tensor=each.tensor[start:]) for each in self.stored)
+        )
 
     @property
     def device(self) -> torch.device:
@@ -111,6 +120,7 @@ class Known:
     names: tuple[Hashable, ...]
     orders: Orders
     deltas: bool
+    loops: Loops | None = None
 
     @property
     def size(self) -> int:
@@ -131,4 +141,17 @@ class Known:
 
     def end_of_ties(self, source: int, cut: Cut) -> int:
         """Return the place before which entries of `source` that equal the cut stay."""
-        return end_of_ties(self.operands.magnitudes(source, deltas=self.deltas), cut)
+        start, left = self._before_the_end(source, cut)
+        rest = self.operands.part(start)
+        return start + end_of_ties(rest.magnitudes(source, deltas=self.deltas), replace(cut, ties=left))
+
+    def _before_the_end(self, source: int, cut: Cut) -> tuple[int, int | None]:
+        """Return a place from which on ties are still to be counted, and how many of those there stay."""
+        base, model = self.operands.base, self.operands.stored[source].tensor
+        if not cut.ties or self.loops is None or base is None or not self.loops.suits(model):
+            return 0, cut.ties
+        if (counts := self.loops.count_ties(base, model, cut.value)) is None:
+            return 0, cut.ties
+        upto = counts.cumsum(0)
+        chunk = int((upto < cut.ties).sum())
+        return chunk * CHUNK, cut.ties - (int(upto[chunk - 1]) if chunk else 0)

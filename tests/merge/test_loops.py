@@ -1,5 +1,6 @@
 """A loop gives the bits that merging block by block gives, compiled or not."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from evomerge import plugins
 from evomerge.merge.compiling import Loops, can_compile
 from evomerge.merge.kernels.loops import Loop
+from evomerge.merge.kernels.trimming import Cut
 from evomerge.merge.method import Looping, Site
 from evomerge.merge.streaming import Known, Operands, Orders, Stored, merge_stored
 from evomerge.parameters import bind
@@ -54,6 +56,29 @@ def test_loops_are_what_streams_are(name: str, params: dict[str, Any], dtype: to
     into = torch.empty_like(stored[0])
     assert bool(loop.function(known.operands.base, stored, loop.numbers, into))
     assert torch.equal(into, streamed(method, site, known))
+
+
+class Counting(Loops):
+    """Loops that are not compiled."""
+
+    def run(self, loop: Loop, base: Tensor | None, models: list[Tensor], into: Tensor) -> bool:
+        return bool(loop.function(base, models, loop.numbers, into))
+
+
+@pytest.mark.parametrize("ties", [1, 5, 40_000, 77_777, 150_000])
+def test_where_ties_end_is_found_by_counting_chunks(ties: int) -> None:
+    vector = torch.randint(-2, 3, (300_001,), generator=torch.Generator().manual_seed(1)).float()
+    vector[-1] = 1.0
+    operands = Operands(base=torch.zeros_like(vector), stored=(Stored(tensor=vector),))
+    cut = Cut(value=1.0, ties=min(ties, int((vector.abs() == 1).sum())))
+    plain = Known(operands=operands, names=("a",), orders=Orders(), deltas=True)
+    counted = replace(plain, loops=Counting())
+    assert plain.end_of_ties(0, cut) == counted.end_of_ties(0, cut)
+    kept = (vector[: plain.end_of_ties(0, cut)].abs() == 1).sum()
+    assert int(kept) == cut.ties
+    for loops in (None, Counting()):
+        assert replace(plain, loops=loops).end_of_ties(0, replace(cut, ties=0)) == 0
+        assert replace(plain, loops=loops).end_of_ties(0, replace(cut, ties=None)) > len(vector)
 
 
 @pytest.mark.skipif(not can_compile(CPU), reason="there is no C++ compiler to compile loops with")

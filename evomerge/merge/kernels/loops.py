@@ -24,6 +24,9 @@ Returns whether all of it is finite.
 """
 
 
+CHUNK = 1 << 16
+
+
 @dataclass(frozen=True, kw_only=True)
 class Loop:
     """A function and its numbers."""
@@ -100,6 +103,15 @@ def dare_ties(base: Tensor | None, models: Stored, numbers: Sequence[Tensor], in
     weight, scale, *chances = numbers
     start, deltas = _deltas(base, models)
     return _written(_elected(_dropped(deltas, chances), weight, mean=False) * scale + start, into)
+
+
+def count_ties(base: Tensor | None, models: Stored, numbers: Sequence[Tensor], into: Tensor) -> Tensor:
+    """Write how many entries of a task vector have a magnitude, by `CHUNK`s; `numbers`: that."""
+    (value,) = numbers
+    _, (delta,) = _deltas(base, models)
+    ties = delta.abs() == value
+    into.copy_(ties.view(-1, CHUNK).sum(1))
+    return ties.any()
 
 
 def _deltas(base: Tensor | None, models: Stored) -> tuple[Tensor, list[Tensor]]:
