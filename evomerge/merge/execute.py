@@ -86,12 +86,12 @@ class Execution:
         names = tuple((deltas and operation.base, operand) for operand in operation.operands)
         known = Known(operands=operands, names=names, orders=self._orders, deltas=deltas, loops=self._loops)
         site = self._site(output, operation, survey=self._surveys.get(None))
-        if (merge := operation.method.begin(site, known)) is None:
-            return None
         dtype = DTYPES[output.spec.dtype]
         made = torch.empty(output.spec.shape, dtype=dtype, device=operands.device) if into is None else into
         finite = self._looped(operation.method, site, known, made)
         if finite is None:
+            if (merge := operation.method.begin(site, known)) is None:
+                return None
             finite = merge_stored(merge, operands, made, deltas=deltas)
         if not finite:
             raise _not_finite(output)

@@ -126,9 +126,16 @@ def _among(magnitudes: Magnitudes, low: int, end: int, wanted: int) -> tuple[flo
     import torch
 
     least, beyond = _number(low), _number(end)
-    entries = torch.cat([part[(part >= least) & (part < beyond)] for part in magnitudes()])
+    entries = torch.cat([_between(part, least, beyond) for part in magnitudes()])
     value = entries.kthvalue(len(entries) - wanted + 1).values
     return float(value), wanted - int((entries > value).sum()), int((entries == value).sum())
+
+
+def _between(part: Tensor, least: float, beyond: float) -> Tensor:
+    """Return the entries from `least` to below `beyond`, which are few."""
+    flat = part.reshape(-1)
+    inside = flat.ge(least).logical_and_(flat.lt(beyond))
+    return flat[inside.nonzero().flatten()]
 
 
 def _bits_of(number: Tensor) -> int:

@@ -25,6 +25,7 @@ Returns whether all of it is finite.
 
 
 CHUNK = 1 << 16
+_MOST = 2**31 - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +48,8 @@ def cut_numbers(whole: Whole, cuts: Sequence[Cut]) -> tuple[Tensor, Tensor]:
     import torch
 
     values = torch.tensor([cut.value for cut in cuts], dtype=torch.float32)
-    return values, torch.tensor([whole.end_of_ties(i, cut) for i, cut in enumerate(cuts)])
+    ends = [min(whole.end_of_ties(i, cut), max(whole.size, 1)) for i, cut in enumerate(cuts)]
+    return values, torch.tensor(ends, dtype=torch.int32 if whole.size <= _MOST else torch.int64)
 
 
 def linear(base: Tensor | None, models: Stored, numbers: Sequence[Tensor], into: Tensor) -> Tensor:
@@ -128,9 +130,11 @@ def _weighted(rows: Sequence[Tensor], weight: Tensor) -> Tensor:
 
 
 def _places(like: Tensor) -> Tensor:
+    """Return the entries' places, in half as many bits where these do: twice as many at a time."""
     import torch
 
-    return torch.arange(like.numel(), device=like.device)
+    kind = torch.int32 if like.numel() <= _MOST else torch.int64
+    return torch.arange(like.numel(), dtype=kind, device=like.device)
 
 
 def _trimmed(delta: Tensor, cut: Tensor, end: Tensor) -> Tensor:
