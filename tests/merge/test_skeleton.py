@@ -207,6 +207,37 @@ def test_a_plan_that_fails_midway_leaves_the_model_usable(opened: Opened) -> Non
     assert torch.equal(logits(live.load(plan_of(ONCE, opened))), expected)
 
 
+def test_a_candidate_is_written_over_the_last_and_is_its_own(opened: Opened) -> None:
+    live = resident(opened)
+    places = set()
+    for weight in (0.3, 0.8):
+        model = live.load(merge_of(weight, opened))
+        places.add(model.model.layers[1].mlp.up_proj.weight.data_ptr())
+        fresh = resident(opened).load(merge_of(weight, opened))
+        pairs = zip(model.parameters(), fresh.parameters(), strict=True)
+        assert all(torch.equal(ours, theirs) for ours, theirs in pairs)
+    assert len(places) == 1
+
+
+def test_what_is_merged_as_before_is_not_merged_again(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live, made = resident(opened), []
+    produce = Execution.produce
+
+    def counted(self: Execution, output: Output, **how: Any) -> Tensor:
+        made.append(output.name)
+        return produce(self, output, **how)
+
+    monkeypatch.setattr(Execution, "produce", counted)
+    live.load(merge_of(0.3, opened))
+    tensors = len(made)
+    live.load(merge_of(0.3, opened))
+    assert len(made) == tensors > 0
+    live.load(merge_of(0.4, opened))
+    assert len(made) == 2 * tensors
+
+
 def test_a_later_plan_that_leaves_a_parameter_unset_is_refused(opened: Opened) -> None:
     live = resident(opened)
     plan = plan_of(ONCE, opened)
@@ -241,6 +272,11 @@ def path_of(path: tuple[Step, ...], *, dtype: str | None = None) -> Recipe:
 
 def plan_of(path: tuple[Step, ...], opened: Opened, *, dtype: str | None = None) -> Plan:
     return compile_plan(path_of(path, dtype=dtype), opened[0])
+
+
+def merge_of(weight: float, opened: Opened) -> Plan:
+    merge = Merge(method="linear", sources=NAMES, params={"weight": {"a": weight, "b": 1 - weight}})
+    return compile_plan(Recipe(models=refs(), merges={"m": merge}), opened[0])
 
 
 def resident(opened: Opened) -> ResidentModel:

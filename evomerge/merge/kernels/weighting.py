@@ -77,7 +77,8 @@ def weighted_sum(operands: Tensor | Sequence[Tensor], weight: Sequence[float]) -
     """Return Σ wᵢ xᵢ for `operands (n, *s)` and `weight (n,)`, in the dtype of the first operand."""
     total = operands[0] * weight[0]
     for operand, factor in zip(operands[1:], weight[1:], strict=True):
-        total.add_(operand * factor)  # not at once: that would round otherwise than a compiled loop
+        # not at once: that would round otherwise than a compiled loop
+        total.add_(operand.to(total.dtype) * factor)
     return total
 
 
