@@ -15,7 +15,9 @@ from evomerge.checkpoints.folder import Checkpoint, open_checkpoint
 from evomerge.checkpoints.tensors import Library, open_library
 from evomerge.errors import EvaluationError, MergeError
 from evomerge.merge import memory
+from evomerge.merge.compiling import Loops
 from evomerge.merge.execute import Execution
+from evomerge.merge.kernels.loops import Loop
 from evomerge.merge.memory import ResidentModel
 from evomerge.merge.plan import Output, Plan
 from evomerge.merge.planning import compile_plan
@@ -236,6 +238,29 @@ def test_what_is_merged_as_before_is_not_merged_again(
     assert len(made) == tensors > 0
     live.load(merge_of(0.4, opened))
     assert len(made) == 2 * tensors
+
+
+@pytest.mark.parametrize("method", ["linear", "ties", "breadcrumbs", "dare_ties"])
+def test_a_model_merged_by_loops_is_the_one_merged_by_blocks(
+    method: str, opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = None if method == "linear" else "a"
+    merge = Merge(method=method, base=base, sources=NAMES, params={} if base is None else {"density": 0.4})
+    plan = compile_plan(Recipe(models=refs(), merges={"m": merge}), opened[0])
+    expected = [each.clone() for each in resident(opened).load(plan).parameters()]
+    ran: list[Loop] = []
+
+    def run(loops: Loops, loop: Loop, base: Tensor | None, models: list[Tensor], into: Tensor) -> bool:
+        ran.append(loop)
+        return bool(loop.function(base, models, loop.numbers, into.view(-1)))
+
+    monkeypatch.setattr(Loops, "run", run)
+    monkeypatch.setattr(Loops, "suits", lambda loops, into: into.numel() > 0)
+    monkeypatch.setattr(memory, "LEAST_PARAMETERS", 0)
+    monkeypatch.setattr(memory, "can_compile", lambda device: True)
+    found = resident(opened).load(plan).parameters()
+    assert ran
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
 
 
 def test_a_later_plan_that_leaves_a_parameter_unset_is_refused(opened: Opened) -> None:
