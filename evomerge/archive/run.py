@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from evomerge.archive.coefficients import Coefficient, Step, coefficients, steps
 from evomerge.archive.database import is_redacted, storage_url, told
 from evomerge.archive.folder import RunFolder, resolved
 from evomerge.archive.front import Member, ParetoArchive
@@ -120,6 +122,37 @@ class Run:
             .sort_values([first.name, "trial"], ascending=[not first.higher_is_better, True])
             .reset_index(drop=True)
         )
+
+    def coefficients(self, *trials: int) -> pd.DataFrame:
+        """Return one row per trial, merge, parameter, source, layer and module group: what was built.
+
+        Of the given trials, or of all that were scored themselves. `layer` is missing for `embed` and `head`,
+        `source` where a parameter has one value for all; what is left to a method's defaults is no row.
+        """
+        import pandas as pd
+
+        rows = [
+            {"trial": number, **vars(each)}
+            for number in trials or self._scored
+            for each in coefficients(self.recipe(number), self.record.layers)
+        ]
+        names = ["trial", *(each.name for each in fields(Coefficient))]
+        return pd.DataFrame(rows, columns=names).astype({"layer": "Int64"})
+
+    def paths(self, *trials: int) -> pd.DataFrame:
+        """Return one row per trial and layer of its stack, bottom to top: slot, model, layer, scale.
+
+        Of the given trials, or of all that were scored themselves; without paths it is empty.
+        """
+        import pandas as pd
+
+        numbers = trials or self._scored
+        rows = [{"trial": number, **vars(each)} for number in numbers for each in steps(self.recipe(number))]
+        return pd.DataFrame(rows, columns=["trial", *(each.name for each in fields(Step))])
+
+    @property
+    def _scored(self) -> tuple[int, ...]:
+        return tuple(trial.number for trial in self.frozen_trials if is_scored(trial))
 
     def report(self) -> dict[str, Any] | None:
         """Return the closing report, or None if the search has never ended.
