@@ -110,6 +110,14 @@ class Run:
         """Return the item scores of each trial on a split, as an evaluator gave them."""
         return ItemStore(self.folder.items, self.record.items).read(split)
 
+    def items_of(self, number: int, split: Split) -> tuple[ItemScores, ...]:
+        """Return the item scores of one trial on a split; those of others are passed over."""
+        return self._items.of(number, split)
+
+    @cached_property
+    def _items(self) -> ItemStore:
+        return ItemStore(self.folder.items, self.record.items)
+
     def front(self) -> pd.DataFrame:
         """Return the rows of `trials()` on the Pareto front, best in the first objective first."""
         frame = self.trials()
@@ -179,7 +187,11 @@ class Run:
 
     def recipe(self, number: int) -> Recipe:
         """Return exactly what trial `number` built. Raises `RunError` if it cannot be rebuilt."""
-        trial, genome = self._trial(number), self._genome
+        return self.recipe_of(self._trial(number))
+
+    def recipe_of(self, trial: FrozenTrial) -> Recipe:
+        """Return exactly what a trial built, also one that was asked for since the trials were read."""
+        number, genome = trial.number, self._genome
         label = trial.user_attrs.get(LABEL)
         if label is None and not self._is_asked(trial):
             raise RunError(f"trial {number} has no recipe yet: it is {_STATES[trial.state]}")
