@@ -16,7 +16,7 @@ from evomerge.types import Measure, Split
 
 Role: TypeAlias = Literal["parent", "baseline", "chosen", "finalist"]
 
-_BEST = 5
+_BEST, _BEST_OF_EACH = 5, 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,9 +75,10 @@ def _so_far(run: Run, baselines: Baselines) -> tuple[ReportRow, ...]:
     """Return the baselines and the best few candidates by search score, before anything was chosen."""
     candidates = [t for t in run.frozen_trials if is_scored(t) and feasible(t) and run.label(t.number) is None]
     best: list[int] = []
+    most = _BEST if len(run.record.objectives) == 1 else _BEST_OF_EACH
     for measure in run.record.objectives:
         ranked = sorted(candidates, key=lambda t: (-measure.oriented(t.user_attrs["scores"][measure.name]), t.number))
-        best += [trial.number for trial in ranked[:_BEST]]
+        best += [trial.number for trial in ranked[:most]]
     return tuple(
         ReportRow(
             trial=number,
@@ -126,13 +127,19 @@ def _standing(
     shown = [measure for measure in measures if between.has(measure, row.trial)]
     return Standing(
         trial=row.trial,
-        title=row.title if row.label != "candidate" or row.chosen else f"{row.title}, trial {row.trial}",
+        title=_title(row, split),
         role=_role(row, between.baselines),
         cells={m.name: _cell(run, m, row.trial, between, rivals.get(m.name), split) for m in shown},
         select=row.select or {},
         search=row.search,
         failed=row.failed,
     )
+
+
+def _title(row: ReportRow, split: Split) -> str:
+    if row.label != "candidate" or row.chosen:
+        return row.title
+    return f"{'finalist' if split == 'report' else 'candidate'}, trial {row.trial}"
 
 
 def _role(row: ReportRow, baselines: Baselines) -> Role:

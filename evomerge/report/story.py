@@ -24,7 +24,7 @@ def _searched(run: Run) -> str:
     states = [trial.state for trial in trials]
     scored = sum(map(is_scored, trials))
     inherited = sum(t.state == TrialState.COMPLETE and is_heir(t) for t in trials)
-    counts = [f"{scored} scored in full"]
+    counts = [f"{scored} {'was' if scored == 1 else 'were'} scored in full"]
     counts += [f"{n} given up early" for n in [states.count(TrialState.PRUNED)] if n]
     counts += [f"{inherited} equal to earlier ones" for _ in range(inherited > 0)]
     counts += [f"{n} failed" for n in [states.count(TrialState.FAIL)] if n]
@@ -35,7 +35,7 @@ def _searched(run: Run) -> str:
         f"evomerge searched {record.summary()['models']}, over {genes} {'gene' if genes == 1 else 'genes'} with "
         f"{record.space.sampler_choice.name} (seed {record.space.seed}), for "
         f"{' and '.join(f'{m.name} ({m.metric} {m.arrow})' for m in record.objectives)}: of "
-        f"{len(trials)} candidates, {baselines} of them baselines, {_listed(counts)}."
+        f"{len(trials)} candidates ({baselines} of them baselines) {_listed(counts)}."
     )
 
 
@@ -48,7 +48,9 @@ def _found(run: Run, report: ClosingReport | None, found: Standings) -> Iterator
         yield f"It found nothing to export: {why}."
         return
     if not run.archive.front:
-        yield "No candidate has a score that meets every constraint, so there is nothing to compare yet."
+        scored = any(map(is_scored, run.frozen_trials))
+        what = "No candidate that was scored meets every constraint" if scored else "No candidate has been scored"
+        yield f"{what}, so nothing was found yet."
         return
     told = []
     for measure in run.record.objectives:
@@ -73,7 +75,7 @@ def _sure(run: Run, report: ClosingReport | None) -> Iterator[str]:
     by_measure: dict[str, list[str]] = {}
     for gain in report.gains:
         by_measure.setdefault(gain.measure, []).append(_gain(gain))
-    told = "; ".join(f"in {name} {' and '.join(gains)}" for name, gains in by_measure.items())
+    told = "; ".join(f"in {name} {', and '.join(gains)}" for name, gains in by_measure.items())
     if told:
         yield f"{told[0].upper()}{told[1:]}, on items that nothing was chosen by."
 

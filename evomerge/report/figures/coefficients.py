@@ -33,7 +33,7 @@ _TENSORS = {
 }
 """A tensor of each module group, for settings that go by the tensor's name."""
 
-_WIDTH, _LEFT, _TOP, _ROW, _END, _GAP = 540.0, 96.0, 22.0, 26.0, 46.0, 6.0
+_WIDTH, _LEFT, _TOP, _ROW, _END, _GAP = 540.0, 96.0, 4.0, 26.0, 46.0, 6.0
 _STRONGEST = 0.8
 _READABLE = 30.0
 """A cell this wide has room for its number."""

@@ -16,9 +16,11 @@ from evomerge.report.figures.drawing import (
 from evomerge.report.figures.measures import axis
 from evomerge.types import Measure
 
-_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 540.0, 330.0, 52.0, 138.0, 32.0, 42.0
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 540.0, 330.0, 52.0, 160.0, 32.0, 42.0
 _MOST = 1200
 """Points of a kind; more make a file slow to open and show nothing new."""
+_FAR = 4.0
+"""Times the middle half's width, below which a score is at the edge of the plot."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,12 +46,13 @@ def _curve(ended: Sequence[FrozenTrial], measure: Measure) -> Figure | None:
     if not scored:
         return None
     across_scale = Scale(low=0, high=max(len(ended), 2), start=_LEFT, stop=_WIDTH - _RIGHT)
-    shown = [*_thinned(scored), *_thinned(given_up)]
-    upward_scale = spanning([each.score for each in shown], _HEIGHT - _BOTTOM, _TOP)
+    shown = [*_thinned(given_up), *_thinned(scored)]
+    limits = _limits([each.score for each in shown], measure)
+    upward_scale = spanning(limits, _HEIGHT - _BOTTOM, _TOP)
     parts = [
         upward(upward_scale, _LEFT, _WIDTH - _RIGHT, axis(measure)),
         across(across_scale, _HEIGHT - _BOTTOM, _HEIGHT - _BOTTOM, "candidates finished"),
-        _baselines(scored, measure, across_scale, upward_scale),
+        _baselines(scored, limits, across_scale, upward_scale),
         *(_mark(each, measure, across_scale, upward_scale) for each in shown),
         _steps(scored, len(ended), measure, across_scale, upward_scale),
     ]
@@ -58,16 +61,36 @@ def _curve(ended: Sequence[FrozenTrial], measure: Measure) -> Figure | None:
         legend.append(("dropped", "given up early (its estimate)"))
     if any(not feasible(each.trial) for each in scored):
         legend.append(("infeasible", "misses a constraint"))
-    note = f" Of {len(scored) + len(given_up)} points {len(shown)} are drawn." if len(shown) < len(
-        scored
-    ) + len(given_up) else ""
     return Figure(
         title=f"{measure.name}, best so far on search items",
         svg=drawing(_WIDTH, _HEIGHT, parts, f"Best {measure.name} so far by candidates finished"),
         caption="The best of many noisy scores flatters itself: read this as how the search went, not as what "
-        f"the model is worth. Dashed lines are the baselines.{note}",
+        f"the model is worth. Dashed lines are the baselines.{_notes(scored, given_up, shown, limits)}",
         legend=(*legend, ("baseline", "baselines")),
     )
+
+
+def _limits(scores: Sequence[float], measure: Measure) -> tuple[float, float]:
+    """Return the worst and the best score to draw; far outliers on the bad side would flatten all else."""
+    ranked = sorted(map(measure.oriented, scores))
+    lower, upper = ranked[len(ranked) // 4], ranked[3 * len(ranked) // 4]
+    worst = max(ranked[0], lower - _FAR * max(upper - lower, 0.05 * (ranked[-1] - ranked[0])))
+    return measure.oriented(worst), measure.oriented(ranked[-1])
+
+
+def _notes(
+    scored: Sequence[_Seen], given_up: Sequence[_Seen], shown: Sequence[_Seen], limits: tuple[float, float]
+) -> str:
+    """Return what is not drawn, or not where it belongs."""
+    every, outside = len(scored) + len(given_up), sum(not _inside(each.score, limits) for each in shown)
+    note = f" Of {every} points {len(shown)} are drawn." if len(shown) < every else ""
+    if outside == 1:
+        return f"{note} One point far off the scale is at its edge."
+    return f"{note} {outside} points far off the scale are at its edge." if outside else note
+
+
+def _inside(score: float, limits: tuple[float, float]) -> bool:
+    return min(limits) <= score <= max(limits)
 
 
 def _scored(ended: Sequence[FrozenTrial], measure: Measure) -> Iterator[_Seen]:
@@ -96,8 +119,13 @@ def _mark(seen: _Seen, measure: Measure, across_scale: Scale, upward_scale: Scal
     elif not feasible(trial):
         kind, how = "infeasible", " (misses a constraint)"
     told = f"trial {trial.number}: {measure.name} {number(seen.score)}{how}"
-    place = across_scale(seen.place), upward_scale(seen.score)
+    place = across_scale(seen.place), _within(upward_scale, seen.score)
     return mark(*place, f"mark {kind}", told, shape=shape, size=2 if shape == "cross" else 2.6)
+
+
+def _within(scale: Scale, value: float) -> float:
+    """Return the place of a value, at the edge if it lies beyond."""
+    return min(max(scale(value), scale.stop), scale.start)
 
 
 def _steps(seen: Sequence[_Seen], end: int, measure: Measure, across_scale: Scale, upward_scale: Scale) -> Markup:
@@ -110,16 +138,18 @@ def _steps(seen: Sequence[_Seen], end: int, measure: Measure, across_scale: Scal
             if points:
                 points.append((x, points[-1][1]))
             best = each.score
-            points.append((x, upward_scale(best)))
+            points.append((x, _within(upward_scale, best)))
     if points:
         points.append((across_scale(end), points[-1][1]))
     return trace(points, "line best", f"best so far: {number(best)}" if best is not None else "")
 
 
-def _baselines(seen: Sequence[_Seen], measure: Measure, across_scale: Scale, upward_scale: Scale) -> Markup:
+def _baselines(
+    seen: Sequence[_Seen], limits: tuple[float, float], across_scale: Scale, upward_scale: Scale
+) -> Markup:
     """Return a dashed line for each baseline, labelled beside the plot without overlap."""
     found = [each for each in seen if LABEL in each.trial.user_attrs]
-    heights = [upward_scale(each.score) for each in found]
+    heights = [_within(upward_scale, each.score) for each in found]
     right = across_scale.stop
     parts = []
     for each, height, place in zip(
@@ -128,9 +158,12 @@ def _baselines(seen: Sequence[_Seen], measure: Measure, across_scale: Scale, upw
         label = str(each.trial.user_attrs[LABEL])
         value = number(each.score)
         kind = "parent" if label == "base" or label.startswith("parent ") else "baseline"
-        parts += [
-            line(across_scale.start, height, right, height, f"dashed {kind}"),
-            line(right, height, right + 8, place, "leader"),
-            text(right + 11, place + 4, f"{shortened(label, 88, 11)} {value}", kind=f"label {kind}", size=11),
-        ]
+        if _inside(each.score, limits):
+            parts += [
+                line(across_scale.start, height, right, height, f"dashed {kind}"),
+                line(right, height, right + 8, place, "leader"),
+            ]
+        parts.append(
+            text(right + 11, place + 4, f"{shortened(label, 105, 11)} {value}", kind=f"label {kind}", size=11)
+        )
     return join(parts)

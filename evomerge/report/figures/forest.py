@@ -9,16 +9,21 @@ from evomerge.report.figures.drawing import (
 )  # fmt: skip
 from evomerge.report.figures.measures import axis
 from evomerge.report.standings import Cell, Standing, Standings
-from evomerge.types import Measure
+from evomerge.types import Measure, Split
 
-_WIDTH, _LEFT, _RIGHT, _ROW, _TOP = 520.0, 150.0, 16.0, 24.0, 14.0
+_WIDTH, _LEFT, _RIGHT, _ROW, _TOP = 420.0, 124.0, 14.0, 24.0, 14.0
 _SHAPES = {"parent": "square", "baseline": "square", "chosen": "diamond", "finalist": "dot"}
-LEGEND = (("parent", "parents"), ("baseline", "other baselines"), ("chosen", "chosen"), ("finalist", "finalists"))
 
 
-def forests(found: Standings) -> list[Figure]:
-    """Return a figure per measure with the scores of all models that have one."""
-    return [figure for measure in found.measures if (figure := _forest(found, measure)) is not None]
+def forests(found: Standings) -> dict[str, Figure]:
+    """Return a figure per measure with the scores of all models that have one, by the measure's name."""
+    drawn = {measure.name: _forest(found, measure) for measure in found.measures}
+    return {name: figure for name, figure in drawn.items() if figure is not None}
+
+
+def _legend(split: Split) -> tuple[tuple[str, str], ...]:
+    others = "finalists" if split == "report" else "candidates"
+    return ("parent", "parents"), ("baseline", "other baselines"), ("chosen", "chosen"), ("finalist", others)
 
 
 def _forest(found: Standings, measure: Measure) -> Figure | None:
@@ -37,7 +42,7 @@ def _forest(found: Standings, measure: Measure) -> Figure | None:
         title=f"{measure.name} on {items} {found.split} items",
         svg=drawing(_WIDTH, bottom + 40, parts, f"Scores in {measure.name} with 95 % intervals"),
         caption="Points are scores, bars 95 % intervals of each score by itself.",
-        legend=tuple(each for each in LEGEND if each[0] in roles),
+        legend=tuple(each for each in _legend(found.split) if each[0] in roles),
     )
 
 

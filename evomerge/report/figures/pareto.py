@@ -20,6 +20,8 @@ from evomerge.types import Measure
 
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 540.0, 380.0, 52.0, 16.0, 32.0, 42.0
 _MOST, _MOST_PAIRS = 1500, 6
+_SMALL = 0.4
+"""Of the width or height of the picture: a front smaller than this is drawn once more, from near."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,12 +43,39 @@ def fronts(run: Run, report: ClosingReport | None) -> list[Figure]:
     trials = [trial for trial in run.frozen_trials if is_scored(trial)]
     if len(objectives) < 2 or not trials:
         return []
-    pairs = islice(combinations(objectives, 2), _MOST_PAIRS)
-    return [_scatter(run, report, trials, first, second) for first, second in pairs]
+    pairs = list(islice(combinations(objectives, 2), _MOST_PAIRS))
+    figures = [_scatter(run, report, trials, first, second) for first, second in pairs]
+    if len(objectives) == 2 and (near := _near(run, trials, *pairs[0])):
+        figures.append(_scatter(run, report, near, *pairs[0], title="The front from near"))
+    return figures
+
+
+def _near(
+    run: Run, trials: Sequence[FrozenTrial], first: Measure, second: Measure
+) -> list[FrozenTrial] | None:
+    """Return the trials around the front, if it fills but a small part of the whole picture."""
+    members = {member.trial for member in run.archive.front}
+    kept, small = list(trials), False
+    for measure in (first, second):
+        scores = {trial.number: trial.user_attrs["scores"][measure.name] for trial in trials}
+        front = [score for number, score in scores.items() if number in members]
+        if not front or min(front) == max(front):
+            return None
+        low, high = min(front), max(front)
+        small |= high - low < _SMALL * (max(scores.values()) - min(scores.values()))
+        spare = 0.25 * (high - low)
+        kept = [trial for trial in kept if low - spare <= scores[trial.number] <= high + spare]
+    return kept if small and len(kept) > 2 else None
 
 
 def _scatter(
-    run: Run, report: ClosingReport | None, trials: Sequence[FrozenTrial], first: Measure, second: Measure
+    run: Run,
+    report: ClosingReport | None,
+    trials: Sequence[FrozenTrial],
+    first: Measure,
+    second: Measure,
+    *,
+    title: str = "",
 ) -> Figure:
     members = {member.trial for member in run.archive.front}
     chosen = {row.trial: row.roles for row in report.rows if row.chosen} if report is not None else {}
@@ -71,7 +100,7 @@ def _scatter(
         _labels([t for t in special if LABEL in t.user_attrs or t.number in chosen], chosen, scales),
     ]
     return Figure(
-        title=f"{first.name} against {second.name}",
+        title=title or f"{first.name} against {second.name}",
         svg=drawing(_WIDTH, _HEIGHT, parts, f"Search scores in {first.name} and {second.name}, with the front"),
         caption=_caption(run, two, len(drawn), len(plain)),
         legend=_legend(trials, chosen),
