@@ -1,8 +1,8 @@
 """What is private in Optuna and used here, as of 5.0; no other file touches it.
 
 `Study._storage`, `Study._get_trials` (samplers read trials by it), `_trial_id` of both kinds of trial, the
-constructor of `Trial`, of `JournalStorage` its lock, how it reads on and what it has read, and what a dashboard
-reads of a storage: `FrozenStudy` with its `_study_id`, `_system_attrs` of a trial.
+constructor of `Trial`, of `JournalStorage` its lock, how it reads on and what it has read, and what a
+dashboard reads of a storage: `FrozenStudy` with its `_study_id`, `_system_attrs` of a trial.
 `tests/controller/test_samplers.py`, `tests/archive/test_study.py`, `test_journal.py` and
 `tests/report/test_dashboard.py` hold each to its use.
 """
@@ -20,6 +20,7 @@ from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 T = TypeVar("T")
+StudyInStorage: TypeAlias = FrozenStudy
 View: TypeAlias = Callable[[FrozenTrial], FrozenTrial | None]
 
 

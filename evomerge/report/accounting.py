@@ -39,7 +39,10 @@ def ended(run: Run) -> Iterator[tuple[str, str]]:
     yield "baselines among them", str(sum(LABEL in trial.user_attrs for trial in trials))
     yield "scored on all search items", str(sum(map(is_scored, trials)))
     yield "given up early", str(states.count(TrialState.PRUNED))
-    yield "with an equal one's scores", str(sum(t.state == TrialState.COMPLETE and is_heir(t) for t in trials))
+    yield (
+        "with an equal one's scores",
+        str(sum(t.state == TrialState.COMPLETE and is_heir(t) for t in trials)),
+    )
     yield "failed", str(states.count(TrialState.FAIL))
     if unfinished := sum(not state.is_finished() for state in states):
         yield "not finished", str(unfinished)
@@ -54,8 +57,13 @@ def spent(run: Run) -> Iterator[tuple[str, str]]:
     every = len(told) * run.record.asked(run.record.looks[-1])
     asked = sum(map(run.asked, told))
     if every:
-        yield "search items scored", f"{asked:,} of {every:,} ({asked / every:.0%}), had all been scored in full"
-    merging, scoring = (sum(t.user_attrs.get(f"{part}_seconds", 0.0) for t in told) for part in ("merge", "score"))
+        yield (
+            "search items scored",
+            f"{asked:,} of {every:,} ({asked / every:.0%}), had all been scored in full",
+        )
+    merging, scoring = (
+        sum(t.user_attrs.get(f"{part}_seconds", 0.0) for t in told) for part in ("merge", "score")
+    )
     yield "merging", f"{_span(merging)} in all{_each(merging, told)}"
     yield "scoring", f"{_span(scoring)} in all{_each(scoring, told)}"
     begun = [t for t in run.frozen_trials if t.datetime_start and t.datetime_complete]
@@ -63,10 +71,16 @@ def spent(run: Run) -> Iterator[tuple[str, str]]:
         return
     under_way = sum(_seconds(trial) for trial in begun)
     wall = _wall(begun)
-    yield "waiting and overhead", f"{_span(max(under_way - merging - scoring, 0))} in all, of candidates under way"
+    yield (
+        "waiting and overhead",
+        f"{_span(max(under_way - merging - scoring, 0))} in all, of candidates under way",
+    )
     yield "from first to last candidate", f"{_span(wall)}, closing round and start not counted"
     if wall > 0:
-        yield "candidates under way at once", f"{under_way / wall:.1f} on average; the number of workers is not recorded"
+        yield (
+            "candidates under way at once",
+            f"{under_way / wall:.1f} on average; the number of workers is not recorded",
+        )
     devices = sorted({str(t.user_attrs["device"]) for t in told if t.user_attrs.get("device")})
     yield "devices", ", ".join(devices) or "none recorded"
 
@@ -79,7 +93,9 @@ def _seconds(trial: FrozenTrial) -> float:
 
 def _wall(begun: Sequence[FrozenTrial]) -> float:
     """Return for how many seconds any candidate was under way; between two sittings none is."""
-    spans = sorted((t.datetime_start, t.datetime_complete) for t in begun if t.datetime_start and t.datetime_complete)
+    spans = sorted(
+        (t.datetime_start, t.datetime_complete) for t in begun if t.datetime_start and t.datetime_complete
+    )
     total, until = timedelta(), spans[0][0]
     for start, end in spans:
         if end > until:

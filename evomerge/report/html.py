@@ -50,7 +50,9 @@ def write_page(run: Run, target: Path | None = None) -> Path:
 def page(run: Run) -> str:
     """Return the report of a run, finished or not."""
     template = (files("evomerge.report") / _TEMPLATE).read_text(encoding="utf-8")
-    rules = Environment(autoescape=True, undefined=StrictUndefined, finalize=_tamed, trim_blocks=True, lstrip_blocks=True)
+    rules = Environment(
+        autoescape=True, undefined=StrictUndefined, finalize=_tamed, trim_blocks=True, lstrip_blocks=True
+    )
     return rules.from_string(template).render(_content(run))
 
 

@@ -28,7 +28,11 @@ def facts(run: Run) -> Iterator[tuple[str, str]]:
     yield "seed", str(record.space.seed)
     yield "sampler", record.space.sampler_choice.name
     yield "thrift", record.summary()["thrift"]
-    yield "backend", f"{record.space.backend}, batch size {record.space.batch_size}, dtype {record.space.dtype or 'as stored'}"
+    yield (
+        "backend",
+        f"{record.space.backend}, batch size {record.space.batch_size}, "
+        f"dtype {record.space.dtype or 'as stored'}",
+    )
     yield "same answers each time", "yes" if record.deterministic else "no, or not known"
     if record.changes:
         yield "changed from outside", ", ".join(f"{key}: {value}" for key, value in record.changes.items())

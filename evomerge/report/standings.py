@@ -73,11 +73,15 @@ def standings(run: Run, report: ClosingReport | None) -> Standings:
 
 def _so_far(run: Run, baselines: Baselines) -> tuple[ReportRow, ...]:
     """Return the baselines and the best few candidates by search score, before anything was chosen."""
-    candidates = [t for t in run.frozen_trials if is_scored(t) and feasible(t) and run.label(t.number) is None]
+    candidates = [
+        t for t in run.frozen_trials if is_scored(t) and feasible(t) and run.label(t.number) is None
+    ]
     best: list[int] = []
     most = _BEST if len(run.record.objectives) == 1 else _BEST_OF_EACH
     for measure in run.record.objectives:
-        ranked = sorted(candidates, key=lambda t: (-measure.oriented(t.user_attrs["scores"][measure.name]), t.number))
+        ranked = sorted(
+            candidates, key=lambda t: (-measure.oriented(t.user_attrs["scores"][measure.name]), t.number)
+        )
         best += [trial.number for trial in ranked[:most]]
     return tuple(
         ReportRow(
@@ -99,10 +103,14 @@ def _standings(
 ) -> Standings:
     told = {row.trial: (row.report if split == "report" else row.search) or {} for row in rows}
     sheets = {
-        number: Sheet(scores=scores, items=run.items_of(number, split)) for number, scores in told.items() if scores
+        number: Sheet(scores=scores, items=run.items_of(number, split))
+        for number, scores in told.items()
+        if scores
     }
     between = Comparison(baselines=baselines, sheets=sheets, clusters=run.record.clusters)
-    rivals = {measure.name: best for measure in measures if (best := _best_parent(between, measure)) is not None}
+    rivals = {
+        measure.name: best for measure in measures if (best := _best_parent(between, measure)) is not None
+    }
     return Standings(
         split=split,
         measures=measures,

@@ -15,7 +15,7 @@ from evomerge.report.standings import Standings
 
 def sentences(run: Run, report: ClosingReport | None, found: Standings) -> tuple[str, ...]:
     """Return three sentences: what was searched, what was found, how sure that is."""
-    return _searched(run), " ".join(_found(run, report, found)), " ".join(_sure(run, report))
+    return _searched(run), " ".join(_found(run, report, found)), " ".join(_sure(report))
 
 
 def _searched(run: Run) -> str:
@@ -32,8 +32,8 @@ def _searched(run: Run) -> str:
     counts += [f"{unfinished} not finished" for _ in range(unfinished > 0)]
     baselines = sum(LABEL in trial.user_attrs for trial in trials)
     return (
-        f"evomerge searched {record.summary()['models']}, over {genes} {'gene' if genes == 1 else 'genes'} with "
-        f"{record.space.sampler_choice.name} (seed {record.space.seed}), for "
+        f"evomerge searched {record.summary()['models']}, over {genes} {'gene' if genes == 1 else 'genes'} "
+        f"with {record.space.sampler_choice.name} (seed {record.space.seed}), for "
         f"{' and '.join(f'{m.name} ({m.metric} {m.arrow})' for m in record.objectives)}: of "
         f"{len(trials)} candidates ({baselines} of them baselines) {_listed(counts)}."
     )
@@ -49,7 +49,11 @@ def _found(run: Run, report: ClosingReport | None, found: Standings) -> Iterator
         return
     if not run.archive.front:
         scored = any(map(is_scored, run.frozen_trials))
-        what = "No candidate that was scored meets every constraint" if scored else "No candidate has been scored"
+        what = (
+            "No candidate that was scored meets every constraint"
+            if scored
+            else "No candidate has been scored"
+        )
         yield f"{what}, so nothing was found yet."
         return
     told = []
@@ -66,7 +70,7 @@ def _found(run: Run, report: ClosingReport | None, found: Standings) -> Iterator
     yield f"{how} for {joined}." if report is not None else f"{how} is for {joined}."
 
 
-def _sure(run: Run, report: ClosingReport | None) -> Iterator[str]:
+def _sure(report: ClosingReport | None) -> Iterator[str]:
     if report is None:
         yield "Nothing has been scored on report items yet, so no gain can be claimed."
         return
@@ -86,8 +90,15 @@ def _gain(gain: Gain) -> str:
         return f"{gain.over} itself was chosen over every candidate"
     if gain.low is None or gain.high is None:
         return f"the gain over {rival} is {gain.gain:+.3f}, which these items give no interval for"
-    said = {"better": "proven", "worse": "a proven loss", "not proven": "not proven", "not known": "not known"}
-    return f"the gain over {rival} is {gain.gain:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}], {said[gain.verdict]}"
+    said = {
+        "better": "proven",
+        "worse": "a proven loss",
+        "not proven": "not proven",
+        "not known": "not known",
+    }
+    return (
+        f"the gain over {rival} is {gain.gain:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}], {said[gain.verdict]}"
+    )
 
 
 def warnings(run: Run, report: ClosingReport | None) -> Iterator[str]:
@@ -100,8 +111,9 @@ def warnings(run: Run, report: ClosingReport | None) -> Iterator[str]:
         yield f"All {len(states)} candidates failed; the reasons are below, under failures."
     if report is None:
         yield (
-            f"This search has not ended, or was interrupted: {run.finished} candidates are finished, and nothing "
-            f"was scored on select or report items. All scores here are on search items. {again} continues it."
+            f"This search has not ended, or was interrupted: {run.finished} candidates are finished, and "
+            "nothing was scored on select or report items. All scores here are on search items. "
+            f"{again} continues it."
         )
     elif report.finished != run.finished:
         yield (

@@ -19,7 +19,7 @@ _DIGITS = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """What a trial is told apart by: the best parent's search score in each measure, oriented, and the end."""
+    """What is known beside a trial: the best parent's search score by measure, oriented; the closing rows."""
 
     record: RunRecord
     best_parent: Mapping[str, float]
@@ -29,7 +29,9 @@ class Context:
 def context(record: RunRecord, trials: list[FrozenTrial], report: ClosingReport | None) -> Context:
     """Return what is known beside the trials themselves."""
     labels = {BASE, *map(parent, record.space.parents)}
-    scores = [t.user_attrs[SCORES] for t in trials if t.user_attrs.get(LABEL) in labels and SCORES in t.user_attrs]
+    scores = [
+        t.user_attrs[SCORES] for t in trials if t.user_attrs.get(LABEL) in labels and SCORES in t.user_attrs
+    ]
     return Context(
         record=record,
         best_parent={
@@ -47,7 +49,7 @@ def readable(trial: FrozenTrial, known: Context) -> dict[str, Any]:
     told: dict[str, Any] = {
         "model": recorded.get(LABEL) or (row.title if row else "candidate"),
         "method": recorded.get("method"),
-        "outcome": outcome(trial, known.record),
+        "outcome": outcome(trial),
         **_scores(trial, known),
         **(_closing(row) if row else {}),
         "search items": _items(trial, known.record),
@@ -60,7 +62,7 @@ def readable(trial: FrozenTrial, known: Context) -> dict[str, Any]:
     return {name: value for name, value in told.items() if value is not None}
 
 
-def outcome(trial: FrozenTrial, record: RunRecord) -> str:
+def outcome(trial: FrozenTrial) -> str:
     """Return how a trial ended, in words."""
     recorded = trial.user_attrs
     if trial.state == TrialState.FAIL:
@@ -78,9 +80,8 @@ def outcome(trial: FrozenTrial, record: RunRecord) -> str:
 
 def _scores(trial: FrozenTrial, known: Context) -> dict[str, float]:
     """Return a trial's search scores, or their estimates, and its gains over the best parent."""
-    scores, kind = trial.user_attrs.get(SCORES), "search items"
-    if scores is None:
-        scores, kind = trial.user_attrs.get(ESTIMATE), "search items, estimated"
+    kind = "search items" if SCORES in trial.user_attrs else "search items, estimated"
+    scores: Mapping[str, float] = trial.user_attrs.get(SCORES) or trial.user_attrs.get(ESTIMATE) or {}
     told = {}
     for measure in known.record.measures if scores else ():
         score = scores[measure.name]

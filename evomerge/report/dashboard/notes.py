@@ -24,8 +24,8 @@ def _study_note(
         yield f"- **{what}**: {markdown(said)}"
     yield "\n## What came of it\n"
     if report is None:
-        yield f"The search has not ended: {finished} of {record.space.budget} candidates are finished, and nothing "
-        yield "was scored on report items yet. The best search score flatters the luckiest candidate."
+        yield f"The search has not ended: {finished} of {record.space.budget} candidates are finished, and"
+        yield "nothing was scored on report items yet. The best search score flatters the luckiest candidate."
     else:
         if report.finished != finished:
             yield f"The search has gone on since: this was told of {report.finished} trials.\n"
@@ -42,8 +42,8 @@ def _study_note(
 
 def _reading(record: RunRecord) -> Iterator[str]:
     yield "\n## How to read this page\n"
-    yield "- Values, plots and the best trial are of *search* items, by which candidates were bred. What to expect of a "
-    yield "  model is its score on *report* items, among the attributes of the chosen trials."
+    yield "- Values, plots and the best trial are of *search* items, by which candidates were bred. What to"
+    yield "  expect of a model is its score on *report* items, among the attributes of the chosen trials."
     yield "- *Complete* trials were scored on all search items, or are equal to one that was."
     yield "- *Pruned* trials were given up early: they have estimates, which stand among their attributes."
     if record.constraints:

@@ -1,4 +1,4 @@
-"""A run as a storage that optuna-dashboard reads: one study, readable, with notes and recipes; nothing writes.
+"""A run as a storage that optuna-dashboard reads: one study, readable, with notes and recipes; read only.
 
 How the dashboard keeps notes (`dashboard:note_ver`, `dashboard:note_str:0`, with a trial's number in between)
 and Optuna artifacts (`artifacts:ID`) is as of optuna-dashboard 0.21 and Optuna 5.0.
@@ -17,7 +17,7 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from evomerge.archive.optuna_private import FrozenStudy, dressed_study, dressed_trial, number_of, trial_id
+from evomerge.archive.optuna_private import StudyInStorage, dressed_study, dressed_trial, number_of, trial_id
 from evomerge.archive.run import Run, feasible
 from evomerge.archive.study import open_storage
 from evomerge.archive.trials import KEY
@@ -88,7 +88,7 @@ class Shown(BaseStorage):
         self._check(study_id)
         return self._below.get_trial_id_from_study_id_trial_number(study_id, trial_number)
 
-    def get_all_studies(self) -> list[FrozenStudy]:
+    def get_all_studies(self) -> list[StudyInStorage]:
         studies = [study for study in self._below.get_all_studies() if number_of(study) == self._study]
         return [dressed_study(study, self._described(), self._notes()) for study in studies]
 
@@ -186,12 +186,12 @@ def _artifacts(trial: FrozenTrial) -> dict[str, Any]:
 
 
 def artifact_id(number: int) -> str:
-    """Return by what name the recipe of a trial is asked for: hex digits, as the dashboard's addresses have."""
+    """Return by what name a trial's recipe is asked for: hex digits, as in the dashboard's addresses."""
     return f"{number:08x}"
 
 
 class Recipes:
-    """The recipes of a run's trials as a store of artifacts, made when asked for; no file is opened by name."""
+    """The recipes of a run's trials as a store of artifacts, made when asked for: no file is opened."""
 
     def __init__(self, shown: Shown) -> None:
         self._shown = shown

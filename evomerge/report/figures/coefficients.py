@@ -1,11 +1,11 @@
-"""What a recipe does to each layer and module: one heat map per parameter and source, and the layers' order.
+"""What a recipe does to each layer and module: one heat map per parameter and source.
 
 All is read from the recipe, which is what was built, and not from the genes that led to it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -15,10 +15,16 @@ from evomerge import plugins
 from evomerge.parameters import declared
 from evomerge.recipe import Merge, Recipe
 from evomerge.recipe.merge import IN_LAYERS
-from evomerge.recipe.path import Slot
 from evomerge.report.figures.drawing import (
-    Figure, drawing, join, number, rect, shortened, text, tick_label, trace,
-)  # fmt: skip
+    Figure,
+    drawing,
+    join,
+    number,
+    rect,
+    text,
+    tick_label,
+)
+from evomerge.report.figures.order import order_of_layers
 from evomerge.types import Value
 
 Place: TypeAlias = tuple[int | None, str]
@@ -50,7 +56,7 @@ class Panel:
 
 def heat_maps(recipe: Recipe, layers: int) -> list[Figure]:
     """Return the figures of a recipe: the order of its layers if it has a path, and each merge's numbers."""
-    figures = [_order(recipe, recipe.path)] if recipe.path is not None else []
+    figures = [order_of_layers(recipe, recipe.path)] if recipe.path is not None else []
     for name, merge in recipe.merges.items():
         named = f"{name}: " if len(recipe.merges) > 1 or recipe.path is not None else ""
         figures += [_heat_map(panel, layers) for panel in panels(merge, layers, named)]
@@ -59,7 +65,11 @@ def heat_maps(recipe: Recipe, layers: int) -> list[Figure]:
 
 def panels(merge: Merge, layers: int, named: str = "") -> Iterator[Panel]:
     """Yield a panel for each number that a merge sets, per source where it has one per source."""
-    places: list[Place] = [(None, "embed"), *((i, m) for i in range(layers) for m in IN_LAYERS), (None, "head")]
+    places: list[Place] = [
+        (None, "embed"),
+        *((i, m) for i in range(layers) for m in IN_LAYERS),
+        (None, "head"),
+    ]
     settled = {
         (layer, module): merge.settings(_TENSORS[module].format(layer), layer, module, layers)
         for layer, module in places
@@ -124,7 +134,9 @@ def _heat_map(panel: Panel, layers: int) -> Figure:
     ]
     parts += [text(_LEFT + _END + _GAP + layers * cell / 2, bottom + 34, "layer", at="middle", kind="title")]
     parts.append(_key(bottom + 48, panel, furthest))
-    return Figure(title=panel.title, svg=drawing(_WIDTH, bottom + 78, parts, f"{panel.title} by layer and module"))
+    return Figure(
+        title=panel.title, svg=drawing(_WIDTH, bottom + 78, parts, f"{panel.title} by layer and module")
+    )
 
 
 def _rows(panel: Panel, layers: int) -> list[tuple[str, str]]:
@@ -132,12 +144,23 @@ def _rows(panel: Panel, layers: int) -> list[tuple[str, str]]:
     columns: dict[tuple[float | None, ...], list[str]] = {}
     for module in IN_LAYERS:
         columns.setdefault(tuple(panel.values.get((i, module)) for i in range(layers)), []).append(module)
-    shown = [(", ".join(group), group[0]) for values, group in columns.items() if any(v is not None for v in values)]
+    shown = [
+        (", ".join(group), group[0])
+        for values, group in columns.items()
+        if any(v is not None for v in values)
+    ]
     return shown or [("", IN_LAYERS[0])]
 
 
 def _cell(
-    x: float, y: float, width: float, height: float, value: float | None, panel: Panel, furthest: float, where: str
+    x: float,
+    y: float,
+    width: float,
+    height: float,
+    value: float | None,
+    panel: Panel,
+    furthest: float,
+    where: str,
 ) -> Markup:
     gap = 1.0 if width > 6 else 0.0
     if value is None:
@@ -145,7 +168,9 @@ def _cell(
     off = (value - panel.neutral) / furthest
     told = f"{where}: {number(value)}"
     under = rect(x, y, width - gap, height - 1, "cell")
-    over = rect(x, y, width - gap, height - 1, "high" if off > 0 else "low", told, share=_STRONGEST * abs(off))
+    over = rect(
+        x, y, width - gap, height - 1, "high" if off > 0 else "low", told, share=_STRONGEST * abs(off)
+    )
     if width < _READABLE:
         return under + over
     label = text(x + width / 2, y + height / 2 + 4, f"{value:.2f}", at="middle", kind="on", size=11)
@@ -164,71 +189,9 @@ def _key(y: float, panel: Panel, furthest: float) -> Markup:
             rect(start + k * width, y, width, 14, "cell"),
             rect(start + k * width, y, width, 14, kind, share=_STRONGEST * abs(off)),
         ]
-    parts.append(text(start + steps * width + 8, y + 11, tick_label(round(panel.neutral + furthest, 3)), size=11))
+    parts.append(
+        text(start + steps * width + 8, y + 11, tick_label(round(panel.neutral + furthest, 3)), size=11)
+    )
     middle = start + steps * width / 2
     parts.append(text(middle, y + 27, f"neutral {tick_label(panel.neutral)}", at="middle", size=11))
     return join(parts)
-
-
-def _order(recipe: Recipe, path: Sequence[Slot]) -> Figure:
-    """Return which layer of which model stands where in the stack."""
-    models = list(dict.fromkeys([recipe.embed_from, *(slot.model for slot in path), recipe.head_from]))
-    bottom = _TOP + _ROW * len(models)
-    cell = (_WIDTH - _LEFT - 2 * (_END + _GAP)) / len(path)
-    begin = _LEFT + _END + _GAP
-    parts = []
-    for k, model in enumerate(models):
-        y = _TOP + k * _ROW
-        parts += [
-            text(_LEFT - 8, y + _ROW / 2 + 4, shortened(model, _LEFT - 10), at="end", kind="label"),
-            rect(_LEFT, y, _WIDTH - _LEFT, _ROW - 1, "cell", share=0.5),
-        ]
-    for place, slot in enumerate(path):
-        y = _TOP + models.index(slot.model) * _ROW
-        told = f"slot {place}: layer {slot.layer} of {slot.model}, scale {number(slot.scale)}"
-        parts.append(rect(begin + place * cell, y, cell - 1, _ROW - 1, "taken", told))
-        if cell >= 16:
-            parts.append(text(begin + (place + 0.5) * cell, y + 17, str(slot.layer), at="middle", kind="on", size=11))
-    for label, model, x in (("embed", recipe.embed_from, _LEFT), ("head", recipe.head_from, _WIDTH - _END)):
-        y = _TOP + models.index(model) * _ROW
-        parts += [
-            rect(x, y, _END, _ROW - 1, "taken", f"{label} of {model}"),
-            text(x + _END / 2, y + 17, label, at="middle", kind="on", size=11),
-        ]
-    parts += _slots(begin, cell, len(path), bottom)
-    scaled = any(slot.scale != 1 for slot in path)
-    if scaled:
-        parts.append(_scales(path, begin, cell, bottom + 50))
-    return Figure(
-        title="Order of layers",
-        svg=drawing(_WIDTH, bottom + (124 if scaled else 42), parts, "Which layer of which model is in which slot"),
-        caption="Each column is a layer of the merged model, bottom layer first; the number is the layer's own in "
-        "the model of its row." + (" Below: what the hidden state is multiplied by on entering." if scaled else ""),
-    )
-
-
-def _slots(begin: float, cell: float, count: int, bottom: float) -> list[Markup]:
-    every = max(1, -(-count // 16))
-    ticks = [text(begin + (k + 0.5) * cell, bottom + 16, str(k), at="middle") for k in range(0, count, every)]
-    return [*ticks, text(begin + count * cell / 2, bottom + 34, "slot", at="middle", kind="title")]
-
-
-def _scales(path: Sequence[Slot], begin: float, cell: float, top: float) -> Markup:
-    """Return the scales as a line of steps around 1."""
-    furthest = max(abs(slot.scale - 1) for slot in path)
-    middle, half = top + 32, 26.0
-    points = []
-    for place, slot in enumerate(path):
-        y = middle - half * (slot.scale - 1) / furthest
-        points += [(begin + place * cell, y), (begin + (place + 1) * cell, y)]
-    end = begin + len(path) * cell
-    return join(
-        [
-            trace([(begin, middle), (end, middle)], "grid"),
-            trace(points, "line best"),
-            text(_LEFT - 8, middle + 4, "scale", at="end", kind="label"),
-            text(begin - 4, middle - half + 4, number(1 + furthest, digits=2), at="end", size=11),
-            text(begin - 4, middle + 4, "1", at="end", size=11),
-            text(begin - 4, middle + half + 4, number(1 - furthest, digits=2), at="end", size=11),
-        ]
-    )

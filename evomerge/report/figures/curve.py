@@ -11,8 +11,21 @@ from optuna.trial import FrozenTrial, TrialState
 from evomerge.archive.run import Run, feasible, is_scored
 from evomerge.archive.trials import ESTIMATE, LABEL
 from evomerge.report.figures.drawing import (
-    Figure, Scale, across, drawing, join, line, mark, number, shortened, spanning, spread, text, trace, upward,
-)  # fmt: skip
+    Figure,
+    Scale,
+    across,
+    drawing,
+    join,
+    line,
+    mark,
+    number,
+    shortened,
+    spanning,
+    spread,
+    text,
+    trace,
+    upward,
+)
 from evomerge.report.figures.measures import axis
 from evomerge.types import Measure
 
@@ -64,8 +77,8 @@ def _curve(ended: Sequence[FrozenTrial], measure: Measure) -> Figure | None:
     return Figure(
         title=f"{measure.name}, best so far on search items",
         svg=drawing(_WIDTH, _HEIGHT, parts, f"Best {measure.name} so far by candidates finished"),
-        caption="The best of many noisy scores flatters itself: read this as how the search went, not as what "
-        f"the model is worth. Dashed lines are the baselines.{_notes(scored, given_up, shown, limits)}",
+        caption="The best of many noisy scores flatters itself: read this as how the search went, not as "
+        f"what the model is worth. Dashed lines are the baselines.{_notes(scored, given_up, shown, limits)}",
         legend=(*legend, ("baseline", "baselines")),
     )
 
@@ -128,7 +141,9 @@ def _within(scale: Scale, value: float) -> float:
     return min(max(scale(value), scale.stop), scale.start)
 
 
-def _steps(seen: Sequence[_Seen], end: int, measure: Measure, across_scale: Scale, upward_scale: Scale) -> Markup:
+def _steps(
+    seen: Sequence[_Seen], end: int, measure: Measure, across_scale: Scale, upward_scale: Scale
+) -> Markup:
     """Return the line of the best feasible score so far."""
     points: list[tuple[float, float]] = []
     best: float | None = None

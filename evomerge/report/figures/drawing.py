@@ -94,7 +94,14 @@ def shortened(label: str, room: float, size: float = SIZE) -> str:
 
 
 def text(
-    x: float, y: float, label: str, *, at: str = "start", kind: str = "", size: float = SIZE, turned: bool = False
+    x: float,
+    y: float,
+    label: str,
+    *,
+    at: str = "start",
+    kind: str = "",
+    size: float = SIZE,
+    turned: bool = False,
 ) -> Markup:
     """Return a label at a place; `at` is its start, middle or end."""
     turn = Markup(' transform="rotate(-90 {:.1f} {:.1f})"').format(x, y) if turned else ""
@@ -116,23 +123,26 @@ def trace(points: Sequence[tuple[float, float]], kind: str, told: str = "") -> M
     return Markup('<polyline points="{}" class="{}">{}</polyline>').format(joined, kind, _told(told))
 
 
-def rect(x: float, y: float, width: float, height: float, kind: str, told: str = "", *, share: float = 1) -> Markup:
+def rect(
+    x: float, y: float, width: float, height: float, kind: str, told: str = "", *, share: float = 1
+) -> Markup:
     """Return a rectangle, its fill as strong as `share`."""
     return Markup(
-        '<rect x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}" class="{}" fill-opacity="{:.2f}">{}</rect>'
+        '<rect x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}" class="{}" '
+        'fill-opacity="{:.2f}">{}</rect>'
     ).format(x, y, width, height, kind, share, _told(told))
 
 
 def mark(x: float, y: float, kind: str, told: str = "", *, shape: str = "dot", size: float = 3.0) -> Markup:
-    """Return a mark at a place: a dot, a square, a diamond or a cross, told of where a pointer rests on it."""
+    """Return a mark at a place: a dot, a square, a diamond or a cross; a pointer on it shows `told`."""
     if shape == "dot":
         body = Markup('<circle cx="{:.1f}" cy="{:.1f}" r="{:g}" class="{}">').format(x, y, size, kind)
         return body + _told(told) + Markup("</circle>")
+    side, tip = 2 * size, 1.4 * size
     ways = {
-        "square": f"M{x - size:.1f} {y - size:.1f}h{2 * size:g}v{2 * size:g}h{-2 * size:g}z",
-        "diamond": f"M{x:.1f} {y - 1.4 * size:.1f}l{1.4 * size:g} {1.4 * size:g}l{-1.4 * size:g} {1.4 * size:g}"
-        f"l{-1.4 * size:g} {-1.4 * size:g}z",
-        "cross": f"M{x - size:.1f} {y - size:.1f}l{2 * size:g} {2 * size:g}m0 {-2 * size:g}l{-2 * size:g} {2 * size:g}",
+        "square": f"M{x - size:.1f} {y - size:.1f}h{side:g}v{side:g}h-{side:g}z",
+        "diamond": f"M{x:.1f} {y - tip:.1f}l{tip:g} {tip:g}l-{tip:g} {tip:g}l-{tip:g} -{tip:g}z",
+        "cross": f"M{x - size:.1f} {y - size:.1f}l{side:g} {side:g}m0 -{side:g}l-{side:g} {side:g}",
     }
     return Markup('<path d="{}" class="{}">{}</path>').format(ways[shape], kind, _told(told))
 
@@ -142,7 +152,9 @@ def _told(words: str) -> Markup:
     return Markup("<title>{}</title>").format(plain(words)) if words else Markup("")
 
 
-def across(scale: Scale, y: float, top: float, label: str, *, about: int = 5, middle: float | None = None) -> Markup:
+def across(
+    scale: Scale, y: float, top: float, label: str, *, about: int = 5, middle: float | None = None
+) -> Markup:
     """Return a horizontal axis at height `y`, its grid up to `top`, and what it counts."""
     parts = [line(scale.start, y, scale.stop, y, "axis")]
     for value in scale.ticks(about):

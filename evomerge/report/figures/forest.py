@@ -5,8 +5,17 @@ from __future__ import annotations
 from markupsafe import Markup
 
 from evomerge.report.figures.drawing import (
-    Figure, Scale, across, drawing, line, mark, number, shortened, spanning, text,
-)  # fmt: skip
+    Figure,
+    Scale,
+    across,
+    drawing,
+    line,
+    mark,
+    number,
+    shortened,
+    spanning,
+    text,
+)
 from evomerge.report.figures.measures import axis
 from evomerge.report.standings import Cell, Standing, Standings
 from evomerge.types import Measure, Split

@@ -10,8 +10,17 @@ from optuna.trial import FrozenTrial
 
 from evomerge.archive.run import Run
 from evomerge.report.figures.drawing import (
-    Figure, Scale, drawing, line, number, shortened, spanning, text, tick_label, trace,
-)  # fmt: skip
+    Figure,
+    Scale,
+    drawing,
+    line,
+    number,
+    shortened,
+    spanning,
+    text,
+    tick_label,
+    trace,
+)
 from evomerge.report.figures.importance import Importance, sampled, told
 from evomerge.space.genes import GeneSpec
 from evomerge.types import Measure
@@ -48,8 +57,8 @@ def parallel(run: Run, found: Sequence[Importance], chosen: Sequence[int]) -> Fi
     return Figure(
         title="Candidates through their genes",
         svg=drawing(_WIDTH, _BOTTOM + 14, parts, "Parallel coordinates of genes and objectives"),
-        caption=f"A line is a candidate: {len(kept)} of {len(ranked)} are drawn, {_which(run, genes, found)}, to the search "
-        "scores (estimates where one was given up early). Better is up on the axes of objectives.",
+        caption=f"A line is a candidate: {len(kept)} of {len(ranked)} are drawn, {_which(run, genes, found)} "
+        "to the search scores (estimates where one was given up early). Better is up on objectives' axes.",
         legend=(*legend, ("chosen", "chosen")) if any(kind == "chosen" for _, kind in kept) else legend,
         wide=True,
     )
@@ -100,12 +109,18 @@ def _score_axis(measure: Measure, trials: Sequence[FrozenTrial]) -> _Axis:
     start, stop = (_BOTTOM, _TOP) if measure.higher_is_better else (_TOP, _BOTTOM)
     scale = spanning(values, start, stop, room=0)
     marks = tuple((scale(value), number(value)) for value in (min(values), max(values)))
-    return _Axis(label=f"{measure.name} {measure.arrow}", crossed=lambda t: scale(told(t)[measure.name]), marks=marks)
+    return _Axis(
+        label=f"{measure.name} {measure.arrow}", crossed=lambda t: scale(told(t)[measure.name]), marks=marks
+    )
 
 
-def _line(trial: FrozenTrial, kind: str, axes: Sequence[_Axis], places: Sequence[float], first: Measure) -> Markup:
+def _line(
+    trial: FrozenTrial, kind: str, axes: Sequence[_Axis], places: Sequence[float], first: Measure
+) -> Markup:
     points = [(place, axis.crossed(trial)) for place, axis in zip(places, axes, strict=True)]
-    return trace(points, f"strand {kind}", f"trial {trial.number}: {first.name} {number(told(trial)[first.name])}")
+    return trace(
+        points, f"strand {kind}", f"trial {trial.number}: {first.name} {number(told(trial)[first.name])}"
+    )
 
 
 def _axis(axis: _Axis, x: float, place: int, step: float) -> Markup:

@@ -13,8 +13,21 @@ from evomerge.archive.run import Run, feasible, is_scored
 from evomerge.archive.trials import LABEL
 from evomerge.controller.closing_report import ClosingReport
 from evomerge.report.figures.drawing import (
-    Figure, Scale, across, drawing, join, line, mark, number, shortened, spanning, spread, text, trace, upward,
-)  # fmt: skip
+    Figure,
+    Scale,
+    across,
+    drawing,
+    join,
+    line,
+    mark,
+    number,
+    shortened,
+    spanning,
+    spread,
+    text,
+    trace,
+    upward,
+)
 from evomerge.report.figures.measures import axis
 from evomerge.types import Measure
 
@@ -101,7 +114,9 @@ def _scatter(
     ]
     return Figure(
         title=title or f"{first.name} against {second.name}",
-        svg=drawing(_WIDTH, _HEIGHT, parts, f"Search scores in {first.name} and {second.name}, with the front"),
+        svg=drawing(
+            _WIDTH, _HEIGHT, parts, f"Search scores in {first.name} and {second.name}, with the front"
+        ),
         caption=_caption(run, two, len(drawn), len(plain)),
         legend=_legend(trials, chosen),
     )
@@ -136,13 +151,21 @@ def _mark(trial: FrozenTrial, members: set[int], chosen: dict[int, str], scales:
     if trial.number in members:
         kind, size = "front", 3.6
     if label is not None:
-        kind, shape, size = _baseline_kind(label), "square", 4.4
+        hollow = "" if feasible(trial) else " hollow"
+        kind, shape, size = f"{_baseline_kind(label)}{hollow}", "square", 4.4
     if trial.number in chosen:
         kind, shape, size = "chosen", "diamond", 5
     scores = trial.user_attrs["scores"]
     told = ", ".join(f"{each.name} {number(scores[each.name])}" for each in (scales.first, scales.second))
     x, y = scales.place(trial)
-    return mark(x, y, f"mark {kind}", f"trial {trial.number}{f', {label}' if label else ''}: {told}", shape=shape, size=size)
+    return mark(
+        x,
+        y,
+        f"mark {kind}",
+        f"trial {trial.number}{f', {label}' if label else ''}: {told}",
+        shape=shape,
+        size=size,
+    )
 
 
 def _baseline_kind(label: str) -> str:
@@ -183,5 +206,14 @@ def _labels(trials: Sequence[FrozenTrial], chosen: dict[int, str], scales: _Scal
         kind = "chosen" if trial.number in chosen else _baseline_kind(label)
         if abs(height - y) > 5:
             parts.append(line(x, y, start, height, "leader"))
-        parts.append(text(start, height + 4, shortened(label, 150, 11), at="end" if left else "start", kind=f"label halo {kind}", size=11))
+        parts.append(
+            text(
+                start,
+                height + 4,
+                shortened(label, 150, 11),
+                at="end" if left else "start",
+                kind=f"label halo {kind}",
+                size=11,
+            )
+        )
     return join(parts)
