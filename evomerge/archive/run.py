@@ -71,7 +71,7 @@ class Run:
             raise RunError(f"{self.folder.path} has no study yet: {self.storage.name} is missing")
         try:
             with told(self.storage, RunError, _TRY_AGAIN):
-                return self._opened.get_study_id_from_name(self.record.study)
+                return self.opened.get_study_id_from_name(self.record.study)
         except KeyError as error:
             where = self.storage if isinstance(self.storage, Path) else "the database"
             raise RunError(
@@ -83,10 +83,11 @@ class Run:
         """Optuna's own trials, by number, as they stood when first read."""
         number = self.study_id
         with told(self.storage, RunError, _TRY_AGAIN):
-            return self._opened.get_all_trials(number, deepcopy=False)
+            return self.opened.get_all_trials(number, deepcopy=False)
 
     @cached_property
-    def _opened(self) -> BaseStorage:
+    def opened(self) -> BaseStorage:
+        """The study's storage, which reads on as a search writes."""
         return open_storage(self.storage, existing=True)
 
     def trials(self) -> pd.DataFrame:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from evomerge.cli.screen import stderr, stdout
+from evomerge.others_words import plain
 
 if TYPE_CHECKING:
     from evomerge.archive.run import Run
@@ -51,13 +52,12 @@ def command(
         page = write_page(opened, html)
         if format is None:
             _print_if_ended(opened)
-        stderr.print(f"Report: {page}", highlight=False, markup=False, soft_wrap=True)
+        stderr.print(plain(f"Report: {page}"), highlight=False, markup=False, soft_wrap=True)
 
 
 def _print_if_ended(run: Run) -> None:
     """Print the table of a search that has ended, or say that it has not."""
     from evomerge.errors import RunError
-    from evomerge.others_words import plain
 
     try:
         _print(run, Format.table)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -79,8 +80,7 @@ def _content(run: Run) -> dict[str, Any]:
         "details": list(details(report, run.record)) if report is not None else [],
         "curves": curves(run),
         "fronts": fronts(run, report),
-        "coefficients": [(title, list(_coefficients(run, number))) for title, number in chosen],
-        "recipes": [(title, _lines(to_yaml(run.recipe(number)))) for title, number in chosen],
+        "winners": [_winner(run, title, number) for title, number in chosen],
         "importance": genes,
         "strands": parallel(run, importance, [number for _, number in chosen]),
         "ended": list(accounting.ended(run)),
@@ -103,8 +103,24 @@ def _chosen(run: Run, report: ClosingReport | None) -> list[tuple[str, int]]:
     return [(f"best {name} so far (trial {number})", number) for number, name in reversed(best.items())]
 
 
-def _coefficients(run: Run, number: int) -> Sequence[Figure]:
-    return heat_maps(run.recipe(number), run.record.layers)
+@dataclass(frozen=True, kw_only=True)
+class _Winner:
+    """A chosen trial: what it was chosen for, its figures and recipe, or why there are none."""
+
+    title: str
+    figures: Sequence[Figure] = ()
+    recipe: Markup | None = None
+    why_not: str | None = None
+
+
+def _winner(run: Run, title: str, number: int) -> _Winner:
+    try:
+        recipe = run.recipe(number)
+    except RunError as error:  # another version of evomerge decoded it
+        return _Winner(title=title, why_not=str(error))
+    return _Winner(
+        title=title, figures=heat_maps(recipe, run.record.layers), recipe=_lines(to_yaml(recipe))
+    )
 
 
 def _lines(text: str) -> Markup:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 
 from optuna.trial import TrialState
@@ -104,7 +105,7 @@ def _gain(gain: Gain) -> str:
 def warnings(run: Run, report: ClosingReport | None) -> Iterator[str]:
     """Yield what a reader must know first: that the search has not ended, or nothing was scored."""
     states = [trial.state for trial in run.frozen_trials]
-    again = f"`evomerge search {run.folder.path / 'space.yaml'} --resume`"
+    again = f"`evomerge search {shlex.quote(str(run.folder.path / 'space.yaml'))} --resume`"
     if not states:
         yield "No candidate has been asked for yet."
     elif states.count(TrialState.FAIL) == len(states):

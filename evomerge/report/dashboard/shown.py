@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Container, Sequence
 from typing import Any, BinaryIO, NoReturn
 
@@ -19,7 +20,6 @@ from optuna.trial import FrozenTrial, TrialState
 
 from evomerge.archive.optuna_private import StudyInStorage, dressed_study, dressed_trial, number_of, trial_id
 from evomerge.archive.run import Run, feasible
-from evomerge.archive.study import open_storage
 from evomerge.archive.trials import KEY
 from evomerge.controller.closing_report import ClosingReport, from_json
 from evomerge.errors import EvomergeError
@@ -28,6 +28,7 @@ from evomerge.report.dashboard.attributes import Context, context, readable
 from evomerge.report.dashboard.notes import study_note, trial_note
 
 _ARTIFACT = "artifacts:{}"
+_NAME = re.compile(r"[0-9a-f]{8}")
 
 
 class ReadOnlyError(RuntimeError):
@@ -37,15 +38,18 @@ class ReadOnlyError(RuntimeError):
 class Shown(BaseStorage):
     """The study of one run, each trial with the attributes that `readable` makes of the recorded ones.
 
+    Raises `RunError` if the study or the closing report cannot be read.
+
     Trials that miss a constraint are shown as pruned: the dashboard knows no constraints, and would take them
     for the best. What is made of a finished trial is kept until something else is known beside it.
     """
 
     def __init__(self, run: Run) -> None:
-        self._run, self._below = run, open_storage(run.storage, existing=True)
+        self._run, self._below = run, run.opened
         self._study = run.study_id
         self._known: Context | None = None
         self._kept: dict[int, FrozenTrial] = {}
+        self._report()  # says so if it is damaged
 
     def recipe(self, number: int) -> str:
         """Return a trial's recipe as YAML. Raises `EvomergeError` if it has none (yet)."""
@@ -108,8 +112,9 @@ class Shown(BaseStorage):
         trials, report = self._below.get_all_trials(self._study, deepcopy=False), self._report()
         finished = sum(trial.state.is_finished() for trial in trials)
         notes = {"": study_note(self._run.folder, self._run.record, report, finished)}
-        for row in report.rows if report is not None else ():
-            notes[f"{trial_id(trials[row.trial])}:"] = trial_note(row, report) if report else ""
+        if report is not None:
+            there = (row for row in report.rows if row.trial < len(trials))
+            notes |= {f"{trial_id(trials[row.trial])}:": trial_note(row, report) for row in there}
         return {
             **{f"dashboard:{whose}note_ver": 1 for whose in notes},
             **{f"dashboard:{whose}note_str:0": text for whose, text in notes.items()},
@@ -198,9 +203,11 @@ class Recipes:
 
     def open_reader(self, artifact_id: str) -> BinaryIO:
         """Return a recipe's YAML. Raises `ArtifactNotFound` if there is none by this name."""
+        if not _NAME.fullmatch(artifact_id):
+            raise ArtifactNotFound(f"no recipe {artifact_id}")
         try:
             return io.BytesIO(self._shown.recipe(int(artifact_id, 16)).encode())
-        except (ValueError, KeyError, OverflowError, EvomergeError) as error:
+        except (KeyError, EvomergeError) as error:
             raise ArtifactNotFound(f"no recipe {artifact_id}") from error
 
     def write(self, artifact_id: str, content_body: BinaryIO) -> None:

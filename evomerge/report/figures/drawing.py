@@ -62,7 +62,7 @@ def spanning(values: Iterable[float], start: float, stop: float, *, room: float 
     """Return a scale over all values with some room at either end."""
     found = [value for value in values if math.isfinite(value)] or [0.0, 1.0]
     low, high = min(found), max(found)
-    spare = (high - low) * room or max(abs(high) * room, 0.01)
+    spare = (high - low) * room if high > low else max(abs(high) * room, 0.01)
     return Scale(low=low - spare, high=high + spare, start=start, stop=stop)
 
 

@@ -76,7 +76,7 @@ def _study(trials: Sequence[FrozenTrial]) -> optuna.Study:
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        study = optuna.create_study(direction="maximize")
+        study = optuna.create_study(direction="minimize")
     finally:
         optuna.logging.set_verbosity(verbosity)
     study.add_trials(
@@ -102,7 +102,7 @@ def _importance(
 
 
 def _shares(study: optuna.Study, values: Sequence[float]) -> dict[str, float]:
-    """Return each gene's share where the trials score `values`, by their numbers; lower is better to Optuna."""
+    """Return each gene's share where trials score `values`, by number; lower is better to Optuna."""
     found = PedAnovaImportanceEvaluator().evaluate(study, target=lambda trial: -values[trial.number])
     whole = math.fsum(found.values()) or 1.0
     return {name: share / whole for name, share in found.items()}
