@@ -18,6 +18,7 @@ import pytest
 
 import evomerge
 from tests.cli.running import evomerge_command
+from tests.controller.conftest import TWO_OBJECTIVES
 
 
 def test_closing_table_is_data_and_progress_is_talk(place: Path) -> None:
@@ -84,7 +85,8 @@ def test_a_page_that_cannot_be_written_is_one_sentence(place: Path, tmp_path: Pa
     done = evomerge_command("report", "runs/two", "--html", tmp_path, cwd=place)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
-        f"error: the report {tmp_path} cannot be written: Is a directory; name another file with `--html FILE`\n"
+        f"error: the report {tmp_path} cannot be written: Is a directory; "
+        "name another file with `--html FILE`\n"
     )
 
 

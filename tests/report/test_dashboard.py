@@ -112,7 +112,7 @@ def test_every_trial_has_its_recipe_made_when_asked_for(finished: Run, shown: Sh
 
 
 def test_nothing_that_writes_is_done(finished: Run, shown: Shown) -> None:
-    before = {path.name: path.read_bytes() for path in finished.folder.path.iterdir() if path.is_file()}
+    before = contents(finished.folder.path)
     study = optuna.load_study(study_name=finished.record.study, storage=shown)
     for change in (
         lambda: study.set_user_attr("a", 1), lambda: study.ask(), lambda: study.add_trial(study.trials[0]),
@@ -123,9 +123,12 @@ def test_nothing_that_writes_is_done(finished: Run, shown: Shown) -> None:
     ):  # fmt: skip
         with pytest.raises(ReadOnlyError):
             change()
-    assert before == {
-        path.name: path.read_bytes() for path in finished.folder.path.iterdir() if path.is_file()
-    }
+    assert before == contents(finished.folder.path)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return the files of a folder."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
 def test_other_studies_of_a_database_are_not_shown(tmp_path: Path) -> None:
@@ -189,7 +192,7 @@ def asked(app: Any, method: str, path: str, query: str = "") -> tuple[str, bytes
     environ = {
         "REQUEST_METHOD": method, "PATH_INFO": path, "QUERY_STRING": query, "SCRIPT_NAME": "",
         "SERVER_NAME": "localhost", "SERVER_PORT": "80", "wsgi.url_scheme": "http",
-        "wsgi.input": io.BytesIO(), "wsgi.errors": io.StringIO(),
+        "HTTP_ACCEPT_ENCODING": "", "wsgi.input": io.BytesIO(), "wsgi.errors": io.StringIO(),
     }  # fmt: skip
     body = b"".join(app(environ, lambda status, headers, error=None: said.append(status)))
     return said[0], body

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -66,7 +67,7 @@ def test_the_front_is_a_line_of_steps_around_what_it_dominates(tmp_path: Path) -
     rows = [(0.1, 0.9), (0.2, 0.8), (0.3, 0.7), (0.4, 0.6), (0.5, 0.5), (0.9, 0.4), (0.7, 0.2), (0.6, 0.9)]
     (figure,) = fronts(scored_run(tmp_path / "run", rows), None)
     points = line_of(figure.svg, "front")
-    assert all(a[0] == b[0] or a[1] == b[1] for a, b in zip(points, points[1:], strict=False))
+    assert all(a[0] == b[0] or a[1] == b[1] for a, b in pairwise(points))
     assert len(points) == 5  # an edge, two members with a corner between, an edge
     for label in ("base", "parent math", "task arithmetic"):
         assert f">{label}</text>" in str(figure.svg)
