@@ -118,9 +118,7 @@ def _winner(run: Run, title: str, number: int) -> _Winner:
         recipe = run.recipe(number)
     except RunError as error:  # another version of evomerge decoded it
         return _Winner(title=title, why_not=str(error))
-    return _Winner(
-        title=title, figures=heat_maps(recipe, run.record.layers), recipe=_lines(to_yaml(recipe))
-    )
+    return _Winner(title=title, figures=heat_maps(recipe, run.record.layers), recipe=_lines(to_yaml(recipe)))
 
 
 def _lines(text: str) -> Markup:

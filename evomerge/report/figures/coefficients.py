@@ -5,7 +5,7 @@ All is read from the recipe, which is what was built, and not from the genes tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -50,6 +50,7 @@ class Panel:
     """One number at every place of a merge, and the neutral value that colours are counted from."""
 
     title: str
+    parameter: str
     values: Mapping[Place, float]
     neutral: float
 
@@ -59,7 +60,8 @@ def heat_maps(recipe: Recipe, layers: int) -> list[Figure]:
     figures = [order_of_layers(recipe, recipe.path)] if recipe.path is not None else []
     for name, merge in recipe.merges.items():
         named = f"{name}: " if len(recipe.merges) > 1 or recipe.path is not None else ""
-        figures += [_heat_map(panel, layers) for panel in panels(merge, layers, named)]
+        found = list(panels(merge, layers, named))
+        figures += [_heat_map(panel, layers, _furthest(panel, found)) for panel in found]
     return figures
 
 
@@ -85,7 +87,12 @@ def panels(merge: Merge, layers: int, named: str = "") -> Iterator[Panel]:
                     values[place] = float(each)  # type: ignore[arg-type]  # a number, then
             if values:
                 of = f" of {source}" if source else ""
-                yield Panel(title=f"{named}{name}{of} ({merge.method})", values=values, neutral=neutral(name))
+                yield Panel(
+                    title=f"{named}{name}{of} ({merge.method})",
+                    parameter=name,
+                    values=values,
+                    neutral=neutral(name),
+                )
 
 
 def _is_number(value: object) -> bool:
@@ -106,11 +113,16 @@ def _neutral(merge: Merge) -> Callable[[str], float]:
     return of
 
 
-def _heat_map(panel: Panel, layers: int) -> Figure:
+def _furthest(panel: Panel, others: Sequence[Panel]) -> float:
+    """Return how far a parameter gets from its neutral value in any panel, so that sources have one scale."""
+    own = [other for other in others if other.parameter == panel.parameter]
+    return max(abs(value - panel.neutral) for other in own for value in other.values.values()) or 1.0
+
+
+def _heat_map(panel: Panel, layers: int, furthest: float) -> Figure:
     modules = _rows(panel, layers)
     bottom = _TOP + _ROW * len(modules)
     cell = (_WIDTH - _LEFT - 2 * (_END + _GAP)) / layers
-    furthest = max(abs(value - panel.neutral) for value in panel.values.values()) or 1.0
     parts = []
     for k, (label, group) in enumerate(modules):
         y = _TOP + k * _ROW

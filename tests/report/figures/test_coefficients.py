@@ -41,6 +41,14 @@ def test_the_neutral_value_is_the_methods_default() -> None:
     assert {panel.neutral for panel in panels(MERGE, 4) if panel.title.startswith("weight")} == {1.0}
 
 
+def test_all_sources_of_a_merge_have_one_scale() -> None:
+    figures = [
+        each for each in heat_maps(Recipe(models=MODELS, merges={"m": MERGE}), 4) if "weight" in each.title
+    ]
+    assert all(">0.1</text>" in each.svg for each in figures)
+    assert all(">1.9</text>" in each.svg for each in figures)
+
+
 def test_rows_that_are_equal_are_one_row() -> None:
     figures = {
         figure.title: str(figure.svg) for figure in heat_maps(Recipe(models=MODELS, merges={"m": MERGE}), 4)
