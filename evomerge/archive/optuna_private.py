@@ -102,7 +102,7 @@ def number_of(study: FrozenStudy) -> int:
     return study._study_id
 
 
-def trial_id(trial: FrozenTrial) -> int:
+def trial_id(trial: FrozenTrial | Trial) -> int:
     """Return a trial's number in its storage, of all studies there."""
     return trial._trial_id
 

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from evomerge.archive.files import write_text
 from evomerge.archive.run import Run
 from evomerge.controller.closing_report import ClosingReport, from_json
-from evomerge.errors import RunError
+from evomerge.errors import RequestError, RunError
 from evomerge.others_words import plain
 from evomerge.recipe import to_yaml
 from evomerge.report import accounting, provenance, story
@@ -116,7 +116,7 @@ class _Winner:
 def _winner(run: Run, title: str, number: int) -> _Winner:
     try:
         recipe = run.recipe(number)
-    except RunError as error:  # another version of evomerge decoded it
+    except RequestError as error:  # another evomerge decoded it, or a plug-in is gone
         return _Winner(title=title, why_not=str(error))
     return _Winner(title=title, figures=heat_maps(recipe, run.record.layers), recipe=_lines(to_yaml(recipe)))
 

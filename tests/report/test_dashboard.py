@@ -86,16 +86,19 @@ def test_notes_explain_the_run_and_its_chosen_trials(finished: Run, shown: Shown
 def test_a_run_that_goes_on_is_read_on(tmp_path: Path) -> None:
     made = MadeByHand(record_of([measure()], COUNTS), tmp_path / "run")
     shown, number = Shown(made.run), made.run.study_id
-    for right in (4, 9, 6):
+    gain = "t, gain over best parent, search items"
+    made.add(rights(4, 20))
+    assert shown.get_all_trials(number)[0].user_attrs[gain] == 0  # the only parent so far
+    for right in (9, 6):
         made.add(rights(right, 20))
     assert "3 of 200 candidates are finished" in str(shown.get_study_system_attrs(number))
-    before = shown.get_all_trials(number)[0].user_attrs["t, gain over best parent, search items"]
+    before = shown.get_all_trials(number)[0].user_attrs[gain]
     made.add(rights(15, 20))
     after = shown.get_all_trials(number)
     assert [trial.user_attrs["outcome"] for trial in after][2:] == ["scored on all search items"] * 2 + [
         "waiting"
     ]
-    assert before == after[0].user_attrs["t, gain over best parent, search items"] == pytest.approx(-0.25)
+    assert before == after[0].user_attrs[gain] == pytest.approx(-0.25)
 
 
 def test_every_trial_has_its_recipe_made_when_asked_for(finished: Run, shown: Shown) -> None:
@@ -172,7 +175,10 @@ def test_addresses_lead_to_recipes_and_nowhere_else(finished: Run, path: str, st
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
 def test_only_reading_is_answered(finished: Run, method: str) -> None:
-    assert asked(application(finished), method, "/api/studies/0")[0] == "405 Method Not Allowed"
+    for path in ("/api/studies/0", "/api/studies/0/note", "/api/trials/0/tell", "/api/studies/0/rename"):
+        said, body = asked(application(finished), method, path)
+        assert said == "405 Method Not Allowed"
+        assert body == b"evomerge shows runs; it does not change them here\n"
 
 
 def test_the_dashboard_serves_what_is_shown(finished: Run) -> None:

@@ -61,6 +61,9 @@ def test_every_model_has_its_score_interval_items_and_gain(finished: Run, conten
                 rf"{re.escape(row['title'])} {row['trial']} {row['report']['t']:.3f} \[0\.\d+, 0\.\d+\] 40 ",
                 told,
             )
+    gains = re.findall(r" 40 ([+-]0\.\d+) \[([+-]\d\.\d+), ([+-]\d\.\d+)\]", told)
+    assert len(gains) > 6
+    assert all(float(low) < float(gain) < float(high) for gain, low, high in gains)
     assert "held out: the search never looked at it" in told
     assert "the best parent" in told
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def line_of(svg: object, kind: str) -> list[tuple[float, float]]:
     return [(float(x), float(y)) for x, y in (pair.split(",") for pair in found.split())]
 
 
-def scored_run(folder: Path, rows: list[tuple[float, ...]], *, infeasible: tuple[int, ...] = ()) -> Run:
+def scored_run(folder: Path, rows: Sequence[tuple[float, ...]], *, infeasible: tuple[int, ...] = ()) -> Run:
     """Return a run whose trials, baselines first, have these scores."""
     up = (True, False, True, True)
     measures = [measure(name, up=up[k]) for k, name in enumerate("tuvw"[: len(rows[0])])]
@@ -85,26 +86,31 @@ def test_there_is_a_plot_for_each_pair_of_objectives(tmp_path: Path, objectives:
 
 @pytest.fixture(scope="module")
 def steered(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Return a run in which one gene decides the score in `t`, and nothing that in `u`."""
+    """Return a run in which one gene decides the score in `t`, and nothing that in `u`.
+
+    In `v` that gene makes the best, and another one the worst.
+    """
     folder = tmp_path_factory.mktemp("runs") / "run"
-    made = MadeByHand(record_of([measure("t"), measure("u")], COUNTS), folder)
+    made = MadeByHand(record_of([measure("t"), measure("u"), measure("v")], COUNTS), folder)
     rng = random.Random(3)
     for _ in range(85):
         asked = made.study.ask()
         gene = float(asked.params["weight/math/L0-3"])
-        scores = {"t": gene + 0.01 * rng.random(), "u": rng.random()}
+        other = float(asked.params["weight/lang/L0-3"])
+        scores = {"t": gene + 0.01 * rng.random(), "u": rng.random(), "v": gene if gene > 1.2 else -other}
         scored = Scored(scores=scores, items=(), merge_seconds=0, score_seconds=0, device="cpu")
         made.study.tell_scored(asked.number, scored, {})
     return made.run
 
 
 def test_a_gene_that_decides_is_beyond_chance_and_others_are_not(steered: Run) -> None:
-    decided, random_ = importances(steered)
+    decided, random_, best = importances(steered)
     assert next(iter(decided.shares)) == "weight/math/L0-3"
     assert [name for name, share in decided.shares.items() if share > decided.chance] == ["weight/math/L0-3"]
     assert max(random_.shares.values()) < random_.chance
     assert sum(decided.shares.values()) == pytest.approx(1)
     assert decided.candidates == 80  # without the baselines
+    assert next(iter(best.shares)) == "weight/math/L0-3"
 
 
 def test_importance_of_few_candidates_is_not_told(tmp_path: Path) -> None:
