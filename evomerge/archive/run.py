@@ -73,7 +73,7 @@ class Run:
             raise RunError(f"{self.folder.path} has no study yet: {self.storage.name} is missing")
         try:
             with told(self.storage, RunError, _TRY_AGAIN):
-                return self._opened.get_study_id_from_name(self.record.study)
+                return self.opened.get_study_id_from_name(self.record.study)
         except KeyError as error:
             where = self.storage if isinstance(self.storage, Path) else "the database"
             raise RunError(
@@ -85,10 +85,11 @@ class Run:
         """Optuna's own trials, by number, as they stood when first read."""
         number = self.study_id
         with told(self.storage, RunError, _TRY_AGAIN):
-            return self._opened.get_all_trials(number, deepcopy=False)
+            return self.opened.get_all_trials(number, deepcopy=False)
 
     @cached_property
-    def _opened(self) -> BaseStorage:
+    def opened(self) -> BaseStorage:
+        """The study's storage, which reads on as a search writes."""
         return open_storage(self.storage, existing=True)
 
     def trials(self) -> pd.DataFrame:
@@ -111,6 +112,14 @@ class Run:
     def item_scores(self, split: Split) -> dict[int, tuple[ItemScores, ...]]:
         """Return the item scores of each trial on a split, as an evaluator gave them."""
         return ItemStore(self.folder.items, self.record.items).read(split)
+
+    def items_of(self, number: int, split: Split) -> tuple[ItemScores, ...]:
+        """Return the item scores of one trial on a split; those of others are passed over."""
+        return self._items.of(number, split)
+
+    @cached_property
+    def _items(self) -> ItemStore:
+        return ItemStore(self.folder.items, self.record.items)
 
     def front(self) -> pd.DataFrame:
         """Return the rows of `trials()` on the Pareto front, best in the first objective first."""
@@ -212,7 +221,11 @@ class Run:
 
     def recipe(self, number: int) -> Recipe:
         """Return exactly what trial `number` built. Raises `RunError` if it cannot be rebuilt."""
-        trial, genome = self._trial(number), self._genome
+        return self.recipe_of(self._trial(number))
+
+    def recipe_of(self, trial: FrozenTrial) -> Recipe:
+        """Return exactly what a trial built, also one that was asked for since the trials were read."""
+        number, genome = trial.number, self._genome
         label = trial.user_attrs.get(LABEL)
         if label is None and not self._is_asked(trial):
             raise RunError(f"trial {number} has no recipe yet: it is {_STATES[trial.state]}")
