@@ -5,6 +5,7 @@ All is read from the recipe, which is what was built, and not from the genes tha
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -12,6 +13,7 @@ from typing import TypeAlias
 from markupsafe import Markup
 
 from evomerge import plugins
+from evomerge.archive.coefficients import merge_coefficients
 from evomerge.parameters import declared
 from evomerge.recipe import Merge, Recipe
 from evomerge.recipe.merge import IN_LAYERS
@@ -29,15 +31,6 @@ from evomerge.types import Value
 
 Place: TypeAlias = tuple[int | None, str]
 """A layer and a module group; outside the layers None, with `embed` or `head`."""
-
-_TENSORS = {
-    "attn": "model.layers.{}.self_attn.q_proj.weight",
-    "mlp": "model.layers.{}.mlp.down_proj.weight",
-    "rest": "model.layers.{}.input_layernorm.weight",
-    "embed": "model.embed_tokens.weight",
-    "head": "lm_head.weight",
-}
-"""A tensor of each module group, for settings that go by the tensor's name."""
 
 _WIDTH, _LEFT, _TOP, _ROW, _END, _GAP = 540.0, 96.0, 4.0, 26.0, 46.0, 6.0
 _STRONGEST = 0.8
@@ -67,32 +60,22 @@ def heat_maps(recipe: Recipe, layers: int) -> list[Figure]:
 
 def panels(merge: Merge, layers: int, named: str = "") -> Iterator[Panel]:
     """Yield a panel for each number that a merge sets, per source where it has one per source."""
-    places: list[Place] = [
-        (None, "embed"),
-        *((i, m) for i in range(layers) for m in IN_LAYERS),
-        (None, "head"),
-    ]
-    settled = {
-        (layer, module): merge.settings(_TENSORS[module].format(layer), layer, module, layers)
-        for layer, module in places
-    }
     neutral = _neutral(merge)
-    for name in dict.fromkeys(each for found in settled.values() for each in found):
-        for source in (*merge.sources, None):
-            values = {}
-            for place, found in settled.items():
-                value = found.get(name)
-                each = value.get(source) if isinstance(value, Mapping) and source else value
-                if (source is None) == (not isinstance(value, Mapping)) and _is_number(each):
-                    values[place] = float(each)  # type: ignore[arg-type]  # a number, then
-            if values:
-                of = f" of {source}" if source else ""
-                yield Panel(
-                    title=f"{named}{name}{of} ({merge.method})",
-                    parameter=name,
-                    values=values,
-                    neutral=neutral(name),
-                )
+    found: dict[tuple[str, str | None], dict[Place, float]] = {}
+    for row in merge_coefficients("", merge, layers):
+        if _is_number(row.value):
+            found.setdefault((row.parameter, row.source), {})[row.layer, row.module] = float(row.value)
+    parameters = dict.fromkeys(parameter for parameter, _ in found)
+    for parameter, source in itertools.product(parameters, (*merge.sources, None)):
+        if (parameter, source) not in found:
+            continue
+        of = f" of {source}" if source else ""
+        yield Panel(
+            title=f"{named}{parameter}{of} ({merge.method})",
+            parameter=parameter,
+            values=found[parameter, source],
+            neutral=neutral(parameter),
+        )
 
 
 def _is_number(value: object) -> bool:
