@@ -10,6 +10,7 @@ from rich.live import Live
 from rich.text import Text
 
 from evomerge.controller.tally import Best, Snapshot
+from evomerge.report.durations import duration
 
 _PLAIN_EVERY = 10.0
 
@@ -89,14 +90,6 @@ def line(snapshot: Snapshot) -> Text:
     if snapshot.failed and snapshot.last_failure:
         text.append(f"\nlast failure: {snapshot.last_failure.splitlines()[0][:200]}", style="yellow")
     return text
-
-
-def duration(seconds: float) -> str:
-    """Return seconds as people say them: `45 s`, `12 min`, `3 h 20 min`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def _bests(snapshot: Snapshot) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from evomerge.archive.files import replace_folder
 from evomerge.errors import RequestError, unknown
+from evomerge.zoo.card import write_card
 from evomerge.zoo.catalog import BASE, NAMES
 from evomerge.zoo.tasks import write_tasks
 from evomerge.zoo.worker import Job, LogQueue, Relay, log_queue, prepare, run
@@ -41,6 +42,8 @@ def build(
     with _beside(out) as folder:
         write_tasks(folder / "tasks")
         losses = _train_all(folder / "models", names, seed=seed, threads=threads)
+        for name in names:
+            write_card(folder / "models" / name, name)
         seconds = round(time.monotonic() - started)
         marker = {"seed": seed, "threads": threads, "models": names, "losses": losses, "seconds": seconds}
         (folder / MARKER).write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")
