@@ -79,12 +79,12 @@ def _show(found: Findings) -> None:
     for section in sections(found):
         stdout.print(f"[bold]{section.heading}[/]", highlight=False)
         for each in section.content:
-            stdout.print(each, highlight=False, markup=False)
+            stdout.print(each, highlight=False, markup=False, soft_wrap=False)  # at words, on a terminal
         stdout.print()
     if found.warnings:
         stdout.print("[bold yellow]Warnings[/]", highlight=False)
         for warning in found.warnings:
-            stdout.print(f"• {warning}", highlight=False, markup=False)
+            stdout.print(f"• {warning}", highlight=False, markup=False, soft_wrap=False)
         stdout.print()
     if not found.problems:
         count = len(found.warnings)

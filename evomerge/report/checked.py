@@ -59,7 +59,7 @@ def sections(found: Findings) -> Iterator[Section]:
     yield Section(heading="Memory and disk", content=(_need_table(found.needs), *_basis(found.needs)))
     if found.dry_run is not None:
         yield Section(heading="Time", content=tuple(_times(found.dry_run, found.record.space.budget)))
-    yield Section(heading="What the items can show", content=tuple(_gains(shown)))
+    yield Section(heading="Smallest gains", content=tuple(_gains(shown)))
 
 
 def _searched(shown: Prospects, advised: Advice) -> Iterator[str]:
@@ -83,11 +83,10 @@ def _trait_table(found: Findings) -> Table:
     for trait in found.traits:
         if trait.differs:
             table.add_row(trait.what, *(escape(plain(each)) for each in trait.values.values()))
-    names = list(found.record.models)
     for trait in found.traits:
         if not trait.differs:
             said = escape(plain(next(iter(trait.values.values()))))
-            table.add_row(trait.what, said, *["as " + escape(names[0])] * (len(names) - 1))
+            table.add_row(trait.what, said, *["same"] * (len(found.record.models) - 1))
     return table
 
 
@@ -95,7 +94,7 @@ def _licence(found: Findings) -> str:
     licences = found.licences
     stated = licences.stated[licences.strictest]
     if len(set(licences.stated.values())) == 1:
-        return f"All sources: {stated}; {licences.meaning}."
+        return f"Licence of all sources: {stated}; {licences.meaning}."
     return f"The strictest licence is that of {licences.strictest} ({stated}); {licences.meaning}."
 
 
@@ -108,13 +107,17 @@ def _measures(found: Findings) -> Iterator[tuple[str, Measure, tuple[str, ...]]]
 
 
 def _measure_table(found: Findings) -> Table:
-    table = _table("measure", "is a", "task", "metric", "better", "search", "select", "report", right=5)
-    for role, measure, bounds in _measures(found):
+    measures = tuple(_measures(found))
+    named = any(measure.name != measure.task for _, measure, _ in measures)
+    tasks = ["task"] if named else []
+    head = ("measure", "is", *tasks, "metric", "better", "search", "select", "report")
+    table = _table(*head, right=len(head) - 3)
+    for role, measure, bounds in measures:
         counts = [len(found.record.items[measure.task][split]) for split in ("search", "select", "report")]
         table.add_row(
             escape(plain(measure.name)),
-            " ".join([role, *bounds]),
-            escape(plain(measure.task)),
+            "\n".join([role, *bounds]),
+            *([escape(plain(measure.task))] if named else []),
             escape(plain(measure.metric)),
             "higher" if measure.higher_is_better else "lower",
             *(str(count) if count else "–" for count in counts),
@@ -136,9 +139,7 @@ def _basis(needs: Sequence[Need]) -> Iterator[str]:
 
 
 def _times(run: DryRun, budget: int) -> Iterator[str]:
-    which = (
-        "the second of two candidates" if run.second else "the first candidate, with what is done once only"
-    )
+    which = "the second of two candidates" if run.second else "one candidate, with what is done only once"
     yield (
         f"Measured on {run.device} in this process, {which}: built in {_short(run.build)}, "
         f"{_short(run.per_item)} for each of {run.items} items."
@@ -158,7 +159,7 @@ def _times(run: DryRun, budget: int) -> Iterator[str]:
     gpu = f" and {gigabytes(run.peak_gpu_memory)} of GPU memory" if run.peak_gpu_memory else ""
     yield f"{memory}{gpu}."
     if run.workers > 1:
-        yield "Workers that share a processor, or its memory, are slower than one alone; starting takes seconds more."
+        yield "Workers that share a processor are slower than one alone, and starting takes seconds more."
 
 
 def _short(seconds: float) -> str:
