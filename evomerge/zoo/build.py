@@ -14,8 +14,9 @@ from pathlib import Path
 
 from evomerge.archive.files import replace_folder
 from evomerge.errors import RequestError, unknown
+from evomerge.zoo.adapters import write_adapter
 from evomerge.zoo.card import write_card
-from evomerge.zoo.catalog import BASE, NAMES
+from evomerge.zoo.catalog import ADAPTERS, BASE, NAMES
 from evomerge.zoo.tasks import write_tasks
 from evomerge.zoo.worker import Job, LogQueue, Relay, log_queue, prepare, run
 
@@ -44,6 +45,9 @@ def build(
         losses = _train_all(folder / "models", names, seed=seed, threads=threads)
         for name in names:
             write_card(folder / "models" / name, name)
+        for name, (expert, _) in ADAPTERS.items():
+            if expert in names:
+                write_adapter(folder / "models", name)
         seconds = round(time.monotonic() - started)
         marker = {"seed": seed, "threads": threads, "models": names, "losses": losses, "seconds": seconds}
         (folder / MARKER).write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")

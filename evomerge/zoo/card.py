@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from evomerge.zoo.catalog import BASE, KNOWS
+from evomerge.zoo.catalog import ADAPTERS, BASE, KNOWS
 
 _CARD = """\
 ---
@@ -22,6 +22,9 @@ by evomerge itself.
 
 def write_card(folder: Path, name: str) -> None:
     """Write README.md into the folder of the model `name`."""
+    expert, rank = ADAPTERS.get(name, (name, 0))
     made = "Trained from nothing." if name == BASE else f"Trained from zoo:{BASE}."
-    knows = f"{KNOWS[name][0].upper()}{KNOWS[name][1:]}"
+    if rank:
+        made = f"A LoRA adapter of zoo:{BASE}, of rank {rank}, cut from zoo:{expert}."
+    knows = f"{KNOWS[expert][0].upper()}{KNOWS[expert][1:]}"
     (folder / "README.md").write_text(_CARD.format(name=name, knows=knows, made=made), encoding="utf-8")
