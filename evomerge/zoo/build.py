@@ -43,11 +43,6 @@ def build(
     with _beside(out) as folder:
         write_tasks(folder / "tasks")
         losses = _train_all(folder / "models", names, seed=seed, threads=threads)
-        for name in names:
-            write_card(folder / "models" / name, name)
-        for name, (expert, _) in ADAPTERS.items():
-            if expert in names:
-                write_adapter(folder / "models", name)
         seconds = round(time.monotonic() - started)
         marker = {"seed": seed, "threads": threads, "models": names, "losses": losses, "seconds": seconds}
         (folder / MARKER).write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")
@@ -95,7 +90,16 @@ def _train_all(models: Path, names: list[str], *, seed: int, threads: int) -> di
     with _collected_logs(context) as queue:
         losses = _in_processes([base], 1, context, queue)
         losses |= _in_processes(jobs, threads, context, queue)
+    _add_cards_and_adapters(models, names)
     return {name: losses[name] for name in names}
+
+
+def _add_cards_and_adapters(models: Path, names: list[str]) -> None:
+    for name in names:
+        write_card(models / name, name)
+    for name, (expert, _) in ADAPTERS.items():
+        if expert in names:
+            write_adapter(models, name)
 
 
 def _in_processes(
