@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 from evomerge import plugins
-from evomerge.cli import check, dashboard, export, front, measure, methods, report, search, zoo
+from evomerge.cli import check, dashboard, export, front, measure, methods, report, schema, search, zoo
 from evomerge.cli.screen import said_error, screen_log
 from evomerge.errors import EvomergeError, RequestError, SpaceError
 
@@ -64,6 +64,7 @@ app.command("export")(export.command)
 app.command("measure")(measure.command)
 app.command("dashboard")(dashboard.command)
 app.command("methods")(methods.command)
+app.command("schema")(schema.command)
 app.add_typer(zoo.app, name="zoo")
 
 
