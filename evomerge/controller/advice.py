@@ -68,7 +68,7 @@ def _suitable(*, genes: int, choices: int, candidates: int, objectives: int) -> 
     if ratio >= PER_GENE:
         return "cma", f"{candidates} candidates are {ratio:.0f} per gene, and it learns from {PER_GENE} on"
     if genes <= _GP_GENES and candidates <= _GP_BUDGET:
-        return "gp", f"{candidates} candidates for {genes} genes are few, and it makes the most of few"
+        return "gp", f"{genes} genes have {ratio:.0f} candidates each, and it makes the most of few"
     return "cma", "most genes are numbers, and it was the best of those measured on such spaces"
 
 
@@ -82,8 +82,8 @@ def _warnings(record: RunRecord, candidates: int) -> Iterator[str]:
         )
     elif candidates < _LEAST_PER_GENE * genes and name != "qmc":
         yield (
-            f"{candidates} candidates after the baselines are few for {genes} genes; raise `budget` to about "
-            f"{budget - candidates + PER_GENE * genes}, or have fewer genes{_fewer(record)}"
+            f"a budget of {budget} leaves {candidates} after the baselines, few for {genes} genes; raise "
+            f"`budget` to about {budget - candidates + PER_GENE * genes}, or have fewer genes{_fewer(record)}"
         )
     elif name == "cma" and candidates < PER_GENE * genes:
         yield (
