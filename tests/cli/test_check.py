@@ -48,7 +48,7 @@ def test_everything_is_told_in_groups_and_nothing_is_written(
         "task `tiny` has only 4 search",
     ):
         assert part in said.out
-    assert lines[-1] == "This space can be searched, with 4 warnings."
+    assert lines[-1] == "This space can be searched, with 3 warnings."
     assert said.err == "Dry run: building a candidate and asking it a few items …\n"
 
 
