@@ -18,10 +18,13 @@ from evomerge.archive.record import RunRecord
 from evomerge.checkpoints.folder import Checkpoint
 from evomerge.dispatch.supply import gigabytes
 
-_PROCESS_BYTES = 900 << 20
-"""A worker with torch, transformers and lm-eval, before it has a model."""
+_PROCESS_BYTES = 700 << 20
+"""Of a worker's own, with torch, transformers and lm-eval (.59 and .73 GB in a search of models of 5 MB)."""
 
-_RAY_BYTES = 200 << 20
+_CONTROLLER_BYTES = 1000 << 20
+"""The search itself (.6 GB) and Ray's own processes (.4 GB), measured likewise."""
+
+_RAY_DISK_BYTES = 200 << 20
 _GPU_CONTEXT_BYTES = 600 << 20
 _TOKENS = 512
 """Of a question with its options; what is longer is not known before it is asked."""
@@ -185,7 +188,8 @@ def _in_memory(
     activations = 0 if there.gpus else activation_bytes(record, models)
     held = 0 if there.gpus else model
     each = _PROCESS_BYTES + held + activations
-    needed = workers * each + (0 if serial else _RAY_BYTES)
+    beside = 0 if serial else _CONTROLLER_BYTES
+    needed = workers * each + beside
     problem = warning = ""
     if each > there.memory:
         problem = (
@@ -193,7 +197,7 @@ def _in_memory(
             f"`dtype: bfloat16`, lower `batch_size` ({record.space.batch_size}), or use a larger machine"
         )
     elif needed > there.memory:
-        fit = max(1, (there.memory - _RAY_BYTES) // each)
+        fit = max(1, (there.memory - beside) // each)
         warning = (
             f"{workers} workers need about {gigabytes(needed)} of memory and {gigabytes(there.memory)} are "
             f"free; use `--workers {fit}`"
@@ -207,11 +211,12 @@ def _in_memory(
     parts += [f"a model of {gigabytes(held)}"] if held else []
     parts += [f"{gigabytes(activations)} for a batch"] if activations else []
     count = "1 worker" if workers == 1 else f"{workers} workers"
+    rest = f"{gigabytes(beside)} for the search itself; " if beside else ""
     return Need(
         what="memory",
         needed=needed,
         there=there.memory,
-        how=f"{count} of {', '.join(parts)} each; {gigabytes(sources)} of sources are mapped and shared",
+        how=f"{count} of {', '.join(parts)} each; {rest}{gigabytes(sources)} of sources, mapped and shared",
         problem=problem,
         warning=warning,
     )
@@ -237,14 +242,14 @@ def _run_folder(record: RunRecord, there: Machine) -> Need:
 
 
 def _temporary(there: Machine) -> Need:
-    short = there.temporary_free < _RAY_BYTES
+    short = there.temporary_free < _RAY_DISK_BYTES
     return Need(
         what=f"disk for Ray ({there.temporary_place})",
-        needed=_RAY_BYTES,
+        needed=_RAY_DISK_BYTES,
         there=there.temporary_free,
         how="its logs and, where shared memory is small, its object store; gone afterwards",
-        problem=f"Ray needs about {gigabytes(_RAY_BYTES)} for temporary files and {there.temporary_place} "
-        f"has {gigabytes(there.temporary_free)} free; make room, or set TMPDIR to a folder on another disk"
+        problem=f"Ray needs about {gigabytes(_RAY_DISK_BYTES)} for temporary files and "
+        f"{there.temporary_place} has {gigabytes(there.temporary_free)} free; make room, or set TMPDIR to a folder on another disk"
         if short
         else "",
     )

@@ -42,7 +42,7 @@ def test_everything_is_told_in_groups_and_nothing_is_written(
     for part in (
         "  sampler random; gp may suit better: 6 genes have",
         "`base`, `math`, `lang` state no licence",
-        "3 workers of 0.9 GB of programs, a model of",
+        "3 workers of 0.7 GB of programs, a model of",
         "6 candidates with 3 workers: about 0 s, as nothing is raced.",
         "smallest gain over a parent that 4 report items prove",
         "task `tiny` has only 4 search",

@@ -56,7 +56,10 @@ def test_too_little_memory_for_one_worker_is_a_problem_and_for_all_a_warning() -
     assert "one worker needs about" in found(replace(PLENTY, memory=GB // 2))["memory"].problem
     some = found(replace(PLENTY, memory=4 * GB), workers=16)["memory"]
     assert some.problem == ""
-    assert "use `--workers 3`" in some.warning
+    one, two = (found(PLENTY, workers=count)["memory"].needed for count in (1, 2))
+    fits = (4 * GB - (2 * one - two)) // (two - one)
+    assert f"use `--workers {fits}`" in some.warning
+    assert found(replace(PLENTY, memory=4 * GB), workers=fits)["memory"].warning == ""
 
 
 def test_a_model_that_no_gpu_holds_is_a_problem() -> None:
