@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -79,14 +80,23 @@ def _show(found: Findings) -> None:
     for section in sections(found):
         stdout.print(f"[bold]{section.heading}[/]", highlight=False)
         for each in section.content:
-            stdout.print(each, highlight=False, markup=False, soft_wrap=False)  # at words, on a terminal
+            shown = _wrapped(each) if isinstance(each, str) else each
+            stdout.print(shown, highlight=False, markup=False, soft_wrap=False)
         stdout.print()
     if found.warnings:
         stdout.print("[bold yellow]Warnings[/]", highlight=False)
         for warning in found.warnings:
-            stdout.print(f"• {warning}", highlight=False, markup=False, soft_wrap=False)
+            stdout.print(_wrapped(f"• {warning}"), highlight=False, markup=False, soft_wrap=False)
         stdout.print()
     if not found.problems:
         count = len(found.warnings)
         noted = f", with {count} warning{'s' * (count > 1)}" if count else ""
         stdout.print(f"This space can be searched{noted}.", highlight=False)
+
+
+def _wrapped(sentence: str) -> str:
+    """Return a sentence in lines that the screen holds, those after the first set in by two columns."""
+    inside = len(sentence) - len(sentence.lstrip()) + 2
+    return textwrap.fill(
+        sentence, stdout.width, subsequent_indent=" " * inside, break_long_words=False, break_on_hyphens=False
+    )

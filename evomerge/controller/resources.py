@@ -249,7 +249,8 @@ def _temporary(there: Machine) -> Need:
         there=there.temporary_free,
         how="its logs and, where shared memory is small, its object store; gone afterwards",
         problem=f"Ray needs about {gigabytes(_RAY_DISK_BYTES)} for temporary files and "
-        f"{there.temporary_place} has {gigabytes(there.temporary_free)} free; make room, or set TMPDIR to a folder on another disk"
+        f"{there.temporary_place} has {gigabytes(there.temporary_free)} free; make room, or set TMPDIR to a "
+        "folder on another disk"
         if short
         else "",
     )
