@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evomerge.archive.record import RunRecord
+from evomerge.checkpoints.compatible import language_part
 from evomerge.checkpoints.folder import Checkpoint
 from evomerge.dispatch.supply import gigabytes
 
@@ -117,7 +118,7 @@ def model_bytes(record: RunRecord, models: Mapping[str, Checkpoint]) -> int:
 
 def activation_bytes(record: RunRecord, models: Mapping[str, Checkpoint]) -> int:
     """Return an estimate of what scoring a batch takes: logits in float32, keys and values, activations."""
-    first = next(iter(models.values()))
+    first = language_part(next(iter(models.values())))
     rows, width = first.specs[first.structure.embedding].shape
     tokens = record.space.batch_size * _TOKENS
     logits = 2 * 4 * rows * min(tokens, record.space.batch_size * 64)  # of the options, not of what is read

@@ -16,6 +16,7 @@ from evomerge.controller.check import Findings, Licences
 from evomerge.controller.public import look_over
 from evomerge.controller.search import Options
 from tests.controller.conftest import SPACE
+from tests.seeing import seeing_expert
 
 CHANGED = SPACE.replace("math: zoo:math", "math: math").replace("budget: 24", "budget: 100")
 
@@ -104,6 +105,15 @@ def test_what_works_and_is_unwise_is_a_warning(
     assert found.problems == ()
     assert sum(said in each for each in found.warnings) == 1
     assert caplog.records == []  # it is in the list, and nowhere else
+
+
+def test_a_model_that_sees_is_measured_like_any_other(place: Path) -> None:
+    seeing_expert(place / "eyes")
+    found = findings(place, CHANGED.replace("math: math", "math: eyes"))
+    assert found.problems == ()
+    said = {each.what: each for each in found.traits}
+    assert said["layers"].values["math"] == "6"
+    assert found.record.space.merge.template == "math"  # so its words are the merge's
 
 
 def test_the_strictest_licence_is_that_of_the_merge(place: Path) -> None:
