@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from evomerge.cli.screen import LogLevel, said_error, set_log_level, stderr, stdout
+from evomerge.errors import SpaceError
 
 if TYPE_CHECKING:
     from evomerge.controller.check import Findings
@@ -61,14 +62,18 @@ def command(
     set_log_level(log_level)
     changes = given(budget=budget, sampler=sampler, seed=seed)
     options = Options(workers=workers, serial=serial, allow_pickle=allow_pickle, tell=told)
-    found = look_over(space, changes=changes, options=options, run=run, dry=dry_run)
+    found: Findings | tuple[str, ...]
+    try:
+        found = look_over(space, changes=changes, options=options, run=run, dry=dry_run)
+    except SpaceError as error:  # which has a line for each mistake
+        found = tuple(str(error).split("\n"))
     problems = found if isinstance(found, tuple) else found.problems
     if format is Format.json:
         typer.echo(json.dumps(to_json(found), indent=2, ensure_ascii=False))
     elif not isinstance(found, tuple):
         _show(found)
     for problem in problems:
-        said_error(problem, lines=True)
+        said_error(problem)
     if problems:
         raise typer.Exit(2)
 

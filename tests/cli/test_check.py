@@ -81,6 +81,18 @@ def test_problems_are_all_said_and_json_has_them_too(
     assert len(json.loads(capfd.readouterr().out)["problems"]) == 2
 
 
+def test_every_mistake_in_the_file_is_a_problem_of_its_own(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch, capfd: Captured
+) -> None:
+    workplace.write_space(SPACE.replace("layers: 1", "layer: 1") + "seeds: 3\n")
+    assert run(monkeypatch, "--format", "json") == 2
+    said = capfd.readouterr()
+    first, second = json.loads(said.out)["problems"]
+    assert first.startswith("space.yaml:2: `merge.layer` is not a key here; did you mean `layers`?")
+    assert second.startswith("space.yaml:8: `seeds` is not a key here; did you mean `seed`?")
+    assert said.err == f"error: {first}\nerror: {second}\n"
+
+
 def test_a_machine_that_is_too_small_is_a_problem_and_what_is_known_is_shown(
     workplace: Workplace, monkeypatch: pytest.MonkeyPatch, capfd: Captured
 ) -> None:
