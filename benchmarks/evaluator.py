@@ -3,7 +3,8 @@
 A candidate is identified, then scored on all search items, look by look, in this process and without Ray, for
 a task of each kind. Forward passes and merges are what must be done; the rest is told by what it is. A
 candidate's scores are held to `lm_eval.simple_evaluate`. Time is the processor's, of which one thread takes
-as much as of the clock unless others take its place.
+as much as of the clock unless others take its place; with a GPU it is the clock's, and each part waits for
+what it began there. With `--size`, random Llamas take the place of the zoo's models.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import argparse
 import functools
 import logging
 import random
+import shutil
 import statistics
+import tempfile
 import time
 import warnings
 from collections import defaultdict
@@ -23,16 +26,19 @@ from pathlib import Path
 from typing import Any
 
 import lm_eval
+import torch
 import transformers
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
+from benchmarks.memory import MODELS, write_models
+from benchmarks.merging import SHAPES
 from evomerge.archive.record import RunRecord
 from evomerge.checkpoints.locate import ZOO
 from evomerge.controller.search import Options, check_space
 from evomerge.evaluate import evaluator as evaluating
 from evomerge.evaluate import harness, identity
-from evomerge.evaluate.evaluator import Evaluator
+from evomerge.evaluate.evaluator import Evaluator, device_named
 from evomerge.evaluate.task_library import TaskLibrary
 from evomerge.recipe import Recipe
 from evomerge.space.load import read_space
@@ -76,7 +82,7 @@ class Clock:
             self._inside.pop()
 
     def _turn(self) -> None:
-        now = time.process_time()
+        now = seconds_now()
         if self._inside:
             self.spent[self._inside[-1]] += now - self._since
         self._since = now
@@ -90,6 +96,14 @@ class Clock:
                 return act(*args, **kwargs)
 
         return watched
+
+
+def seconds_now() -> float:
+    """Return the processor's seconds; where there is a GPU the clock's, once that has done its work."""
+    if not torch.cuda.is_available():
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 @contextmanager
@@ -106,9 +120,18 @@ def watched(clock: Clock) -> Iterator[None]:
             setattr(owner, name, was)
 
 
-def record_of(task: str, metric: str) -> RunRecord:
-    """Return the quickstart's record with another objective."""
-    changes = {
+def as_sources(folder: Path) -> dict[str, Any]:
+    """Give random Llamas the zoo's tokenizer and return what a space says of them."""
+    for name in MODELS:
+        for file in ("tokenizer.json", "tokenizer_config.json"):
+            shutil.copy(ZOO / "models" / "base" / file, folder / name / file)
+    sources = dict(zip(("base", "math", "lang"), (str(folder / name) for name in MODELS), strict=True))
+    return {"sources": sources, "dtype": "bfloat16"}
+
+
+def record_of(task: str, metric: str, others: dict[str, Any]) -> RunRecord:
+    """Return the quickstart's record with another objective and `others` of its keys."""
+    changes = others | {
         "objectives": [{"task": task, "metric": metric}],
         "items": {"search": 200, "select": 100, "report": 300},  # some tasks have 600
     }
@@ -141,10 +164,10 @@ def profile(record: RunRecord, count: int) -> tuple[list[float], Clock]:
     clock, seconds = Clock(), []
     with watched(clock):
         for recipe in others:
-            started = time.process_time()
+            started = seconds_now()
             with clock.within(OTHER):
                 go_through(evaluator, recipe, len(brief.looks))
-            seconds.append(time.process_time() - started)
+            seconds.append(seconds_now() - started)
     evaluator.close()
     return seconds, clock
 
@@ -181,21 +204,32 @@ def lm_evals_own(model: Any, tokenizer: Any, task: str, asked: Sequence[int], ba
 
 
 def main() -> None:
-    """Profile a task of each kind and print the table."""
+    """Parse what is asked, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--candidates", type=int, default=20, help="different ones, after two to get warm")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
+    parser.add_argument("--size", choices=SHAPES, help="of random Llamas instead of the zoo's models")
+    parser.add_argument("--folder", type=Path, help="random Llamas that `write_models` wrote")
     asked = parser.parse_args()
     warnings.simplefilter("ignore")  # of simple_evaluate
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     evaluating.quiet_transformers()
+    with tempfile.TemporaryDirectory() as temporary:
+        if asked.size:
+            write_models(Path(temporary), SHAPES[asked.size], device_named("auto").type)
+        folder = asked.folder or (Path(temporary) if asked.size else None)
+        print_table(asked.kinds, asked.candidates, as_sources(folder) if folder else {})
+
+
+def print_table(kinds: Sequence[str], candidates: int, others: dict[str, Any]) -> None:
+    """Profile a task of each kind and print a line for each."""
     columns = ["task", "ms per candidate", *NAMES, "forward + merge", "per minute", "off lm-eval by"]
     print(f"| {' | '.join(columns)} |")
     print(f"|{'---|' * len(columns)}")
-    for kind in asked.kinds:
+    for kind in kinds:
         task, metric = KINDS[kind]
-        record = record_of(task, metric)
-        seconds, clock = profile(record, asked.candidates)
+        record = record_of(task, metric, others)
+        seconds, clock = profile(record, candidates)
         all_of_it = sum(clock.spent.values())
         shares = [clock.spent[name] / all_of_it for name in NAMES]
         middle = statistics.median(seconds)

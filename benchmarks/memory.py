@@ -59,8 +59,8 @@ class Shape:
         yield "lm_head.weight", (self.vocabulary, h)
 
 
-def write_models(folder: Path, shape: Shape) -> None:
-    """Write a random base and two models near it, in bfloat16."""
+def write_models(folder: Path, shape: Shape, device: str = "cpu") -> None:
+    """Write a random base and two models near it, in bfloat16; each device draws others."""
     import torch
     from safetensors.torch import save_file
     from tokenizers import Tokenizer
@@ -75,12 +75,12 @@ def write_models(folder: Path, shape: Shape) -> None:
     for number, name in enumerate(MODELS):
         tensors = {}
         for place, (tensor, size) in enumerate(shape.tensors()):
-            generator = torch.Generator().manual_seed(place)
-            value = torch.randn(size, generator=generator) * 0.02
+            generator = torch.Generator(device).manual_seed(place)
+            value = torch.randn(size, generator=generator, device=device) * 0.02
             if number:
                 generator.manual_seed(1_000_000 * number + place)
-                value += torch.randn(size, generator=generator) * 0.002
-            tensors[tensor] = value.bfloat16()
+                value += torch.randn(size, generator=generator, device=device) * 0.002
+            tensors[tensor] = value.bfloat16().cpu()
         (folder / name).mkdir()
         save_file(tensors, folder / name / "model.safetensors", {"format": "pt"})
         (folder / name / "config.json").write_text(json.dumps(config))

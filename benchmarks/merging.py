@@ -79,6 +79,7 @@ def main() -> None:
     """Write the models, merge them by each method and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", choices=SHAPES, default="300M")
+    parser.add_argument("--folder", type=Path, help="models that `write_models` wrote, instead of a size")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="auto")
@@ -89,8 +90,9 @@ def main() -> None:
     device = device_named(asked.device)
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        write_models(folder, SHAPES[asked.size])
+        folder = asked.folder or Path(temporary)
+        if not asked.folder:
+            write_models(folder, SHAPES[asked.size], device.type)
         size = (folder / "base" / "model.safetensors").stat().st_size
         rate = bandwidth(device)
         bound = (len(MODELS) + 1) * size / rate
@@ -124,6 +126,7 @@ def _times(folder: Path, method: str, repeats: int, device: torch.device) -> lis
         return [_seconds(partial(_load, resident, one, models), device) for one in recipes]
     finally:
         library.close()
+        torch.cuda.empty_cache()  # does nothing where there is none
 
 
 def _load(resident: ResidentModel, recipe: Recipe, models: Mapping[str, Checkpoint]) -> None:

@@ -8,6 +8,7 @@ runs/NAME/
   identities.jsonl who each trial's model was: keys, digests and fingerprints
   front.json      the Pareto front, rewritten whenever it changes
   report.json     the closing report: who was chosen, scores on select and report items, gains
+  report.html     the same for people, with plots, once `evomerge report` was asked for it
   log.txt         the log
   lock            held by the controller that writes
   exports/trial-N a trial as a checkpoint, once a later search starts from it

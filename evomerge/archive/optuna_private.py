@@ -1,8 +1,10 @@
 """What is private in Optuna and used here, as of 5.0; no other file touches it.
 
 `Study._storage`, `Study._get_trials` (samplers read trials by it), `_trial_id` of both kinds of trial, the
-constructor of `Trial`, and of `JournalStorage` its lock, how it reads on and what it has read.
-`tests/controller/test_samplers.py`, `tests/archive/test_study.py` and `test_journal.py` hold each to its use.
+constructor of `Trial`, of `JournalStorage` its lock, how it reads on and what it has read, and what a
+dashboard reads of a storage: `FrozenStudy` with its `_study_id`, `_system_attrs` of a trial.
+`tests/controller/test_samplers.py`, `tests/archive/test_study.py`, `test_journal.py` and
+`tests/report/test_dashboard.py` hold each to its use.
 """
 
 from __future__ import annotations
@@ -14,9 +16,11 @@ from typing import Any, Generic, TypeAlias, TypeVar, cast
 from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend
 from optuna.study import Study
+from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 T = TypeVar("T")
+StudyInStorage: TypeAlias = FrozenStudy
 View: TypeAlias = Callable[[FrozenTrial], FrozenTrial | None]
 
 
@@ -91,6 +95,34 @@ class _Seen:
         viewed = self._kept.of(len(trials), trials.__getitem__)
         found = [each for each in viewed if each is not None and (states is None or each.state in states)]
         return copy.deepcopy(found) if deepcopy else found
+
+
+def number_of(study: FrozenStudy) -> int:
+    """Return a study's number in its storage."""
+    return study._study_id
+
+
+def trial_id(trial: FrozenTrial | Trial) -> int:
+    """Return a trial's number in its storage, of all studies there."""
+    return trial._trial_id
+
+
+def dressed_study(study: FrozenStudy, user: dict[str, Any], system: dict[str, Any]) -> FrozenStudy:
+    """Return a study with these attributes in the place of its readable ones, and more of the others."""
+    shown = copy.copy(study)
+    shown.user_attrs, shown.system_attrs = user, {**study.system_attrs, **system}
+    return shown
+
+
+def dressed_trial(
+    trial: FrozenTrial, user: dict[str, Any], system: dict[str, Any], *, counts: bool
+) -> FrozenTrial:
+    """Return a trial with these attributes in the place of its own; pruned if its values must not count."""
+    shown = copy.copy(trial)
+    shown.user_attrs, shown._system_attrs = user, system
+    if not counts:
+        shown.state, shown.values = TrialState.PRUNED, None
+    return shown
 
 
 class ReadOn(JournalStorage):

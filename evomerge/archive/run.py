@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from evomerge.archive.coefficients import Coefficient, Step, coefficients, steps
 from evomerge.archive.database import is_redacted, storage_url, told
 from evomerge.archive.folder import RunFolder, resolved
 from evomerge.archive.front import Member, ParetoArchive
@@ -71,7 +73,7 @@ class Run:
             raise RunError(f"{self.folder.path} has no study yet: {self.storage.name} is missing")
         try:
             with told(self.storage, RunError, _TRY_AGAIN):
-                return self._opened.get_study_id_from_name(self.record.study)
+                return self.opened.get_study_id_from_name(self.record.study)
         except KeyError as error:
             where = self.storage if isinstance(self.storage, Path) else "the database"
             raise RunError(
@@ -83,10 +85,11 @@ class Run:
         """Optuna's own trials, by number, as they stood when first read."""
         number = self.study_id
         with told(self.storage, RunError, _TRY_AGAIN):
-            return self._opened.get_all_trials(number, deepcopy=False)
+            return self.opened.get_all_trials(number, deepcopy=False)
 
     @cached_property
-    def _opened(self) -> BaseStorage:
+    def opened(self) -> BaseStorage:
+        """The study's storage, which reads on as a search writes."""
         return open_storage(self.storage, existing=True)
 
     def trials(self) -> pd.DataFrame:
@@ -110,6 +113,14 @@ class Run:
         """Return the item scores of each trial on a split, as an evaluator gave them."""
         return ItemStore(self.folder.items, self.record.items).read(split)
 
+    def items_of(self, number: int, split: Split) -> tuple[ItemScores, ...]:
+        """Return the item scores of one trial on a split; those of others are passed over."""
+        return self._items.of(number, split)
+
+    @cached_property
+    def _items(self) -> ItemStore:
+        return ItemStore(self.folder.items, self.record.items)
+
     def front(self) -> pd.DataFrame:
         """Return the rows of `trials()` on the Pareto front, best in the first objective first."""
         frame = self.trials()
@@ -120,6 +131,37 @@ class Run:
             .sort_values([first.name, "trial"], ascending=[not first.higher_is_better, True])
             .reset_index(drop=True)
         )
+
+    def coefficients(self, *trials: int) -> pd.DataFrame:
+        """Return one row per trial, merge, parameter, source, layer and module group: what was built.
+
+        Of the given trials, or of all that were scored themselves. `layer` is missing for `embed` and `head`,
+        `source` where a parameter has one value for all; what is left to a method's defaults is no row.
+        """
+        import pandas as pd
+
+        rows = [
+            {"trial": number, **vars(each)}
+            for number in trials or self._scored
+            for each in coefficients(self.recipe(number), self.record.layers)
+        ]
+        names = ["trial", *(each.name for each in fields(Coefficient))]
+        return pd.DataFrame(rows, columns=names).astype({"layer": "Int64"})
+
+    def paths(self, *trials: int) -> pd.DataFrame:
+        """Return one row per trial and layer of its stack, bottom to top: slot, model, layer, scale.
+
+        Of the given trials, or of all that were scored themselves; without paths it is empty.
+        """
+        import pandas as pd
+
+        numbers = trials or self._scored
+        rows = [{"trial": number, **vars(each)} for number in numbers for each in steps(self.recipe(number))]
+        return pd.DataFrame(rows, columns=["trial", *(each.name for each in fields(Step))])
+
+    @property
+    def _scored(self) -> tuple[int, ...]:
+        return tuple(trial.number for trial in self.frozen_trials if is_scored(trial))
 
     def report(self) -> dict[str, Any] | None:
         """Return the closing report, or None if the search has never ended.
@@ -179,7 +221,11 @@ class Run:
 
     def recipe(self, number: int) -> Recipe:
         """Return exactly what trial `number` built. Raises `RunError` if it cannot be rebuilt."""
-        trial, genome = self._trial(number), self._genome
+        return self.recipe_of(self._trial(number))
+
+    def recipe_of(self, trial: FrozenTrial) -> Recipe:
+        """Return exactly what a trial built, also one that was asked for since the trials were read."""
+        number, genome = trial.number, self._genome
         label = trial.user_attrs.get(LABEL)
         if label is None and not self._is_asked(trial):
             raise RunError(f"trial {number} has no recipe yet: it is {_STATES[trial.state]}")

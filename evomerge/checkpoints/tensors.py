@@ -45,6 +45,7 @@ class FileSource:
         self._files = checkpoint.files
         self._stack = ExitStack()
         self._open: dict[Any, Any] = {}
+        self._mapped: dict[str, Tensor] = {}
         for path in checkpoint.weight_files:
             if path.suffix == PICKLE:
                 self._open[path] = PickledFile(path)
@@ -57,10 +58,14 @@ class FileSource:
 
     def read(self, name: str, device: torch.device | None = None) -> Tensor:
         del device  # nothing to compute
+        if (mapped := self._mapped.get(name)) is not None:
+            return mapped
         tensor: Tensor = self._open[self._files[name]].get_tensor(name)
+        self._mapped[name] = tensor  # which is no more than its place; to make one again takes longer
         return tensor
 
     def close(self) -> None:
+        self._mapped.clear()
         self._stack.close()
         self._open.clear()
 

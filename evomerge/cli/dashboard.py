@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from evomerge.cli.screen import stderr
-
-if TYPE_CHECKING:
-    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 
 def command(
@@ -27,11 +23,9 @@ def command(
     """Serve optuna-dashboard for a run, finished or not, until Ctrl-C. It can change and delete nothing."""
     from wsgiref.simple_server import WSGIRequestHandler, make_server
 
-    import optuna_dashboard
-
     from evomerge.archive.run import open_run
-    from evomerge.archive.study import open_storage
     from evomerge.errors import RequestError
+    from evomerge.report.dashboard.serving import application
 
     class Silent(WSGIRequestHandler):
         """Requests are no news."""
@@ -40,8 +34,7 @@ def command(
             del format, args
 
     opened = open_run(run, storage=storage)
-    number = opened.study_id
-    app = read_only(optuna_dashboard.wsgi(open_storage(opened.storage)))
+    number, app = opened.study_id, application(opened)
     try:
         server = make_server(host, port, app, handler_class=Silent)
     except OSError as error:
@@ -54,15 +47,3 @@ def command(
         server.serve_forever()
     except KeyboardInterrupt:
         server.server_close()
-
-
-def read_only(app: WSGIApplication) -> WSGIApplication:
-    """Return the application without what changes or deletes studies: anybody here could ask for it."""
-
-    def guarded(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        if environ["REQUEST_METHOD"] in ("GET", "HEAD"):
-            return app(environ, start_response)
-        start_response("405 Method Not Allowed", [("Content-Type", "text/plain"), ("Allow", "GET, HEAD")])
-        return [b"evomerge shows runs; it does not change them here\n"]
-
-    return guarded

@@ -211,6 +211,7 @@ def room_for_sources(device: torch.device, sources: Iterable[Checkpoint]) -> int
     if device.type != "cuda":
         return 0
     free, whole = torch.cuda.mem_get_info(device)
+    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch's own to give
     model = max(sum(spec.nbytes for spec in source.specs.values()) for source in sources)
     return max(0, int(free - model - _FOR_ACTIVATIONS * whole))
 

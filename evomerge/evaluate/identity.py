@@ -25,6 +25,7 @@ from torch import Tensor
 
 from evomerge.comparison.divergence import divergences
 from evomerge.errors import EvaluationError
+from evomerge.evaluate.digests import tensor_digests
 from evomerge.recipe import Merge, ModelRef, Recipe
 from evomerge.seeds import derive
 from evomerge.types import Identified
@@ -266,24 +267,19 @@ def check_sound(log_probs: Tensor, reference: Reference | None) -> None:
 def weight_digest(model: Any, *, words: str) -> str:
     """Return `xxh3:` and 32 hex digits over the model's tensors, its config and the name of its words.
 
-    Tensors count by name, shape, dtype and bytes; those that share a storage are read once, those on a GPU
-    brought over one by one.
+    Tensors count by name, shape, dtype and bytes, and those that share a storage are read once. What lies on
+    a GPU is summed up there, so that its digest compares to those of other models on GPUs only.
     """
     whole = xxhash.xxh3_128()
     whole.update(json.dumps([words, _config(model)], sort_keys=True, default=str).encode())
-    known: dict[Any, str] = {}
-    for name, tensor in sorted(model.state_dict().items()):
-        place = (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
-        if place not in known:
-            known[place] = _tensor_digest(tensor)
-        whole.update(f"{name} {list(tensor.shape)} {tensor.dtype} {known[place]}\n".encode())
+    named = sorted(model.state_dict().items())
+    places = [(each.device, each.data_ptr(), each.dtype, each.shape, each.stride()) for _, each in named]
+    known = {place: tensor for place, (_, tensor) in zip(places, named, strict=True)}
+    digests = dict(zip(known, tensor_digests(list(known.values())), strict=True))
+    for place, (name, tensor) in zip(places, named, strict=True):
+        whole.update(f"{name} {list(tensor.shape)} {tensor.dtype} {digests[place]}\n".encode())
     return f"xxh3:{whole.hexdigest()}"
 
 
 def _config(model: Any) -> Mapping[str, Any]:
     return {key: value for key, value in model.config.to_dict().items() if key not in _NOT_MEANT}
-
-
-def _tensor_digest(tensor: Tensor) -> str:
-    content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-    return xxhash.xxh3_128_hexdigest(content.numpy().data)

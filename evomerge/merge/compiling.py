@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ CACHE = Path.home() / ".cache" / "evomerge" / "loops"
 """Where compiled loops stay: torch's own place, in the folder for everybody's files, others could fill."""
 
 _ALONE: dict[str, Any] = {"compile_threads": 1}  # no pool of processes for a handful of loops
+_AS_EAGER: dict[str, Any] = {"emulate_precision_casts": True, "eager_numerics.division_rounding": True}
+"""On a GPU: no product is added without being rounded, and quotients are the nearest numbers."""
 
 _LEAST_ENTRIES = 1 << 18
 """Tensors of fewer are merged block by block: what is compiled first looks at what it is given."""
@@ -44,12 +46,18 @@ class Loops:
         """Return whether a tensor is worth a loop, and loops can be made."""
         return self._works and into.numel() >= _LEAST_ENTRIES
 
-    def count_ties(self, base: Tensor, model: Tensor, value: float) -> Tensor | None:
-        """Return how many entries of a task vector have a magnitude, by whole `CHUNK`s; None as `run`."""
-        whole = len(model) // CHUNK * CHUNK
-        counts = torch.empty(len(model) // CHUNK, dtype=torch.int64, device=model.device)
-        loop = Loop(function=count_ties, numbers=float_numbers(value))
-        return None if self.run(loop, base[:whole], [model[:whole]], counts) is None else counts
+    def count_ties(
+        self, base: Tensor, models: Sequence[Tensor], rows: Sequence[Sequence[float]]
+    ) -> Tensor | None:
+        """Return how many entries of n task vectors have a magnitude, by whole `CHUNK`s; None as `run`.
+
+        Each of the k `rows` has a magnitude for every vector; the counts are `(k, n, c)`, on the CPU.
+        """
+        chunks = len(base) // CHUNK
+        counts = torch.empty((len(rows), len(models), chunks), dtype=torch.int64, device=base.device)
+        loop = Loop(function=count_ties, numbers=float_numbers(*rows))
+        stored = [model[: chunks * CHUNK] for model in models]
+        return None if self.run(loop, base[: chunks * CHUNK], stored, counts) is None else counts.cpu()
 
     def run(self, loop: Loop, base: Tensor | None, models: list[Tensor], into: Tensor) -> bool | None:
         """Write what the loop makes of the models into `into`; return whether all is finite.
@@ -58,7 +66,8 @@ class Loops:
         """
         function = self._compiled.get(loop.function)
         if function is None:
-            compiled: Any = torch.compile(loop.function, dynamic=True, fullgraph=True, options=_ALONE)
+            options = _ALONE if into.device.type == "cpu" else _ALONE | _AS_EAGER
+            compiled: Any = torch.compile(loop.function, dynamic=True, fullgraph=True, options=options)
             function = self._compiled[loop.function] = compiled
         try:
             numbers = [each.to(into.device) for each in loop.numbers]
@@ -72,5 +81,8 @@ class Loops:
 def can_compile(device: torch.device) -> bool:
     """Return whether there is what `torch.compile` compiles with."""
     if device.type == "cuda":
-        return torch.utils._triton.has_triton()
+        from torch._inductor import list_options  # takes seconds
+        from torch.utils._triton import has_triton
+
+        return has_triton() and _AS_EAGER.keys() <= set(list_options())
     return any(shutil.which(name) for name in ("c++", "g++", "clang++"))

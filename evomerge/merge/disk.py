@@ -10,8 +10,10 @@ import json
 import os
 import struct
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import MappingProxyType
+from typing import BinaryIO
 
 import torch
 from torch import Tensor
@@ -21,6 +23,9 @@ from evomerge.merge.execute import Execution
 from evomerge.merge.plan import Output
 
 SHARD_BYTES = 5_000_000_000
+
+_MOST_BEHIND = 1 << 28
+"""Bytes that the disk may be behind."""
 
 _METADATA: Mapping[str, str] = MappingProxyType({"format": "pt"})
 
@@ -67,14 +72,37 @@ def write_file(
     make: Callable[[str], Tensor],
     metadata: Mapping[str, str] = _METADATA,
 ) -> None:
-    """Write a safetensors file of the tensors that `make` gives, one by one in the order of `specs`."""
-    with path.open("wb") as file:
-        file.write(_header(specs, metadata))
+    """Write a safetensors file of the tensors that `make` gives, in the order of `specs`.
+
+    One is made while the one before it is written.
+    """
+    with path.open("wb") as file, ThreadPoolExecutor(max_workers=1) as writer:
+        appending = _Appending(file)
+        written = writer.submit(file.write, _header(specs, metadata))
         for name in specs:
             tensor = make(name).cpu().contiguous()
-            file.write(tensor.reshape(-1).view(torch.uint8).numpy().data)
+            written.result()
+            written = writer.submit(appending, tensor)
+        written.result()
         file.flush()
         os.fsync(file.fileno())
+
+
+class _Appending:
+    """Writes tensors at a file's end, and waits for the disk now and then: else it would idle, then lag."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._behind = 0
+
+    def __call__(self, tensor: Tensor) -> int:
+        wrote = self._file.write(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        self._behind += wrote
+        if self._behind >= _MOST_BEHIND:
+            self._file.flush()
+            os.fdatasync(self._file.fileno())
+            self._behind = 0
+        return wrote
 
 
 def _header(specs: Mapping[str, TensorSpec], metadata: Mapping[str, str]) -> bytes:

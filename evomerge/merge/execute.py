@@ -14,7 +14,7 @@ from evomerge.checkpoints.embeddings import gather
 from evomerge.checkpoints.tensors import Library
 from evomerge.errors import MergeError
 from evomerge.merge.compiling import Loops
-from evomerge.merge.method import Looping, MergeMethod, Site, Streaming, Surveying, View
+from evomerge.merge.method import MergeMethod, Site, Surveying, View, looping, streaming
 from evomerge.merge.plan import Apply, Copy, Operand, Output, Plan, Routed, SharedRows, survey_key, surveyed
 from evomerge.merge.streaming import Known, Operands, Orders, Stored, merge_stored
 
@@ -38,7 +38,7 @@ class Execution:
         self.plan = plan
         self._library = library
         self._device = device
-        self._orders = orders or Orders()
+        self._orders = orders
         self._loops = loops
         self._keep_masks = keep_masks or {}
         self._surveys: dict[str | None, Any] = {}
@@ -78,19 +78,20 @@ class Execution:
 
     def _streamed(self, output: Output, operation: Apply | Routed, into: Tensor | None) -> Tensor | None:
         """Return the output merged block by block, None where its method or its operands need it whole."""
-        if not isinstance(operation, Apply) or not isinstance(operation.method, Streaming):
+        if not isinstance(operation, Apply) or (streams := streaming(operation.method)) is None:
             return None
         if (operands := self._stored(operation)) is None:
             return None
         deltas = operation.method.on == "deltas" and operation.base is not None
         names = tuple((deltas and operation.base, operand) for operand in operation.operands)
-        known = Known(operands=operands, names=names, orders=self._orders, deltas=deltas, loops=self._loops)
+        orders = self._orders or Orders()  # nobody asks again for those of a tensor that is made once
+        known = Known(operands=operands, names=names, orders=orders, deltas=deltas, loops=self._loops)
         site = self._site(output, operation, survey=self._surveys.get(None))
         dtype = DTYPES[output.spec.dtype]
         made = torch.empty(output.spec.shape, dtype=dtype, device=operands.device) if into is None else into
         finite = self._looped(operation.method, site, known, made)
         if finite is None:
-            if (merge := operation.method.begin(site, known)) is None:
+            if (merge := streams.begin(site, known)) is None:
                 return None
             finite = merge_stored(merge, operands, made, deltas=deltas)
         if not finite:
@@ -102,7 +103,7 @@ class Execution:
         operands = known.operands
         if self._loops is None or not self._loops.suits(made) or any(each.delta for each in operands.stored):
             return None
-        if not isinstance(method, Looping) or (loop := method.loop(site, known)) is None:
+        if (loops := looping(method)) is None or (loop := loops.loop(site, known)) is None:
             return None
         return self._loops.run(loop, operands.base, [each.tensor for each in operands.stored], made)
 

@@ -6,7 +6,7 @@ what they declare without loading torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
@@ -130,8 +130,8 @@ class Whole(Protocol):
     def cut(self, source: int, count: int, *, every_tie: bool = False) -> Cut:
         """Return where operand `source` is cut so that its `count` largest entries stay."""
 
-    def end_of_ties(self, source: int, cut: Cut) -> int:
-        """Return the place before which entries of operand `source` that equal the cut stay."""
+    def ends_of_ties(self, rows: Sequence[Sequence[Cut]]) -> list[list[int]]:
+        """Return the places before which what equals a cut stays, for each row of all operands' cuts."""
 
     @property
     def size(self) -> int:
@@ -224,9 +224,19 @@ def statistic_of(method: type[MergeMethod]) -> Statistic | None:
 
 def survey_key_of(method: MergeMethod) -> Hashable | None:
     """Return what the method's survey depends on, or None if it needs none."""
-    return method.survey_key() if _surveys(type(method)) else None  # type: ignore[attr-defined]
+    return method.survey_key() if _is(type(method), Surveying) else None  # type: ignore[attr-defined]
+
+
+def streaming(method: MergeMethod) -> Streaming | None:
+    """Return the method if it may merge block by block."""
+    return method if _is(type(method), Streaming) else None  # type: ignore[return-value]
+
+
+def looping(method: MergeMethod) -> Looping | None:
+    """Return the method if its steps may be compiled to one loop."""
+    return method if _is(type(method), Looping) else None  # type: ignore[return-value]
 
 
 @cache  # to ask a protocol takes longer than all else that is planned for a tensor
-def _surveys(kind: Any) -> bool:
-    return issubclass(kind, Surveying)
+def _is(kind: Any, protocol: Any) -> bool:
+    return issubclass(kind, protocol)

@@ -5,7 +5,8 @@ A merge of whole tensors moves each entry to memory and back at every step; this
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
+import math
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -41,11 +42,11 @@ class Operands:
         """How many entries the tensor has."""
         return self.stored[0].tensor.numel()
 
-    def part(self, start: int) -> Operands:
-        """Return the entries from `start` on."""
-        base = None if self.base is None else self.base[start:]
+    def part(self, start: int, stop: int | None = None) -> Operands:
+        """Return the entries from `start` on, up to `stop`."""
+        base = None if self.base is None else self.base[start:stop]
         return Operands(
-            base=base, stored=tuple(replace(each, tensor=each.tensor[start:]) for each in self.stored)
+            base=base, stored=tuple(replace(each, tensor=each.tensor[start:stop]) for each in self.stored)
         )
 
     @property
@@ -139,19 +140,29 @@ class Known:
         ladder = self.orders.ladder(self.names[source], magnitudes)
         return ladder.cut(count, magnitudes, every_tie=every_tie)
 
-    def end_of_ties(self, source: int, cut: Cut) -> int:
-        """Return the place before which entries of `source` that equal the cut stay."""
-        start, left = self._before_the_end(source, cut)
-        rest = self.operands.part(start)
-        return start + end_of_ties(rest.magnitudes(source, deltas=self.deltas), replace(cut, ties=left))
+    def ends_of_ties(self, rows: Sequence[Sequence[Cut]]) -> list[list[int]]:
+        """Return the places before which what equals the cuts stays, of all operands' in each row."""
+        counts = self._tie_counts(rows) if any(cut.ties for cuts in rows for cut in cuts) else None
+        return [
+            [self._end(i, cut, None if counts is None else counts[k, i]) for i, cut in enumerate(cuts)]
+            for k, cuts in enumerate(rows)
+        ]
 
-    def _before_the_end(self, source: int, cut: Cut) -> tuple[int, int | None]:
-        """Return a place from which on ties are still to be counted, and how many of those there stay."""
-        base, model = self.operands.base, self.operands.stored[source].tensor
-        if not cut.ties or self.loops is None or base is None or not self.loops.suits(model):
-            return 0, cut.ties
-        if (counts := self.loops.count_ties(base, model, cut.value)) is None:
-            return 0, cut.ties
-        upto = counts.cumsum(0)
-        chunk = int((upto < cut.ties).sum())
-        return chunk * CHUNK, cut.ties - (int(upto[chunk - 1]) if chunk else 0)
+    def _tie_counts(self, rows: Sequence[Sequence[Cut]]) -> Tensor | None:
+        """Return how many entries equal each cut, by chunks, all counted in one pass; None without loops."""
+        base, models = self.operands.base, [each.tensor for each in self.operands.stored]
+        if base is None or self.loops is None or not self.loops.suits(base):
+            return None
+        wanted = [[cut.value if cut.ties else math.nan for cut in cuts] for cuts in rows]
+        return self.loops.count_ties(base, models, wanted)
+
+    def _end(self, source: int, cut: Cut, counts: Tensor | None) -> int:
+        """Return where the ties of one cut end; counts by chunks tell in which to look."""
+        start, stop, left = 0, None, cut.ties
+        if cut.ties and counts is not None:
+            upto = counts.cumsum(0)
+            chunk = int(torch.searchsorted(upto, cut.ties))
+            start, left = chunk * CHUNK, cut.ties - (int(upto[chunk - 1]) if chunk else 0)
+            stop = start + CHUNK if chunk < len(upto) else None
+        part = self.operands.part(start, stop)
+        return start + end_of_ties(part.magnitudes(source, deltas=self.deltas), replace(cut, ties=left))

@@ -18,6 +18,8 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from evomerge.cli.main import main
+from tests.cli.running import evomerge_command
+from tests.controller.conftest import TWO_OBJECTIVES
 
 WORDS = ["<unk>", "<eos>", "the", "cat", "dog", "sat", "ran", "on", "mat", "?", "yes", "no"]
 
@@ -157,6 +159,18 @@ def workplace(furnished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     # a plug-in of pytest imports tqdm before `main` can tell it to be quiet
     monkeypatch.setattr(tqdm, "__init__", functools.partialmethod(tqdm.__init__, disable=True))
     return Workplace(path)
+
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder in which a search has run, as a user would run it."""
+    folder = tmp_path_factory.mktemp("place")
+    (folder / "two.yaml").write_text(TWO_OBJECTIVES)
+    done = evomerge_command("search", "two.yaml", "--budget", "30", "--serial", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    (folder / "stdout.txt").write_text(done.stdout)
+    (folder / "stderr.txt").write_text(done.stderr)
+    return folder
 
 
 Complaint = Callable[..., str]

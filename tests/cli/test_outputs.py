@@ -17,24 +17,8 @@ from typing import Any
 import pytest
 
 import evomerge
+from tests.cli.running import evomerge_command
 from tests.controller.conftest import TWO_OBJECTIVES
-
-
-def evomerge_command(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "evomerge", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder in which a search has run, as a user would run it."""
-    folder = tmp_path_factory.mktemp("place")
-    (folder / "two.yaml").write_text(TWO_OBJECTIVES)
-    done = evomerge_command("search", "two.yaml", "--budget", "30", "--serial", cwd=folder)
-    assert done.returncode == 0, done.stderr
-    (folder / "stdout.txt").write_text(done.stdout)
-    (folder / "stderr.txt").write_text(done.stderr)
-    return folder
 
 
 def test_closing_table_is_data_and_progress_is_talk(place: Path) -> None:
@@ -85,12 +69,38 @@ def test_report_in_every_format(place: Path, kind: str) -> None:
         assert "items: math_b 40 search, 40 select, 60 report" in done.stdout
 
 
+def test_report_writes_a_page_beside_what_it_prints(place: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(place / "runs" / "two", tmp_path / "two")
+    printed = evomerge_command("report", run, "--format", "table", cwd=place)
+    assert not (run / "report.html").exists()
+    done = evomerge_command("report", run, cwd=place)
+    assert (done.returncode, done.stdout) == (0, printed.stdout)
+    assert done.stderr == f"Report: {run / 'report.html'}\n"
+    elsewhere = evomerge_command("report", run, "--html", "page.html", "--format", "json", cwd=tmp_path)
+    assert json.loads(elsewhere.stdout) == evomerge.open_run(run).report()
+    assert (tmp_path / "page.html").read_bytes() == (run / "report.html").read_bytes()
+
+
+def test_a_page_that_cannot_be_written_is_one_sentence(place: Path, tmp_path: Path) -> None:
+    done = evomerge_command("report", "runs/two", "--html", tmp_path, cwd=place)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"error: the report {tmp_path} cannot be written: Is a directory; "
+        "name another file with `--html FILE`\n"
+    )
+
+
 def test_report_of_a_search_that_was_cut_off_says_how_to_go_on(place: Path, tmp_path: Path) -> None:
     shutil.copytree(place / "runs" / "two", tmp_path / "cut")
     (tmp_path / "cut" / "report.json").unlink()
+    refused = evomerge_command("report", tmp_path / "cut", "--format", "md", cwd=place)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert not (tmp_path / "cut" / "report.html").exists()
     done = evomerge_command("report", tmp_path / "cut", cwd=place)
-    assert (done.returncode, done.stdout) == (2, "")
+    assert (done.returncode, done.stdout) == (0, "")
     assert "has not ended" in done.stderr
+    assert done.stderr.endswith(f"Report: {tmp_path / 'cut' / 'report.html'}\n")
+    assert "nothing was scored on select or report items" in (tmp_path / "cut" / "report.html").read_text()
     command = re.search(r"`evomerge (search .* --resume)`", done.stderr)
     assert command is not None
     again = evomerge_command(*command[1].split(), "--serial", "--budget", "30", cwd=place)
@@ -234,6 +244,15 @@ def check_dashboard(host: str, page: str, *, members: set[int]) -> None:
         for trial in detail["trials"]
         for state in [trial["state"]]
     }
-    assert {"method", "recipe", "scores", "hypervolume"} <= told["Complete"]
-    assert {"method", "recipe", "dropped", "estimate", "items"} <= told["Pruned"]
+    always = {"model", "method", "outcome", "search items", "seconds scoring", "recipe key"}
+    assert (
+        always | {"math_b, search items", "math_b, gain over best parent, search items"} <= told["Complete"]
+    )
+    assert always | {"math_b, search items, estimated"} <= told["Pruned"]
+    assert "## What came of it" in detail["note"]["body"]
+    artifacts = [trial["artifacts"] for trial in detail["trials"]]
+    assert all(len(each) == 1 for each in artifacts)
+    (recipe,) = artifacts[min(members)]
+    address = f"{host}/artifacts/{summary['study_id']}/{min(members)}/{recipe['artifact_id']}"
+    assert fetched(address).startswith(b"models:")
     assert {trial["number"] for trial in detail["best_trials"]} == members

@@ -199,7 +199,7 @@ def test_what_shares_a_storage_is_read_once(
         read.append(tensor.data_ptr())
         return str(tensor.data_ptr())
 
-    monkeypatch.setattr("evomerge.evaluate.identity._tensor_digest", counting)
+    monkeypatch.setattr("evomerge.evaluate.digests._hashed", counting)
     weight_digest(model, words="")
     assert len(read) == len(set(read)) < len(model.state_dict())
     monkeypatch.undo()

@@ -62,7 +62,7 @@ class Counting(Loops):
     """Loops that are not compiled."""
 
     def run(self, loop: Loop, base: Tensor | None, models: list[Tensor], into: Tensor) -> bool:
-        return bool(loop.function(base, models, loop.numbers, into))
+        return bool(loop.function(base, models, loop.numbers, into.view(-1)))
 
 
 @pytest.mark.parametrize("ties", [1, 5, 40_000, 77_777, 150_000])
@@ -73,12 +73,14 @@ def test_where_ties_end_is_found_by_counting_chunks(ties: int) -> None:
     cut = Cut(value=1.0, ties=min(ties, int((vector.abs() == 1).sum())))
     plain = Known(operands=operands, names=("a",), orders=Orders(), deltas=True)
     counted = replace(plain, loops=Counting())
-    assert plain.end_of_ties(0, cut) == counted.end_of_ties(0, cut)
-    kept = (vector[: plain.end_of_ties(0, cut)].abs() == 1).sum()
+    [[end]] = plain.ends_of_ties([[cut]])
+    assert counted.ends_of_ties([[replace(cut, ties=None)], [cut]])[1] == [end]
+    kept = (vector[:end].abs() == 1).sum()
     assert int(kept) == cut.ties
     for loops in (None, Counting()):
-        assert replace(plain, loops=loops).end_of_ties(0, replace(cut, ties=0)) == 0
-        assert replace(plain, loops=loops).end_of_ties(0, replace(cut, ties=None)) > len(vector)
+        none, every = replace(plain, loops=loops).ends_of_ties([[replace(cut, ties=t)] for t in (0, None)])
+        assert none == [0]
+        assert every > [len(vector)]
 
 
 @pytest.mark.skipif(not can_compile(CPU), reason="there is no C++ compiler to compile loops with")

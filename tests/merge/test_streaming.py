@@ -137,7 +137,7 @@ def test_many_magnitudes_are_counted_by_wider_ranges(monkeypatch: pytest.MonkeyP
     for count in (1, 7, 1500, 2999):
         cut = ladder.cut(count, lambda: iter(torch.split(vector, 1000)))
         assert torch.equal(trimmed(cut, vector), trim(vector, count))
-    assert len(ladder.counts) < 2000
+    assert len(ladder.upto) < 2000
 
 
 def _nobody() -> Iterator[Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -29,9 +29,9 @@ class AtHand:
         """Return where `source` is cut so that its `count` largest entries stay."""
         return cut_of(self.operands[source], count, every_tie=every_tie)
 
-    def end_of_ties(self, source: int, cut: Cut) -> int:
-        """Return the place before which entries of `source` that equal the cut stay."""
-        return end_of_ties([self.operands[source].abs()], cut)
+    def ends_of_ties(self, rows: Sequence[Sequence[Cut]]) -> list[list[int]]:
+        """Return the places before which what equals the cuts stays, of all operands' in each row."""
+        return [[end_of_ties([self.operands[i].abs()], cut) for i, cut in enumerate(cuts)] for cuts in rows]
 
     @property
     def size(self) -> int:

@@ -103,8 +103,8 @@ def _rescaling(rescale: str, compat: str) -> str:
 def make_up(kept: Tensor, delta: Tensor, chance: Tensor | float, *, rescale: str, compat: str) -> Tensor:
     """Rescale `kept (*s)`, what stayed of `delta`, and return it; `chance` of each entry was above 0."""
     rescale = _rescaling(rescale, compat)
-    if rescale == "inverse_density":
-        return kept.div_(chance)
+    if rescale == "inverse_density":  # by a plain number a GPU would multiply, with its inverse
+        return kept.div_(kept.new_tensor(chance) if isinstance(chance, float) else chance)
     if rescale == "l1":
         before, after = (float(x.abs().double().sum()) for x in (delta, kept))
         if before >= _NO_NORM and after >= _NO_NORM:

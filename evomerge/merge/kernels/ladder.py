@@ -37,27 +37,28 @@ _LEAST = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Ladder:
-    """How many entries of a vector have each magnitude, or lie in each range of magnitudes, ascending.
+    """How many entries of a vector have each magnitude, or lie in each range of magnitudes, descending.
 
-    Range k is that of bits from `lows[k]` to below `lows[k] + widths[k]` and holds `counts[k]` entries.
+    Range k is that of bits from `lows[k]` to below `lows[k] + widths[k]`, int32; `upto[k]` entries lie in it
+    or above it.
     """
 
     lows: Tensor
     widths: Tensor
-    counts: Tensor
+    upto: Tensor
 
     def cut(self, count: int, magnitudes: Magnitudes, *, every_tie: bool = False) -> Cut:
         """Return the cut above which `count` entries stay (with `every_tie`, all that equal it)."""
-        size = int(self.counts.sum())
-        if count >= size:
+        import torch
+
+        if not len(self.upto) or count >= self.upto[-1]:
             return EVERYTHING
         if count <= 0:
             return NOTHING
-        upto = self.counts.flip(0).cumsum(0)  # from the greatest on
-        found = int((upto < count).sum())
-        place = len(upto) - 1 - found
-        wanted = count - (int(upto[found - 1]) if found else 0)  # from the greatest of the range
-        low, width, tied = (int(each[place]) for each in (self.lows, self.widths, self.counts))
+        place = int(torch.searchsorted(self.upto, count))
+        above = int(self.upto[place - 1]) if place else 0
+        low, width, upto = (int(each[place]) for each in (self.lows, self.widths, self.upto))
+        wanted, tied = count - above, upto - above  # from the greatest of the range
         if width > 1:
             value, wanted, tied = _among(magnitudes, low, low + width, wanted)
         else:
@@ -114,8 +115,8 @@ def _ladder(floor: int, counts: Tensor, mixed: Tensor, zeros: int) -> Ladder:
     lows, widths, counts = (
         torch.cat([torch.tensor([first]), rest]) for first, rest in ((0, lows), (1, widths), (zeros, counts))
     )
-    held = counts > 0
-    return Ladder(lows=lows[held], widths=widths[held], counts=counts[held])
+    held = (counts > 0).nonzero().flatten().flip(0)
+    return Ladder(lows=lows[held].int(), widths=widths[held].int(), upto=counts[held].cumsum(0))
 
 
 def _among(magnitudes: Magnitudes, low: int, end: int, wanted: int) -> tuple[float, int, int]:

@@ -6,7 +6,7 @@ that both give the same bits. `numbers` are the parameters as tensors: a loop th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -43,13 +43,14 @@ def float_numbers(*groups: Sequence[float] | float) -> tuple[Tensor, ...]:
     return tuple(torch.tensor(group, dtype=torch.float32) for group in groups)
 
 
-def cut_numbers(whole: Whole, cuts: Sequence[Cut]) -> tuple[Tensor, Tensor]:
-    """Return the values of the cuts of n operands `(n,)`, and the places `(n,)` at which their ties end."""
+def cut_numbers(whole: Whole, *rows: Sequence[Cut]) -> Iterator[Tensor]:
+    """Yield for each row of cuts, of n operands, their values `(n,)` and the places `(n,)` where ties end."""
     import torch
 
-    values = torch.tensor([cut.value for cut in cuts], dtype=torch.float32)
-    ends = [min(whole.end_of_ties(i, cut), max(whole.size, 1)) for i, cut in enumerate(cuts)]
-    return values, torch.tensor(ends, dtype=torch.int32 if whole.size <= _MOST else torch.int64)
+    places = torch.int32 if whole.size <= _MOST else torch.int64
+    for cuts, found in zip(rows, whole.ends_of_ties(rows), strict=True):
+        yield torch.tensor([cut.value for cut in cuts], dtype=torch.float32)
+        yield torch.tensor([min(end, max(whole.size, 1)) for end in found], dtype=places)
 
 
 def linear(base: Tensor | None, models: Stored, numbers: Sequence[Tensor], into: Tensor) -> Tensor:
@@ -108,12 +109,16 @@ def dare_ties(base: Tensor | None, models: Stored, numbers: Sequence[Tensor], in
 
 
 def count_ties(base: Tensor | None, models: Stored, numbers: Sequence[Tensor], into: Tensor) -> Tensor:
-    """Write how many entries of a task vector have a magnitude, by `CHUNK`s; `numbers`: that."""
-    (value,) = numbers
-    _, (delta,) = _deltas(base, models)
-    ties = delta.abs() == value
-    into.copy_(ties.view(-1, CHUNK).sum(1))
-    return ties.any()
+    """Write how many entries of each task vector have a magnitude, by `CHUNK`s: a row for each.
+
+    `numbers` are magnitudes, of all vectors `(n,)` in one after another; so are the rows.
+    """
+    counts = into.view(len(numbers) * len(models), -1)
+    for i, delta in enumerate(_deltas(base, models)[1]):
+        chunks = delta.abs().view(-1, CHUNK)
+        for k, values in enumerate(numbers):
+            counts[k * len(models) + i].copy_((chunks == values[i]).sum(1))
+    return (into >= 0).all()
 
 
 def _deltas(base: Tensor | None, models: Stored) -> tuple[Tensor, list[Tensor]]:

@@ -88,8 +88,8 @@ class Breadcrumbs:
             return None
         cuts = cuts_of(whole, self.density, self.gamma, remove_first=self.remove_first)
         factor = self.lambda_ / divisor(self.weight, normalize=self.normalize)
-        inner, outer = (loops.cut_numbers(whole, each) for each in zip(*cuts, strict=True))
-        numbers = (*loops.float_numbers(self.weight, factor), *outer, *inner)
+        inner, outer = zip(*cuts, strict=True)
+        numbers = (*loops.float_numbers(self.weight, factor), *loops.cut_numbers(whole, outer, inner))
         return Loop(function=loops.breadcrumbs, numbers=numbers)
 
 

@@ -1,0 +1,1 @@
+"""The figures of the HTML report: pure functions from what a run recorded to static SVG."""
