@@ -52,7 +52,10 @@ class Progress:
 
     def show(self, snapshot: Snapshot) -> None:
         """Show how far the search is."""
+        first = self._latest.snapshot is None
         self._latest.take(snapshot)
+        if first and self._drawn:
+            self._live.refresh()  # the others wait for their turn
         if not self._quiet and not self._drawn:
             self._say(snapshot)
 
