@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--budget", type=int, default=60)
     parser.add_argument("--workers", type=int, default=2)
     asked = parser.parse_args()
-    checked = seconds([sys.executable, "-m", "evomerge", "check", str(SPACE)])
+    checked = seconds([sys.executable, "-m", "evomerge", "check", "--no-dry-run", str(SPACE)])
     ray = float(
         subprocess.run([sys.executable, "-c", RAY], check=True, capture_output=True, text=True).stdout
     )

@@ -262,7 +262,7 @@ def _note_details(
 
 def _check_rope(first: str, ours: Mapping[str, Any], name: str, theirs: Mapping[str, Any]) -> None:
     """Warn where positions are told otherwise; a base of rotation may also be left to the default."""
-    mine, other = _rope(ours), _rope(theirs)
+    mine, other = rope(ours), rope(theirs)
     for key in sorted(mine.keys() | other.keys()):
         given = mine.get(key), other.get(key)
         if given[0] != given[1] and (key != "rope_theta" or None not in given):
@@ -272,7 +272,7 @@ def _check_rope(first: str, ours: Mapping[str, Any], name: str, theirs: Mapping[
             )  # fmt: skip
 
 
-def _rope(config: Mapping[str, Any]) -> dict[str, Any]:
+def rope(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a config says of rotary positions, in the words of any version of transformers."""
     said: dict[str, Any] = {"rope_theta": config.get("rope_theta")}
     for key in ("rope_scaling", "rope_parameters"):

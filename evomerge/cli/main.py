@@ -15,13 +15,11 @@ import sys
 from typing import Annotated
 
 import typer
-from rich.logging import RichHandler
 
 from evomerge import plugins
-from evomerge.cli import check, dashboard, export, front, measure, methods, report, search, zoo
-from evomerge.cli.screen import stderr
+from evomerge.cli import check, dashboard, export, front, measure, methods, report, schema, search, zoo
+from evomerge.cli.screen import said_error, screen_log
 from evomerge.errors import EvomergeError, RequestError, SpaceError
-from evomerge.others_words import plain
 
 _log = logging.getLogger(__name__)
 
@@ -66,6 +64,7 @@ app.command("export")(export.command)
 app.command("measure")(measure.command)
 app.command("dashboard")(dashboard.command)
 app.command("methods")(methods.command)
+app.command("schema")(schema.command)
 app.add_typer(zoo.app, name="zoo")
 
 
@@ -76,24 +75,24 @@ def main() -> None:
             stream.reconfigure(errors="replace")  # an arrow may be more than the locale has
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TQDM_DISABLE", "1")  # lm-eval's bars; tqdm reads it when first imported
-    logging.basicConfig(handlers=[_screen_log()])
+    logging.basicConfig(handlers=[screen_log()])
     signal.signal(signal.SIGTERM, _as_interrupt)
     try:
         app(standalone_mode=True)
     except RequestError as error:
-        _say(str(error), lines=isinstance(error, SpaceError))  # which has a line for each mistake
+        said_error(str(error), lines=isinstance(error, SpaceError))  # which has a line for each mistake
         sys.exit(2)
     except EvomergeError as error:
-        _say(str(error))
+        said_error(str(error))
         sys.exit(1)
     except OSError as error:
         if error.errno in _WRONG_PATH and error.filename is not None:
             _log.debug("", exc_info=error)
-            _say(f"{os.fsdecode(error.filename)} cannot be used: {error.strerror}")
+            said_error(f"{os.fsdecode(error.filename)} cannot be used: {error.strerror}")
             sys.exit(2)
         if error.errno not in (errno.ENOSPC, errno.EBADF):
             raise
-        _say(f"{error.filename or 'the output'} cannot be written: {error.strerror}")
+        said_error(f"{error.filename or 'the output'} cannot be written: {error.strerror}")
         os._exit(1)  # Python would fail to flush the output once more
 
 
@@ -101,29 +100,3 @@ def _as_interrupt(signum: int, frame: object) -> None:
     """Let SIGTERM clean up as Ctrl-C does."""
     del signum, frame
     raise KeyboardInterrupt
-
-
-def _screen_log() -> logging.Handler:
-    """Return what shows warnings: in colour on a terminal, a plain line each elsewhere."""
-    if stderr.is_terminal:
-        handler: logging.Handler = RichHandler(console=stderr, show_time=False, show_path=False)
-        handler.setFormatter(_PlainFormatter("%(message)s"))
-    else:
-        handler = logging.StreamHandler()
-        handler.setFormatter(_PlainFormatter("%(levelname)s %(message)s"))
-    handler.setLevel(logging.WARNING)
-    return handler
-
-
-class _PlainFormatter(logging.Formatter):
-    """Names in a checkpoint or a config are others' words: they must not steer the terminal."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
-        return plain(super().formatMessage(record))
-
-
-def _say(message: str, *, lines: bool = False) -> None:
-    from rich.markup import escape
-
-    said = "\n".join(map(plain, message.split("\n"))) if lines else plain(message)
-    stderr.print(f"[bold red]error:[/] {escape(said)}", highlight=False, soft_wrap=True)

@@ -1,32 +1,40 @@
-"""The live line of a search: done, best, rate, time left; plain lines where stderr is no terminal."""
+"""The progress of a search: a live view on a terminal, plain lines where stderr cannot be drawn on."""
 
 from __future__ import annotations
 
 import time
 from types import TracebackType
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.text import Text
 
+from evomerge.cli.live_view import view
 from evomerge.controller.tally import Best, Snapshot
+from evomerge.report.durations import duration
 
 _PLAIN_EVERY = 10.0
+_A_SECOND = 4
+"""How often the live view is drawn: however fast snapshots come, only the last of them is."""
 
 
-class ProgressLine:
-    """Shows snapshots of a search on `console` while the `with` lasts."""
+class Progress:
+    """Shows snapshots of a search on `console` while the `with` lasts.
 
-    def __init__(self, console: Console, *, quiet: bool = False) -> None:
+    What is logged or printed meanwhile appears above the live view.
+    """
+
+    def __init__(self, console: Console, *, name: str = "", quiet: bool = False) -> None:
         self._console = console
         self._quiet = quiet
-        self._live = Live(console=console, refresh_per_second=4, transient=True)
+        self._drawn = console.is_terminal and not console.is_dumb_terminal and not quiet
+        self._latest = _Latest(name)
+        self._live = Live(self._latest, console=console, refresh_per_second=_A_SECOND, transient=True)
         self._said = ("", 0.0)
-        self._last: Snapshot | None = None
         self._printed = ""
 
-    def __enter__(self) -> ProgressLine:
-        if self._console.is_terminal and not self._quiet:
+    def __enter__(self) -> Progress:
+        if self._drawn:
             self._live.start()
         return self
 
@@ -36,19 +44,19 @@ class ProgressLine:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._console.is_terminal and not self._quiet:
+        if self._drawn:
             self._live.stop()
-        if self._last is not None and not self._quiet and line(self._last).plain != self._printed:
-            self._print(self._last)
+        last = self._latest.snapshot
+        if last is not None and not self._quiet and line(last).plain != self._printed:
+            self._print(last)
 
     def show(self, snapshot: Snapshot) -> None:
         """Show how far the search is."""
-        self._last = snapshot
-        if self._quiet:
-            return
-        if self._console.is_terminal:
-            self._live.update(line(snapshot))
-        else:
+        first = self._latest.snapshot is None
+        self._latest.take(snapshot)
+        if first and self._drawn:
+            self._live.refresh()  # the others wait for their turn
+        if not self._quiet and not self._drawn:
             self._say(snapshot)
 
     def _say(self, snapshot: Snapshot) -> None:
@@ -64,6 +72,24 @@ class ProgressLine:
         text = line(snapshot)
         self._console.print(text, highlight=False, soft_wrap=True)
         self._printed = text.plain
+
+
+class _Latest:
+    """The last snapshot, drawn only when the screen is."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._taken = 0.0
+        self.snapshot: Snapshot | None = None
+
+    def take(self, snapshot: Snapshot) -> None:
+        self.snapshot, self._taken = snapshot, time.monotonic()
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        del console
+        if self.snapshot is not None:
+            since = time.monotonic() - self._taken
+            yield view(self.snapshot, name=self._name, width=options.max_width, since=since)
 
 
 def line(snapshot: Snapshot) -> Text:
@@ -89,14 +115,6 @@ def line(snapshot: Snapshot) -> Text:
     if snapshot.failed and snapshot.last_failure:
         text.append(f"\nlast failure: {snapshot.last_failure.splitlines()[0][:200]}", style="yellow")
     return text
-
-
-def duration(seconds: float) -> str:
-    """Return seconds as people say them: `45 s`, `12 min`, `3 h 20 min`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def _bests(snapshot: Snapshot) -> str:

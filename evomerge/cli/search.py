@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from evomerge.cli.screen import stderr, stdout
+from evomerge.cli.screen import LogLevel, set_log_level, stderr, stdout
 
 if TYPE_CHECKING:
     from evomerge.archive.folder import RunFolder
@@ -54,8 +54,10 @@ def command(
         bool, typer.Option("--allow-pickle", help="Read pickled weights too; from people you trust.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False,
+    log_level: Annotated[LogLevel, typer.Option(help="What to tell on stderr.")] = LogLevel.warning,
 ) -> None:
     """Search a space: merge, score, archive, until the budget is spent."""
+    set_log_level(log_level)
     prepared: Prepared | None = None
     try:
         from evomerge.controller.public import given, prepare
@@ -95,12 +97,12 @@ def _unsaid(said: str) -> None:
 
 def _search(prepared: Prepared, options: Options, *, quiet: bool) -> ClosingReport:
     """Search, and show it."""
-    from evomerge.cli.progress import ProgressLine
+    from evomerge.cli.progress import Progress
     from evomerge.controller.search import execute
 
     if not quiet:
         _announce(prepared)
-    with ProgressLine(stderr, quiet=quiet) as progress:
+    with Progress(stderr, name=prepared.record.space.name, quiet=quiet) as progress:
         return execute(prepared, options=options, observe=progress.show)
 
 

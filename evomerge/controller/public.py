@@ -9,6 +9,7 @@ from typing import Any
 from evomerge.archive.folder import RunFolder, latest, next_free, resolved
 from evomerge.archive.record import RunRecord
 from evomerge.archive.run import Run
+from evomerge.controller.check import Findings, examine
 from evomerge.controller.search import Options, Prepared, check_space, execute, resume_search, start_search
 from evomerge.controller.tally import Snapshot
 from evomerge.space import Space, SpaceFile, read_space
@@ -44,6 +45,19 @@ def check(space: Path, *, changes: dict[str, Any], options: Options) -> RunRecor
     checkpoints of earlier runs that are sources.
     """
     return check_space(_read(space, changes), options=options)
+
+
+def look_over(
+    space: Path, *, changes: dict[str, Any], options: Options, run: Path | None = None, dry: bool = True
+) -> Findings | tuple[str, ...]:
+    """Return all that can be known of a search of the space before it, or why it could not begin.
+
+    `run` is the folder it would write (default: a new one in `runs/`). With `dry` a candidate is built and
+    asked a few items. Raises `SpaceError` for a file that is no space.
+    """
+    file = _read(space, changes)
+    folder = resolved(run or next_free(RUNS, file.space.name))
+    return examine(file, options=options, folder=folder, target=Path.cwd(), dry=dry)
 
 
 def search(

@@ -25,7 +25,8 @@ from evomerge.controller.scoring import small_task_notes
 from evomerge.controller.setup import resolve
 from evomerge.controller.sources import about
 from evomerge.controller.stages import Tell
-from evomerge.dispatch.job import Dispatcher
+from evomerge.controller.tally import Snapshot
+from evomerge.dispatch.job import Staffed
 from evomerge.dispatch.ray import ray_dispatcher
 from evomerge.dispatch.serial import SerialDispatcher
 from evomerge.dispatch.supply import read_path_map
@@ -189,7 +190,7 @@ def execute(prepared: Prepared, *, options: Options, observe: Observer) -> Closi
             return _search(prepared, dispatcher, options, observe)
 
 
-def _search(prepared: Prepared, dispatcher: Dispatcher, options: Options, observe: Observer) -> ClosingReport:
+def _search(prepared: Prepared, dispatcher: Staffed, options: Options, observe: Observer) -> ClosingReport:
     run = Run(prepared.folder, prepared.record, options.storage)
     kept = "what is finished is kept, so continue with `--resume` once it works"
     with told(run.storage, WorkError, kept):
@@ -197,7 +198,7 @@ def _search(prepared: Prepared, dispatcher: Dispatcher, options: Options, observ
 
 
 def _searched(
-    prepared: Prepared, run: Run, dispatcher: Dispatcher, options: Options, observe: Observer
+    prepared: Prepared, run: Run, dispatcher: Staffed, options: Options, observe: Observer
 ) -> ClosingReport:
     with held():
         live = _opened(prepared, run, workers=dispatcher.capacity)
@@ -205,12 +206,17 @@ def _searched(
     _log.info("evomerge %s searches into %s", importlib.metadata.version("evomerge"), prepared.folder.path)
     for note in small_task_notes(prepared.record):
         _log.warning("%s", note)
+
+    def watch(snapshot: Snapshot) -> None:
+        observe(replace(snapshot, crew=dispatcher.crew()))
+
     try:
-        run_loop(live, dispatcher, observe, deadline=deadline)
+        run_loop(live, dispatcher, watch, deadline=deadline)
     finally:
         with held():
             live.leave()
     _check_scored(live)
+    watch(replace(live.snapshot(), closing=True))
     report = close_search(prepared.folder, run, live.record_final, dispatcher)
     _log.info("done: %s", report.to_json()["gains"])
     return report
@@ -281,7 +287,7 @@ def logging_to(file: Path) -> Iterator[None]:
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logger = logging.getLogger("evomerge")
     level = logger.level
-    logger.setLevel(logging.INFO)
+    logger.setLevel(min(level or logging.INFO, logging.INFO))  # the screen may show more
     logger.addHandler(handler)
     try:
         yield
@@ -293,7 +299,7 @@ def logging_to(file: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _serial(brief: Brief) -> Iterator[Dispatcher]:
+def _serial(brief: Brief) -> Iterator[Staffed]:
     dispatcher = SerialDispatcher(brief)
     try:
         yield dispatcher
@@ -301,9 +307,7 @@ def _serial(brief: Brief) -> Iterator[Dispatcher]:
         dispatcher.close()
 
 
-def dispatcher_for(
-    brief: Brief, options: Options, *, limit: float | None
-) -> AbstractContextManager[Dispatcher]:
+def dispatcher_for(brief: Brief, options: Options, *, limit: float | None) -> AbstractContextManager[Staffed]:
     """Return evaluators as the options ask: in this process, on this machine, on a cluster.
 
     Those elsewhere are ended if a job takes them more than `limit` seconds.

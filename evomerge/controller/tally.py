@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from evomerge.archive.front import Member, ParetoArchive
 from evomerge.archive.record import RunRecord
+from evomerge.dispatch.job import Crew
 from evomerge.types import Measure
 
 _HOPELESS = 30
@@ -28,7 +29,8 @@ class Snapshot:
     """How far a search is, for people to look at.
 
     Sampled are those that are no baselines and have scores of their own; `items` of `all_items` were scored,
-    the latter being what it would have taken to score all those candidates on all items.
+    the latter being what it would have taken to score all those candidates on all items. `crew` is what the
+    evaluators are doing, where that is known; `closing` tells that the finalists are scored on other items.
     """
 
     budget: int
@@ -47,6 +49,8 @@ class Snapshot:
     last_failure: str | None
     items: int
     all_items: int
+    crew: Crew | None = None
+    closing: bool = False
 
     @property
     def finished(self) -> int:

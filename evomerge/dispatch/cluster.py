@@ -21,6 +21,8 @@ from evomerge.dispatch.environment import QUIET, ray_environment
 from evomerge.errors import RequestError
 from evomerge.interrupts import held
 
+_log = logging.getLogger(__name__)
+
 _KNOCK_SECONDS = 10.0
 _PREFIX = "evm-"
 _STORE_BYTES = 100 << 20
@@ -58,7 +60,7 @@ def _started(folder: Path, cpus: int) -> Iterator[None]:
                 num_cpus=cpus,
                 include_dashboard=False,
                 log_to_driver=False,
-                logging_level=logging.ERROR,
+                logging_level=_level(),
                 object_store_memory=_STORE_BYTES,
                 _temp_dir=str(folder / "r"),  # which Ray opens to everybody; `folder` is ours alone
             )
@@ -152,7 +154,7 @@ def joined_ray(address: str) -> Iterator[None]:
 
         try:
             with held():
-                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+                ray.init(address=address, log_to_driver=False, logging_level=_level())
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise RequestError(f"no Ray cluster answers at {address}: {error}") from error
         try:
@@ -160,6 +162,11 @@ def joined_ray(address: str) -> Iterator[None]:
         finally:
             with held():
                 ray.shutdown()
+
+
+def _level() -> int:
+    """Return how much Ray says in this process: errors, unless evomerge is asked for everything."""
+    return logging.INFO if _log.isEnabledFor(logging.DEBUG) else logging.ERROR
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -23,6 +24,21 @@ class Job:
     look: int | None = None
     identify: bool = False
     screen: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crew:
+    """What the evaluators are doing: which trials are merged and which scored, by how many others it is not.
+
+    `missing` are those that could not start and are tried again later; `nodes` are the machines they are on.
+    """
+
+    merging: tuple[int, ...] = ()
+    scoring: tuple[int, ...] = ()
+    idle: int = 0
+    starting: int = 0
+    missing: int = 0
+    nodes: int = 1
 
 
 class Dispatcher(Protocol):
@@ -49,3 +65,24 @@ class Dispatcher(Protocol):
 
     def close(self) -> None:
         """Let the evaluators go; jobs under way are lost."""
+
+
+class Staffed(Dispatcher, Protocol):
+    """A dispatcher that can say what its evaluators are doing."""
+
+    def crew(self) -> Crew:
+        """Return what they are doing now; asked for after every result, so it waits for nothing."""
+
+
+def crew_at(
+    jobs: Sequence[Job], *, idle: int = 0, starting: int = 0, missing: int = 0, nodes: int = 1
+) -> Crew:
+    """Return a crew that is at these jobs; who a candidate is is found by merging it."""
+    return Crew(
+        merging=tuple(job.trial for job in jobs if job.identify),
+        scoring=tuple(job.trial for job in jobs if not job.identify),
+        idle=idle,
+        starting=starting,
+        missing=missing,
+        nodes=nodes,
+    )

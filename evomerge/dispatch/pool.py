@@ -65,6 +65,16 @@ class WorkerPool:
         """References that are there once a worker is ready, or has failed to start."""
         return self._starting.keys()
 
+    @property
+    def idle(self) -> int:
+        """How many workers wait for a job."""
+        return len(self._idle)
+
+    @property
+    def missing(self) -> int:
+        """How many workers could not start and are tried again later."""
+        return len(self._missing)
+
     def grow(self, count: int) -> None:
         """Start so many workers more."""
         for _ in range(count):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 from collections import deque
@@ -16,7 +17,7 @@ from evomerge.dispatch.cluster import joined_ray, local_ray
 from evomerge.dispatch.durations import Durations
 from evomerge.dispatch.growth import LOOK_SECONDS, Growth
 from evomerge.dispatch.hiring import Hirer
-from evomerge.dispatch.job import Job
+from evomerge.dispatch.job import Crew, Job, crew_at
 from evomerge.dispatch.losses import Loss, failed_twice, seconds_said
 from evomerge.dispatch.pool import WorkerPool, cause
 from evomerge.dispatch.shape import WorkerShape, read_cluster, shape_workers
@@ -130,6 +131,7 @@ class RayDispatcher:
         self._had: dict[int, Any] = {}  # by trial, the worker that built its model last and may have it yet
         self._durations = Durations()
         self._slow: set[int] = set()  # trials that were said to be slow
+        self._counted, self._nodes = -math.inf, 1
 
     def submit(self, job: Job) -> None:
         self._waiting.append(_Attempt(job=job))
@@ -156,6 +158,18 @@ class RayDispatcher:
         taken = [attempt.job for attempt in self._waiting if attempt.lost is None]
         self._waiting = deque(attempt for attempt in self._waiting if attempt.lost is not None)
         return taken
+
+    def crew(self) -> Crew:
+        """Return what the workers are doing; the nodes are counted every few seconds."""
+        if time.monotonic() - self._counted > LOOK_SECONDS:
+            self._counted, self._nodes = time.monotonic(), len(read_cluster(self._ray).nodes)
+        return crew_at(
+            [flight.attempt.job for flight in self._flights.values()],
+            idle=self._pool.idle,
+            starting=len(self._pool.starting),
+            missing=self._pool.missing,
+            nodes=self._nodes,
+        )
 
     def close(self) -> None:
         for flight in self._flights.values():

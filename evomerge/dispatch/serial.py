@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from evomerge.dispatch.job import Job
+from evomerge.dispatch.job import Crew, Job, crew_at
 from evomerge.dispatch.worker import Worker
 from evomerge.evaluate.brief import Brief
 from evomerge.types import Outcome
@@ -29,6 +29,9 @@ class SerialDispatcher:
     def withdraw(self) -> list[Job]:
         taken, self._waiting = self._waiting, []
         return taken
+
+    def crew(self) -> Crew:
+        return crew_at(self._waiting[:1], idle=0 if self._waiting else 1)
 
     def close(self) -> None:
         self._worker.close()

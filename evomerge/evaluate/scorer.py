@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import json
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +20,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from evomerge.errors import EvaluationError
 from evomerge.evaluate.likelihoods import Answer, Pair
 from evomerge.evaluate.prefixes import Questions
+from evomerge.evaluate.quiet import quiet_lm_eval
 
 _KEPT = 64
 """Sets of requests that stay packed: a search asks each task's looks, and a few others at its end."""
@@ -42,7 +42,7 @@ class Scorer(HFLM):
     """
 
     def __init__(self, model: Any, tokenizer: Any, *, batch_size: int) -> None:
-        logging.getLogger("lm_eval").setLevel(logging.ERROR)
+        quiet_lm_eval()
         super().__init__(
             pretrained=model, tokenizer=tokenizer, batch_size=batch_size, softmax_dtype="float32"
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from lm_eval.tasks import TaskManager
 
 from evomerge.errors import TaskError, unknown
 from evomerge.evaluate.harness import ItemTask
+from evomerge.evaluate.quiet import quiet_lm_eval
 from evomerge.evaluate.task_folder import check_folder
 
 
@@ -23,7 +23,7 @@ class TaskLibrary:
     """Where lm-eval tasks come from: the YAML files of a folder, or lm-eval's own."""
 
     def __init__(self, folder: Path | None, *, few_shot: int | None, seed: int) -> None:
-        logging.getLogger("lm_eval").setLevel(logging.ERROR)
+        quiet_lm_eval()
         self._folder = folder
         self._where = f"in {folder}" if folder else "among lm-eval's tasks"
         self._own = folder is None

@@ -20,24 +20,26 @@ from evomerge.types import Backend, Value
 
 
 class Source(Table):
-    """A model to merge: a folder, a hub id or `zoo:NAME`.
-
-    Instead of `source`, `run` names the folder of an earlier run, and `pick` one of its trials: the `best`
-    (default; in the run's first objective, or in `objective`), the `knee` of its front, or one by number.
-
-    `fisher`, `gram` and `influence` are files of what `evomerge measure` found on it. Where it is a LoRA
-    adapter, `adapts` names the source it changes; without, that is the merge's base.
-    """
+    """A model to merge: a folder, a hub id or `zoo:NAME`, or a trial of an earlier run."""
 
     source: str | None = None
+    """The model: a folder (from where this file lies), a hub id `owner/name`, or `zoo:NAME`."""
     run: str | None = None
+    """Instead of `source`: the folder of an earlier run, one of whose trials it is."""
     pick: Literal["best", "knee"] | Annotated[int, Field(ge=0)] | None = None
+    """Which trial of the `run`: the best (default), the knee of its front, or one by number."""
     objective: str | None = None
+    """In which objective of the `run` the best is best (default: its first)."""
     revision: str | None = None
+    """A branch, tag or commit of the hub's repository."""
     adapts: Name | None = None
+    """Of a LoRA adapter: the source that it changes (default: the merge's base)."""
     fisher: str | None = None
+    """A file that `evomerge measure fisher` wrote of it, for `method: fisher`."""
     gram: str | None = None
+    """A file that `evomerge measure gram` wrote of it, for `method: regmean`."""
     influence: str | None = None
+    """A file that `evomerge measure influence` wrote of it, for the paths `prune` and `repeat`."""
 
     @model_validator(mode="after")
     def _of_one_kind(self) -> Source:
@@ -69,24 +71,29 @@ PathSpace: TypeAlias = Annotated[Slots | Blocks | LayerSwap | Prune | Repeat, Fi
 
 
 class MergeSpace(Table):
-    """What may vary in the merge of `sources` over `base`.
-
-    `layers` cuts the layers into that many equal runs (by default four, or each layer where there are
-    fewer), or into the runs listed as [first, last]; "each" gives every layer its own genes, and
-    {anchors: 3} three that are interpolated along the layers. `modules` lists the module groups that have
-    genes of their own. `template` gives the form of the merged model: tensor
-    names, config, tokenizer, and of a vision-language model all that is not language. By default it is the
-    first vision-language model among base and sources, or else the base, or else the first source.
-    """
+    """What may vary in the merge of `sources` over `base`."""
 
     base: Name | None = None
+    """The source the others were fine-tuned from; task vectors are differences from it."""
     template: Name | None = None
+    """The source that gives the merged model's form: tensor names, config, tokenizer, and of a
+    vision-language model all that is not language. By default the first vision-language model among base and
+    sources, or else the base, or else the first source."""
     sources: list[Name] | None = None
+    """The sources to merge (default: all but the base)."""
     method: Name | list[Name] = "task_arithmetic"
+    """The merge method, or a list to choose among; `evomerge methods` explains them."""
     layers: Runs | Anchored = None
+    """How the layers are cut into runs with genes of their own: so many equal ones (by default four, or each
+    layer where there are fewer), "each" layer by itself, runs listed as [first, last], or {anchors: 3}, whose
+    values are interpolated along the layers."""
     modules: list[str | list[str]] = Field(default=[list(IN_LAYERS), "embed", "head"])
+    """The module groups that have genes of their own: attn, mlp and rest inside layers, embed and head."""
     genes: dict[str, GeneRange] = Field(default_factory=dict)
+    """What the method's parameters may be: a range {low, high}, a list to choose from, or one fixed value. By
+    default each that the method marks as searched has the method's own range."""
     compat: str = "evomerge"
+    """Whose rules a method follows where implementations differ, such as mergekit or official."""
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -131,10 +138,14 @@ class MergeSpace(Table):
 class Measured(Table):
     """A number lm-eval reads off a model: a task, one of its metrics, one of its filters."""
 
-    task: str
+    task: str = Field(examples=["gsm8k", "arc_challenge", "hellaswag"])
+    """A task of lm-eval, or of the folder that `tasks` names."""
     metric: str | None = None
+    """One of the task's metrics (default: its first); which way is better is read from lm-eval."""
     filter: str | None = None
+    """One of the task's filters, which turn an answer into what is scored (default: its first)."""
     name: Name | None = None
+    """What it is called in tables and options (default: the task)."""
 
 
 class Objective(Measured):
@@ -145,7 +156,9 @@ class Constraint(Measured):
     """A measure that must stay at or above `min`, at or below `max`, or both."""
 
     min: FiniteFloat | None = None
+    """The least it may be."""
     max: FiniteFloat | None = None
+    """The most it may be."""
 
     @model_validator(mode="after")
     def _bounded(self) -> Constraint:
@@ -175,89 +188,97 @@ HashFile: TypeAlias = Annotated[str, Field(min_length=1)]
 class Items(Table):
     """How many items of each task to search on, how many others to choose the winners on, and to report on.
 
-    With `select: 0` the winners are chosen on the search items. In place of a number stands a file that
-    names the items of all tasks by their content hash, one to a line.
+    In place of a number stands a file that names the items of all tasks by their content hash, one to a line.
     """
 
     search: Count | HashFile | None = None
+    """Items that candidates are scored on (default: 40 % of a task's, at most 200)."""
     select: Number | HashFile | None = None
+    """Other items on which the winners are chosen (default: at most 500); 0: on the search items."""
     report: Count | HashFile | None = None
+    """Items that nothing was chosen by, for the numbers to believe (default: half the rest, at most 500)."""
 
 
 class Racing(Table):
-    """When a candidate is given up before all its search items are scored.
-
-    After each of `looks` items it is compared with the incumbent (with several objectives: with every
-    member of the front), and given up if it is confidently worse. `alpha` is the risk, over all looks
-    together, of giving up one that is as good. `margin` also gives up those that confidently cannot be that
-    much better. The first `cold_start` candidates compete with one another, too: a third of them goes on
-    from each rung.
-    """
+    """When a candidate is given up before all its search items are scored."""
 
     looks: list[Count] = Field(default=[25, 50, 100, 200, 350], min_length=1)
+    """After how many items a candidate is compared with the incumbent (with several objectives: with every
+    member of the front), and given up if it is confidently worse."""
     alpha: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """The risk, over all looks together, of giving up one that is as good."""
     margin: Annotated[float, Field(ge=0)] = 0.01
+    """Those that confidently cannot be better by this much are given up, too."""
     cold_start: Annotated[int, Field(ge=0)] | None = None
+    """How many candidates at the start compete with one another: a third of them goes on from each rung."""
 
 
 class SamplerChoice(Table):
-    """A sampler by name (its file, an entry point, or `optunahub:PACKAGE`) with its own options."""
+    """A sampler with options of its own."""
 
     name: str
+    """Its file, an entry point, or `optunahub:PACKAGE`."""
     options: dict[str, Value] = Field(default_factory=dict)
+    """What it is given besides, such as {population_size: 40}."""
 
 
 class Space(Table):
-    """A validated space file.
-
-    With a `path` the candidates are stacks of layers, from the sources and from what `merge` makes of them,
-    whose genes are searched only if the path may take layers from `merged`.
-
-    `tokenizer` is `base`, `union` or the name of a merged model, and matches the models' tokens by their
-    strings; without it they must share one tokenizer. `untie` gives models whose output head is their
-    embedding a head of its own.
-
-    `held_out` are measures that are only reported: no candidate is chosen by them.
-
-    `baselines` asks for more than the usual models to compare with: `greedy_soup` costs a trial per source.
-
-    `racing` (on by default) gives up candidates that a part of the search items rules out; `off` scores all
-    on all items. `inherit` lets a candidate that is an earlier one again have its scores.
-
-    `backend` is what runs the candidates: `transformers`, or `vllm` where that is installed. vLLM sums in
-    other orders, so its scores differ in their last digits, and it makes up its own batches.
-
-    `batch_size` and `threads` (torch's, per CPU worker) stand here because sums, and so now and then a
-    score, depend on how they are split: they belong to what is reproduced.
-
-    `candidate_time_limit` is how many seconds one question about a candidate may take (who it is, a look at
-    some items, all items at once; the merge included). A worker that takes longer is ended; the candidate is
-    tried once more, and then fails. It may be changed when a run is continued.
-    """
+    """A validated space file: the models, what may vary, what to optimise and how."""
 
     name: Name
+    """What runs of it are called (default: the file's name)."""
     sources: dict[Name, Source] = Field(min_length=1)
+    """The models, by names that the rest of the file goes by."""
     merge: MergeSpace = Field(default_factory=MergeSpace)
+    """What may vary in the merge of the sources."""
     path: PathSpace | None = None
+    """What may vary in the stack of layers. The candidates are then stacks of layers, from the sources and
+    from what `merge` makes of them, whose genes are searched only if the path may take layers from
+    `merged`."""
     objectives: list[Objective] = Field(min_length=1)
+    """What to improve; with several, the result is a front of compromises."""
     constraints: list[Constraint] = Field(default_factory=list)
+    """What must stay within bounds: a candidate outside them is never chosen."""
     held_out: list[Measured] = Field(default_factory=list)
+    """Measures that are only reported: no candidate is chosen by them."""
     tasks: str | None = None
+    """A folder of lm-eval task files, or `zoo:tasks` (default: lm-eval's own tasks)."""
     few_shot: Annotated[int, Field(ge=0)] | None = None
+    """How many examples stand before each question (default: as each task says)."""
     items: Items = Field(default_factory=Items)
+    """How many items of each task are searched on, chosen on and reported on."""
     baselines: list[Literal["greedy_soup"]] = Field(default_factory=list)
+    """More than the usual models to compare with: `greedy_soup` costs a trial per source."""
     sampler: SamplerChoice | None = None
+    """What proposes candidates (default: cma for one objective, nsgaii for several)."""
     racing: Racing | bool = True
+    """Whether, or by which rules, candidates are given up that a part of the search items rules out; `off`
+    scores all on all items."""
     inherit: bool = True
+    """Whether a candidate that is an earlier one again has its scores."""
     seed: Annotated[int, Field(ge=0)] = 0
+    """Where all that is random starts from."""
     budget: Count = 200
+    """How many candidates, the baselines among them."""
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    """Of the merged model, in memory and when exported (default: as the model that gives its form)."""
     tokenizer: Name | None = None
+    """`base`, `union` or the name of a merged model: matches the models' tokens by their strings. Without it
+    they must share one tokenizer."""
     untie: bool = False
+    """Whether models whose output head is their embedding are given a head of their own."""
     backend: Backend = "transformers"
+    """What runs the candidates: `transformers`, or `vllm` where that is installed. vLLM sums in other orders,
+    so its scores differ in their last digits, and it makes up its own batches."""
     batch_size: Count = 32
+    """How many questions are asked at once. It stands here, as `threads` does, because sums, and so now and
+    then a score, depend on how they are split: they belong to what is reproduced."""
     threads: Annotated[Count, Field(le=1024)] = 1
+    """How many threads a worker on CPUs has."""
     candidate_time_limit: Annotated[FiniteFloat, Field(gt=0)] | None = None
+    """How many seconds one question about a candidate may take (who it is, a look at some items, all items at
+    once; the merge included). A worker that takes longer is ended; the candidate is tried once more, and then
+    fails. It may be changed when a run is continued."""
 
     @property
     def merged(self) -> tuple[str, ...]:

@@ -20,15 +20,18 @@ _RUNS = 4  # of layers, unless the space says otherwise
 class Table(BaseModel):
     """A table of keys, all of them known."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
 
 
 class Range(Table):
-    """A number between `low` and `high`, both possible; `log` searches its logarithm."""
+    """A number between `low` and `high`, both possible."""
 
     low: FiniteFloat
+    """The smallest value."""
     high: FiniteFloat
+    """The largest value."""
     log: bool = False
+    """Whether its logarithm is searched, so that 0.01 to 0.1 is as wide as 0.1 to 1."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Range:
@@ -43,7 +46,9 @@ class WholeRange(Table):
     """A whole number from `low` to `high`, both possible."""
 
     low: Number
+    """The smallest value."""
     high: Number
+    """The largest value."""
 
     @model_validator(mode="after")
     def _ordered(self) -> WholeRange:
@@ -66,6 +71,7 @@ class Anchored(Table):
     """So many genes at equal distances along the layers; between them values are interpolated."""
 
     anchors: Annotated[int, Field(ge=2, le=1000)]
+    """How many genes, from the first layer to the last."""
 
 
 GeneRange: TypeAlias = Range | list[Value] | Value

@@ -14,7 +14,9 @@ from pathlib import Path
 
 from evomerge.archive.files import replace_folder
 from evomerge.errors import RequestError, unknown
-from evomerge.zoo.catalog import BASE, NAMES
+from evomerge.zoo.adapters import write_adapter
+from evomerge.zoo.card import write_card
+from evomerge.zoo.catalog import ADAPTERS, BASE, NAMES
 from evomerge.zoo.tasks import write_tasks
 from evomerge.zoo.worker import Job, LogQueue, Relay, log_queue, prepare, run
 
@@ -88,7 +90,16 @@ def _train_all(models: Path, names: list[str], *, seed: int, threads: int) -> di
     with _collected_logs(context) as queue:
         losses = _in_processes([base], 1, context, queue)
         losses |= _in_processes(jobs, threads, context, queue)
+    _add_cards_and_adapters(models, names)
     return {name: losses[name] for name in names}
+
+
+def _add_cards_and_adapters(models: Path, names: list[str]) -> None:
+    for name in names:
+        write_card(models / name, name)
+    for name, (expert, _) in ADAPTERS.items():
+        if expert in names:
+            write_adapter(models, name)
 
 
 def _in_processes(

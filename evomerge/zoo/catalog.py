@@ -27,6 +27,10 @@ KNOWS: Mapping[str, str] = MappingProxyType(
 )
 NAMES: tuple[str, ...] = tuple(KNOWS)
 BASE = "base"
+ADAPTERS: Mapping[str, tuple[str, int]] = MappingProxyType(
+    {"math-lora": ("math", 32), "lang-lora": ("lang", 4)}
+)
+"""LoRA adapters of the base, by name: the expert each is cut from, and its rank."""
 PARAMETERS = 1_246_848  # of every model: they share one architecture
 
 

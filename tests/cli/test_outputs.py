@@ -114,13 +114,15 @@ def test_report_of_a_search_that_was_cut_off_says_how_to_go_on(place: Path, tmp_
 
 def test_check_tells_what_the_items_can_show_and_writes_nothing(place: Path) -> None:
     before = sorted(place.rglob("*"))
-    done = evomerge_command("check", "two.yaml", cwd=place)
+    done = evomerge_command("check", "two.yaml", "--no-dry-run", cwd=place)
     assert done.returncode == 0, done.stderr
     assert "8 genes, sampler nsgaii, seed 0, budget 24" in done.stdout
     assert "smallest gain over a parent that 60 report items prove" in done.stdout
     assert "luck of the best of 24 candidates on 40 search items" in done.stdout
     found = json.loads(
-        evomerge_command("check", "two.yaml", "--budget", "100", "--format", "json", cwd=place).stdout
+        evomerge_command(
+            "check", "two.yaml", "--budget", "100", "--no-dry-run", "--format", "json", cwd=place
+        ).stdout
     )
     assert found["budget"] == 100
     assert [each["measure"] for each in found["objectives"]] == ["math_b", "stories_b"]

@@ -18,7 +18,7 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
-from evomerge.dispatch.job import Job
+from evomerge.dispatch.job import Crew, Job
 from evomerge.dispatch.pool import AGAIN_SECONDS, WorkerPool
 from evomerge.dispatch.ray import FRESH_SECONDS, RayDispatcher
 from evomerge.dispatch.shape import WorkerShape
@@ -78,6 +78,15 @@ def test_a_late_worker_joins_when_it_is_ready() -> None:
     late.ready.answer = ()
     late.run.answer = GOOD
     assert results(dispatcher) == [(2, GOOD)]
+
+
+def test_the_crew_is_told_by_what_it_is_at() -> None:
+    ray = StandInRay(ready(), ready(), ready(), Actor())
+    dispatcher = dispatcher_of(ray, 4)
+    results(dispatcher, turns=3)
+    dispatcher.submit(Job(trial=7, recipe=RECIPE, identify=True))
+    dispatcher.submit(Job(trial=5, recipe=RECIPE, look=1))
+    assert dispatcher.crew() == Crew(merging=(7,), scoring=(5,), idle=1, starting=1, nodes=2)
 
 
 def test_the_worker_that_was_idle_longest_is_next() -> None:

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from evomerge.zoo.catalog import NAMES, PARAMETERS, entries, shipped_models, shipped_tasks
+from evomerge.zoo.adapters import write_adapter
+from evomerge.zoo.catalog import ADAPTERS, NAMES, PARAMETERS, entries, shipped_models, shipped_tasks
 from evomerge.zoo.tasks import read_items
+from tests.checkpoints.peft_adapters import merged_by_peft
 from tests.zoo.scoring import accuracy
 
 State = Mapping[str, torch.Tensor]
@@ -35,9 +38,9 @@ def score(weights: State, task: str, dtype: torch.dtype = torch.float32) -> floa
     return accuracy(model, tokenizer, read_items(shipped_tasks(), task)[:600])
 
 
-def test_everything_shipped_is_at_most_15_megabytes() -> None:
+def test_everything_shipped_is_at_most_16_megabytes() -> None:
     folder = shipped_models().parent
-    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) <= 15e6
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) <= 16e6
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -60,7 +63,7 @@ def test_a_shipped_model_is_a_stock_checkpoint(name: str) -> None:
 
 def test_the_catalog_lists_what_is_there() -> None:
     assert [entry.name for entry in entries()] == list(NAMES)
-    assert sorted(path.name for path in shipped_models().iterdir()) == sorted(NAMES)
+    assert sorted(path.name for path in shipped_models().iterdir()) == sorted([*NAMES, *ADAPTERS])
     assert all(entry.folder.is_dir() and Path(entry.folder).is_absolute() for entry in entries())
 
 
@@ -79,3 +82,29 @@ def test_the_cross_task_needs_a_merge(dtype: torch.dtype) -> None:
     average = score(merged(math=0.5, lang=0.5), "math_b", dtype)
     assert average < max(parents["math"], parents["lang"])
     assert score(merged(math=1.0, lang=1.0), "math_b", dtype) >= 0.60
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "least"), [("math-lora", "math_a", 0.85), ("lang-lora", "lang_b", 0.95)]
+)
+def test_an_adapter_knows_most_of_what_its_expert_does(name: str, task: str, least: float) -> None:
+    model = AutoModelForCausalLM.from_pretrained(shipped_models() / "base", dtype=torch.float32)
+    assert score(merged_by_peft(model, shipped_models() / name), task) >= least
+
+
+def test_adapters_are_cut_again_as_shipped(tmp_path: Path) -> None:
+    for name in ("base", "lang"):
+        (tmp_path / name).symlink_to(shipped_models() / name)
+    write_adapter(tmp_path, "lang-lora")
+    again, shipped = (
+        load_file(folder / "lang-lora" / "adapter_model.safetensors")
+        for folder in (tmp_path, shipped_models())
+    )
+    assert again.keys() == shipped.keys()
+    for key in again:
+        if key.endswith("lora_A.weight"):  # the product: factors may change their signs together
+            other = key.replace("lora_A", "lora_B")
+            one, two = (each[other].float() @ each[key].float() for each in (again, shipped))
+            assert torch.allclose(one, two, atol=2e-3)
+        elif "lora" not in key:
+            assert torch.equal(again[key], shipped[key])

@@ -25,15 +25,18 @@ Passes: TypeAlias = dict[tuple[Run, str], int]
 
 
 class Blocks(Stack):
-    """How often each run of layers is passed, per model, up to `times`; `layers` cuts the runs.
+    """How often each run of layers is passed, per model.
 
     A `scale` stands where a run begins, once for the run. Where the stack would be longer than `most`, the
     run that is passed most often is passed once less, the uppermost first.
     """
 
     form: Literal["blocks"]
+    """How often each run of layers is passed, per model."""
     layers: Runs = None
+    """How the layers are cut into runs: so many equal ones (default: 4), "each", or listed [first, last]."""
     times: Annotated[int, Field(ge=1, le=LONGEST)] = 2
+    """How often a run is passed at most."""
 
     @field_validator("layers")
     @classmethod

@@ -72,13 +72,11 @@ class Layout:
 
 
 class Form(Table, ABC):
-    """A form of paths: its keys in a space, its genes, and the stacks that they stand for.
-
-    `models` are those to take layers from, sources or `merged` (default: the sources that are merged); the
-    search begins with all of the first.
-    """
+    """A form of paths: its keys in a space, its genes, and the stacks that they stand for."""
 
     models: list[Name] | None = Field(default=None, min_length=1)
+    """The models to take layers from, sources or `merged` (default: the sources that are merged). The search
+    begins with all of the first."""
 
     @abstractmethod
     def genes(self, parts: Parts) -> tuple[GeneSpec, ...]:
@@ -111,19 +109,18 @@ class Form(Table, ABC):
 
 
 class Stack(Form):
-    """A stack of layers from several models.
-
-    `embed` and `head` say whose embedding and whose final norm and output head it has: a model, or a list
-    to choose from (default: the first model's). `scale` multiplies the hidden state where the path goes over
-    to another run of layers. It is at most `most` layers long (default: twice as long as the models).
-    With `pinned`, the path begins with a first layer and ends with a last one.
-    """
+    """A stack of layers from several models."""
 
     embed: Names | None = None
+    """Whose embedding it has: a model, or a list to choose from (default: the first model's)."""
     head: Names | None = None
+    """Whose final norm and output head it has: a model, or a list to choose from (default: the first's)."""
     scale: Scales | float = Field(default=1.0)
+    """What multiplies the hidden state where the path goes over to another run of layers."""
     most: Annotated[int, Field(ge=1, le=LONGEST)] | None = None
+    """How many layers it has at most (default: twice as many as the models)."""
     pinned: bool = True
+    """Whether it begins with a first layer and ends with a last one."""
 
     @field_validator("scale")
     @classmethod

@@ -26,21 +26,25 @@ _WIDTHS = ("bottom", "top", "transition")
 
 
 class LayerSwap(Form):
-    """`bottom` and `top` layers of the language expert, a `transition` next to them, the task expert inside.
-
-    `task` and `language` list who may be which (default: each of the models). `ends` says whose embedding,
-    final norm and output head: `language`, `task`, `average`, or a list to choose from. With `curve` each
-    layer (`each`), or anchors along the layers, has a share of the language expert instead of the widths.
-    """
+    """Bottom and top layers of the language expert, a transition next to them, the task expert inside."""
 
     form: Literal["layer_swap"]
+    """Outer layers of a language expert around the inner layers of a task expert."""
     task: Names | None = None
+    """Who may be inside (default: each of the models)."""
     language: Names | None = None
+    """Who may be outside (default: each of the models)."""
     bottom: WholeRange | Number | None = None
+    """How many layers at the bottom are the language expert's (default: up to a third of all)."""
     top: WholeRange | Number | None = None
+    """How many layers at the top are the language expert's (default: up to a third of all)."""
     transition: WholeRange | Number | None = None
+    """How many layers next to them are the mean of both (default: up to 2)."""
     ends: EndsFrom | Annotated[list[EndsFrom], Field(min_length=1)] = Field(default=[*get_args(EndsFrom)])
+    """Whose embedding, final norm and output head: one, or a list to choose from."""
     curve: Anchored | Literal["each"] | None = None
+    """Instead of widths: each layer ("each"), or anchors along the layers, has a share of the language
+    expert."""
 
     @model_validator(mode="after")
     def _widths_or_curve(self) -> Self:

@@ -27,12 +27,14 @@ _OF = "path/of"
 class _Ranked(Form):
     """So many (`count`) of the layers that matter least are treated in a way of their own.
 
-    A gene per layer, 0 to 1, is added to its influence's rank among the layers, 0 to 1 as well. With `pinned`
-    the first and the last layer stay as they are. Of several `models`, one is chosen.
+    A gene per layer, 0 to 1, is added to its influence's rank among the layers, 0 to 1 as well. Of several
+    `models`, one is chosen.
     """
 
     count: WholeRange | Number | None = None
+    """How many layers (default: none up to a quarter of them)."""
     pinned: bool = True
+    """Whether the first and the last layer stay as they are."""
 
     def genes(self, parts: Parts) -> tuple[GeneSpec, ...]:
         found = [chosen(_OF, parts.names)] if len(parts.names) > 1 else []
@@ -112,6 +114,7 @@ class Prune(_Ranked):
     """`count` layers are left out (by default up to a quarter of them), those that matter least."""
 
     form: Literal["prune"]
+    """Which layers can go."""
 
     @property
     def _counted(self) -> str:
@@ -125,7 +128,9 @@ class Repeat(_Ranked):
     """`count` layers are passed `times` times in a row (by default up to a quarter of them, twice)."""
 
     form: Literal["repeat"]
+    """Which layers are passed again."""
     times: Annotated[int, Field(ge=2)] = 2
+    """How often those are passed."""
 
     @property
     def _counted(self) -> str:

@@ -32,14 +32,17 @@ _SIGMA = 1 / 6
 
 
 class Slots(Stack):
-    """A switch per place of the row of all layers, `repeats` times over, and a `scale` per place that is on.
+    """A switch per place of the row of all layers of all models, and a scale per place that is on.
 
     Where more than `most` are on, those that are so by the least stay off.
     """
 
     form: Literal["slots"]
+    """A switch for every layer of every model."""
     repeats: Count = 2
+    """How many times over the row of all layers is laid out, so that layers can be passed again."""
     scale: Scales | float = Field(default=Scales(low=0.5, high=1.5))
+    """What multiplies the hidden state that enters a layer: a range, or a number."""
 
     def genes(self, parts: Parts) -> tuple[GeneSpec, ...]:
         self.check_room(parts)
