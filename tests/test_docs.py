@@ -12,13 +12,17 @@ import pytest
 import typer.main
 
 import evomerge
+import evomerge.controller.samplers
 import evomerge.merge.methods
 from evomerge import plugins
 from evomerge.cli.main import app
+from evomerge.controller.search import Options, check_space
 from evomerge.recipe import from_yaml
 from evomerge.report.methods import reference
 from evomerge.space import load_space
+from evomerge.space.load import read_space
 from evomerge.testing.methods import check_method
+from evomerge.testing.samplers import check_sampler
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted(
@@ -53,6 +57,47 @@ def test_the_method_in_contributing_is_a_method(method_folder: Path) -> None:
         cwd=ROOT, input=code[1], text=True, capture_output=True, check=False,
     )  # fmt: skip
     assert linted.returncode == 0, linted.stdout
+
+
+EXTENDING = (ROOT / "docs" / "guides" / "extending.md").read_text()
+
+
+@pytest.fixture
+def sampler_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Give a folder whose files are samplers as if they lay in `evomerge/controller/samplers/`."""
+    there = evomerge.controller.samplers
+    monkeypatch.setattr(there, "__path__", [*there.__path__, str(tmp_path)])
+    for cached in (plugins.names, plugins.load):
+        cached.cache_clear()
+    yield tmp_path
+    for cached in (plugins.names, plugins.load):
+        cached.cache_clear()
+
+
+def test_the_sampler_in_the_guide_is_a_sampler(sampler_folder: Path) -> None:
+    code = re.search(r"```python\n(.*?)```", EXTENDING, re.DOTALL)
+    assert code is not None
+    (sampler_folder / "hill.py").write_text(code[1])
+    check_sampler("hill")
+
+
+def test_the_task_in_the_guide_is_an_objective(tmp_path: Path) -> None:
+    lines, task = (re.search(rf"```{kind}\n(.*?)```", EXTENDING, re.DOTALL) for kind in ("json", "yaml"))
+    assert lines is not None
+    assert task is not None
+    (tmp_path / "my-tasks").mkdir()
+    questions = [line.replace("two plus", f"{i} plus") for i in range(30) for line in lines[1].splitlines()]
+    (tmp_path / "my-tasks" / "sums.jsonl").write_text("\n".join(questions))
+    (tmp_path / "my-tasks" / "sums.yaml").write_text(task[1].replace("/home/you", str(tmp_path)))
+    space = tmp_path / "space.yaml"
+    space.write_text(
+        "sources: {base: zoo:base, math: zoo:math}\nmerge: {base: base, method: task_arithmetic}\n"
+        "tasks: ./my-tasks\nobjectives: [{task: sums, metric: acc}]\n"
+    )
+    record = check_space(read_space(space, {}), options=Options())
+    [measure] = record.objectives
+    assert (measure.name, measure.higher_is_better) == ("sums", True)
+    assert sum(map(len, record.items["sums"].values())) == 31  # of two templates, one does not vary
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "search_spaces").glob("*.yaml")), ids=lambda p: p.stem)
