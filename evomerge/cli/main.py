@@ -18,9 +18,9 @@ import typer
 from rich.logging import RichHandler
 
 from evomerge import plugins
-from evomerge.cli import check, dashboard, export, front, measure, methods, report, search, zoo
+from evomerge.cli import check, convert, dashboard, export, front, measure, methods, report, search, zoo
 from evomerge.cli.screen import stderr
-from evomerge.errors import EvomergeError, RequestError, SpaceError
+from evomerge.errors import ConversionError, EvomergeError, RequestError, SpaceError
 from evomerge.others_words import plain
 
 _log = logging.getLogger(__name__)
@@ -63,6 +63,7 @@ app.command("check")(check.command)
 app.command("front")(front.command)
 app.command("report")(report.command)
 app.command("export")(export.command)
+app.command("convert")(convert.command)
 app.command("measure")(measure.command)
 app.command("dashboard")(dashboard.command)
 app.command("methods")(methods.command)
@@ -81,7 +82,7 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except RequestError as error:
-        _say(str(error), lines=isinstance(error, SpaceError))  # which has a line for each mistake
+        _say(str(error), lines=isinstance(error, SpaceError | ConversionError))  # a line for each mistake
         sys.exit(2)
     except EvomergeError as error:
         _say(str(error))
