@@ -23,15 +23,14 @@ def command(
     file: Annotated[
         Path,
         typer.Argument(
-            help="A recipe of evomerge or mergekit, or a config of mergekit-evolve (YAML).", show_default=False
+            help="A recipe of evomerge or mergekit, or a config of mergekit-evolve (YAML).",
+            show_default=False,
         ),
     ],
     target: Annotated[
         Path | None, typer.Argument(help="The file to write; default: stdout.", show_default=False)
     ] = None,
-    to: Annotated[
-        Form | None, typer.Option(help="The form it must become; default: what it is not.")
-    ] = None,
+    to: Annotated[Form | None, typer.Option(help="The form it must become; default: what it is not.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file at the target.")] = False,
 ) -> None:
     """Convert between recipes of mergekit and of evomerge, or a config of mergekit-evolve to a space."""

@@ -109,11 +109,15 @@ class _Reader:
             if key not in _KEYS:
                 self._wrong((key,), _SUGGEST.get(key, f"is unknown: {unknown('key', key, _KEYS)}"))
         if "modules" in content:
-            self._wrong(("modules",), "is not converted: evomerge merges the language model and copies the rest")
+            self._wrong(
+                ("modules",), "is not converted: evomerge merges the language model and copies the rest"
+            )
         method = content.get("merge_method")
         if method not in METHODS and method != PASSTHROUGH:
             known = (*METHODS, PASSTHROUGH)
-            self._wrong(("merge_method",), f"is not converted: {unknown('method of both', str(method), known)}")
+            self._wrong(
+                ("merge_method",), f"is not converted: {unknown('method of both', str(method), known)}"
+            )
         base = self._reference(("base_model",), content["base_model"]) if content.get("base_model") else None
         whole = bool(content.get("models"))
         slices = self._listed() if whole else self._slices()
@@ -174,7 +178,9 @@ class _Reader:
             content = {"model": each} if isinstance(each, str) and not ranged else each
             if not ranged and isinstance(each, dict) and "layer_range" in each:
                 content = {key: value for key, value in each.items() if key != "layer_range"}
-                self._findings.note((*at, "layer_range"), "is not read by mergekit under `models` and left out")
+                self._findings.note(
+                    (*at, "layer_range"), "is not read by mergekit under `models` and left out"
+                )
             table = self._table(at, content, keys)
             model = self._reference((*at, "model"), table.get("model")) if table is not None else None
             if table is None or model is None:
@@ -200,7 +206,9 @@ class _Reader:
         """Return the model named by mergekit's short form, or by its long one in tables."""
         if isinstance(content, dict):
             if content.get("override_architecture"):
-                self._wrong((*path, "override_architecture"), "is not converted: checkpoints say what they are")
+                self._wrong(
+                    (*path, "override_architecture"), "is not converted: checkpoints say what they are"
+                )
             model, lora = content.get("model"), content.get("lora")
             parts = [self._place(each) for each in (model, lora)]
             if parts[0] is not None and (lora is None or parts[1] is not None):
@@ -265,7 +273,9 @@ class _Reader:
         numbers = [isinstance(each, int | float) and not isinstance(each, bool) for each in listed]
         words = [isinstance(each, bool | str) for each in listed]
         if not listed or not (all(numbers) or all(words)):
-            self._wrong(path, f"must be a value, a list of numbers along the layers, or filters, found {content!r}")
+            self._wrong(
+                path, f"must be a value, a list of numbers along the layers, or filters, found {content!r}"
+            )
             return None
         if not isinstance(content, list):
             return content  # type: ignore[no-any-return]

@@ -23,7 +23,9 @@ _KINDS = {
     "space": "a space of evomerge",
 }
 _BECOMES: dict[str, Form] = {"mergekit": "recipe", "evolve": "space", "recipe": "mergekit"}
-_KIND = "a file to convert is a table of keys: a recipe of evomerge or mergekit, or a config of mergekit-evolve"
+_KIND = (
+    "a file to convert is a table of keys: a recipe of evomerge or mergekit, or a config of mergekit-evolve"
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -97,7 +97,11 @@ class _Reader:
         if genome and (tokenizer := genome.get("tokenizer_source")) is not None:
             content["tokenizer"] = self._tokenizer(str(tokenizer))
         self._say_options()
-        return {**content, "sampler": "cma" if len(content["objectives"]) == 1 else "nsgaii", "dtype": "bfloat16"}
+        return {
+            **content,
+            "sampler": "cma" if len(content["objectives"]) == 1 else "nsgaii",
+            "dtype": "bfloat16",
+        }
 
     def _wrong(self, path: KeyPath, sentence: str) -> None:
         self._findings.wrong(self._document, path, sentence)
@@ -121,9 +125,13 @@ class _Reader:
     def _merge(self, genome: Mapping[str, Any]) -> dict[str, Any]:
         method = genome.get("merge_method")
         if method not in _METHODS:
-            self._wrong(("genome", "merge_method"), unknown("method of mergekit-evolve", str(method), _METHODS))
+            self._wrong(
+                ("genome", "merge_method"), unknown("method of mergekit-evolve", str(method), _METHODS)
+            )
             return {}
-        base = self._model(("genome", "base_model"), genome["base_model"]) if genome.get("base_model") else None
+        base = (
+            self._model(("genome", "base_model"), genome["base_model"]) if genome.get("base_model") else None
+        )
         listed = genome.get("models")
         if not isinstance(listed, list) or len(listed) < 2:
             self._wrong(("genome", "models"), f"must be a list of models, found {listed!r}")
@@ -165,7 +173,9 @@ class _Reader:
             return None
         name = self._names.of(reference)
         if _UNSUITABLE.search(name):
-            self._wrong(path, f"is `{name}` to a space, whose names have letters, digits, `_`, `.` and `-` only")
+            self._wrong(
+                path, f"is `{name}` to a space, whose names have letters, digits, `_`, `.` and `-` only"
+            )
         return name
 
     def _layers(self, genome: Mapping[str, Any]) -> Any:
@@ -208,9 +218,11 @@ class _Reader:
             elif module not in own:
                 own.append(module)
         if not {"embed", "head"} <= set(own):
-            self._findings.note((), "embedding and head have genes of their own, apart from those of the layers")
+            self._findings.note(
+                (), "embedding and head have genes of their own, apart from those of the layers"
+            )
         rest = [module for module in _IN_LAYERS if module not in own]
-        apart = [module for module in (*_IN_LAYERS, "embed", "head") if module in own or module not in rest]
+        apart = [module for module in (*_IN_LAYERS, "embed", "head") if module not in rest]
         return [*([rest] if rest else []), *apart]
 
     def _genes(self, method: str, genome: Mapping[str, Any]) -> dict[str, Any]:
@@ -228,9 +240,10 @@ class _Reader:
     def _tokenizer(self, source: str) -> str:
         if source in ("base", "union"):
             return source
+        known = tuple(self._names.models)
         reference = parsed_reference(source.removeprefix("model:"))
         name = self._names.of(reference) if reference else source
-        if name not in [*self._names.models][: len(self._names.models)]:
+        if name not in known:
             self._wrong(("genome", "tokenizer_source"), "must be `base`, `union` or one of the models")
         return name
 
@@ -248,7 +261,9 @@ class _Reader:
                 self._wrong(("tasks", i, "name"), "is missing: it names the lm-eval task")
                 continue
             metric, _, filter_ = str(table.get("metric", "acc,none")).partition(",")
-            found.append({"task": table["name"], "metric": metric, **({"filter": filter_} if filter_ else {})})
+            found.append(
+                {"task": table["name"], "metric": metric, **({"filter": filter_} if filter_ else {})}
+            )
             weights.append((i, table.get("weight", 1.0)))
         self._say_weights(weights)
         return found
@@ -281,7 +296,9 @@ class _Reader:
         if self._content.get("shuffle"):
             self._findings.note(("shuffle",), "needs no word: items are drawn by the seed, the same for all")
         if self._content.get("random_init"):
-            self._findings.note(("random_init",), "has no equal: the search begins in the middle of the ranges")
+            self._findings.note(
+                ("random_init",), "has no equal: the search begins in the middle of the ranges"
+            )
         if self._content.get("apply_chat_template", True):
             self._findings.note(
                 ("apply_chat_template",),

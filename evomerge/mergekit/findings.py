@@ -31,7 +31,9 @@ class Findings:
     def check(self) -> None:
         """Raise `ConversionError` with a line for each problem, in the order of the file, if there are any."""
         if self.problems:
-            raise ConversionError("\n".join(said for _, said in sorted(self.problems, key=lambda each: each[0])))
+            raise ConversionError(
+                "\n".join(said for _, said in sorted(self.problems, key=lambda each: each[0]))
+            )
 
     def _add(self, line: int, said: str) -> None:
         if (line, said) not in self.problems:

@@ -13,7 +13,6 @@ from dataclasses import replace
 from evomerge.recipe.layered import Anchors, Filtered, Layered, interpolated
 from evomerge.types import Value
 
-
 _INSIDE = ("_proj", "attn", "mlp", "layernorm", "layers.", "attention", "feed_forward")
 """Parts of names that only tensors inside layers have."""
 

@@ -50,7 +50,7 @@ def from_mergekit(
     if not documents:
         findings.wrong(None, (), "has no recipe in it")
     configs = [config for config in read if config is not None]
-    if len(configs) < len(read) or any(config.method not in _METHODS for config in configs):
+    if not configs or len(configs) < len(read) or any(config.method not in _METHODS for config in configs):
         findings.check()
     recipe = _Builder(configs, findings, layers_of).recipe()
     return recipe, tuple(findings.notes)
@@ -82,7 +82,9 @@ class _Builder:
         self._findings.check()
         for config in self._configs:
             if config.method in DRAWS:
-                self._findings.note((), f"mergekit's `{config.method}` draws other random masks than evomerge")
+                self._findings.note(
+                    (), f"mergekit's `{config.method}` draws other random masks than evomerge"
+                )
         tokenizer = self._tokenizer(last, made)
         self._findings.check()
         try:
@@ -129,7 +131,9 @@ class _Builder:
             made = self._merged(config, name)
         if not last and made.path is not None:
             self._findings.wrong(
-                config.document, ("name",), f"is a stack of layers, `{config.name}`, which others cannot merge"
+                config.document,
+                ("name",),
+                f"is a stack of layers, `{config.name}`, which others cannot merge",
             )
         if not last:
             for key, value in (("tokenizer_source", config.tokenizer), ("dtype", config.dtype)):
@@ -177,7 +181,8 @@ class _Builder:
         known = [layers for model in models if (layers := self._layers_of(model)) is not None]
         if not known:
             self._findings.note(
-                ("slices",), f"are taken to be all layers of the models, which have {count}; not looked at here"
+                ("slices",),
+                f"are taken to be all layers of the models, which have {count}; not looked at here",
             )
         return all(layers == count for layers in known)
 
@@ -366,5 +371,3 @@ def _count_refused(method: str, count: int) -> str | None:
         return None
     besides = " besides the base" if METHODS[method].base == "needed" else ""
     return f"`{method}` takes {allowed} model(s){besides}, found {count}"
-
-

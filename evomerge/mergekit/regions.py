@@ -102,7 +102,9 @@ def _regions(merge: Merge, first: int, last: int, whole: int) -> dict[str, Regio
         group = next((each for each in merge.groups if each.covers(first, module)), None)
         span = group.layers if group and group.layers else (0, whole - 1)
         params = {name: _in_run(each, first, last, (0, whole - 1)) for name, each in merge.params.items()}
-        own = {name: _in_run(each, first, last, span) for name, each in (group.params if group else {}).items()}
+        own = {
+            name: _in_run(each, first, last, span) for name, each in (group.params if group else {}).items()
+        }
         found[module] = params | own
     for module in ("embed", "head"):
         outer: Group | None = next((each for each in merge.groups if each.covers(None, module)), None)

@@ -74,7 +74,7 @@ def _slots(
         except RecipeError as error:
             findings.wrong(config.document, (*part.where, "sources"), f"are scaled so: {error}")
             break
-    before, behind = (_outside(_factors(scale, depth)) for depth in (0.0, 1.0))
+    before, behind = (outer_factors(_factors(scale, depth)) for depth in (0.0, 1.0))
     return slots, (before, behind)
 
 
@@ -95,6 +95,6 @@ def _factors(scale: Layered | None, depth: float) -> WeightFactors:
     return tuple(factors)
 
 
-def _outside(factors: WeightFactors) -> WeightFactors:
+def outer_factors(factors: WeightFactors) -> WeightFactors:
     """Return the factors that tensors outside the layers may fit."""
     return tuple(each for each in factors if not in_layers_only(each[0]))

@@ -56,7 +56,9 @@ def parameters_of(merge: Merge, run: Run, words: Words, *, embed: bool, head: bo
                 if (said := _said(own, parameter, theirs, words)) != default or default is None:
                     each[source][theirs] = said
         else:
-            same = {module: setting for module, setting in settings.items() if not isinstance(setting, Mapping)}
+            same = {
+                module: setting for module, setting in settings.items() if not isinstance(setting, Mapping)
+            }
             if (said := _said(same, parameter, theirs, words)) != default or default is None:
                 overall[theirs] = said
     return overall, each
@@ -88,7 +90,9 @@ def _said(settings: Mapping[str, Layered | None], parameter: Parameter, theirs: 
         return _plain(rest)
     tail = rest if isinstance(rest, tuple) and any(isinstance(each, Filtered) for each in rest) else None
     last = tail if tail is not None else (Filtered(value=rest),)  # type: ignore[arg-type]
-    if tail is not None and any(module in translated and translated[module] != rest for module in ("attn", "mlp")):
+    if tail is not None and any(
+        module in translated and translated[module] != rest for module in ("attn", "mlp")
+    ):
         _refused(parameter, words)
     return _plain((*entries, *last))  # type: ignore[arg-type]
 

@@ -16,6 +16,7 @@ import yaml
 from evomerge.mergekit.findings import Findings
 from evomerge.mergekit.known import COMPAT, DRAWS, METHODS, PASSTHROUGH, their_words
 from evomerge.mergekit.regions import LLAMA, Fragments, Run, runs_of
+from evomerge.mergekit.stacking import outer_factors
 from evomerge.mergekit.values import Words, parameters_of
 from evomerge.recipe import Merge, Recipe, Slot
 from evomerge.recipe.path import ANY, WeightFactors
@@ -40,9 +41,7 @@ def to_mergekit(
 
 
 class _Writer:
-    def __init__(
-        self, recipe: Recipe, findings: Findings, fragments: Fragments, layers: int | None
-    ) -> None:
+    def __init__(self, recipe: Recipe, findings: Findings, fragments: Fragments, layers: int | None) -> None:
         self._recipe = recipe
         self._findings = findings
         self._fragments = fragments
@@ -68,7 +67,9 @@ class _Writer:
         if recipe.untie:
             self._wrong(("untie",), "has no equal in mergekit, which keeps tied models tied")
         if recipe.template:
-            self._wrong(("template",), "has no equal in mergekit, which takes the form of the base or first model")
+            self._wrong(
+                ("template",), "has no equal in mergekit, which takes the form of the base or first model"
+            )
         for name, ref in recipe.models.items():
             if ref.source.startswith("zoo:"):
                 self._findings.note(
@@ -90,7 +91,9 @@ class _Writer:
                 f"must be `{COMPAT}`: mergekit's `{merge.method}` gives other numbers than evomerge's own",
             )
         if merge.base is not None and known.base == "merged":
-            self._wrong(("merges", name, "base"), f"has no meaning for mergekit's `{merge.method}`; leave it out")
+            self._wrong(
+                ("merges", name, "base"), f"has no meaning for mergekit's `{merge.method}`; leave it out"
+            )
         if merge.method in DRAWS:
             self._findings.note((), f"mergekit's `{merge.method}` draws other random masks than evomerge")
 
@@ -119,7 +122,9 @@ class _Writer:
         if not all(part in self._recipe.merges for part in parts):
             return False
         merges = [self._recipe.merges[part] for part in parts]
-        plain = all(not slot.weights and slot.scale == 1 and slot.norms is None for slot in self._recipe.path or ())
+        plain = all(
+            not slot.weights and slot.scale == 1 and slot.norms is None for slot in self._recipe.path or ()
+        )
         return plain and len({(merge.method, merge.compat) for merge in merges}) == 1
 
     def _result(self, last: str | None) -> dict[str, Any]:
@@ -139,7 +144,9 @@ class _Writer:
             if recipe.dtype == "float32":
                 found = {"dtype": "float32"}
         else:
-            self._findings.note(("dtype",), "is not given, so mergekit computes in that of the models, not float32")
+            self._findings.note(
+                ("dtype",), "is not given, so mergekit computes in that of the models, not float32"
+            )
         if recipe.tokenizer is not None:
             source = recipe.tokenizer
             found["tokenizer_source"] = source if source in ("base", "union") else self._model(source)
@@ -152,7 +159,9 @@ class _Writer:
             return name
         own = ref.source + (f"@{ref.revision}" if ref.revision else "")
         if "+" in ref.source or "@" in ref.source:
-            self._wrong(("models", name, "source"), f"is `{ref.source}`, whose `+` or `@` mergekit would split")
+            self._wrong(
+                ("models", name, "source"), f"is `{ref.source}`, whose `+` or `@` mergekit would split"
+            )
         return own if ref.adapts is None else f"{self._model(ref.adapts)}+{own}"
 
     def _whole(self, name: str, *, single: bool) -> dict[str, Any]:
@@ -168,7 +177,8 @@ class _Writer:
             content["models"] = self._sources(merge, each, None)
             return {**content, **_parameters(overall)}
         content["slices"] = [
-            self._slice(merge, run, words, embed=i == 0, head=i == len(runs) - 1) for i, run in enumerate(runs)
+            self._slice(merge, run, words, embed=i == 0, head=i == len(runs) - 1)
+            for i, run in enumerate(runs)
         ]
         return _with_shared(content)
 
@@ -180,9 +190,7 @@ class _Writer:
         cut: list[tuple[str, Run]] = []
         for model, start, stop in stretches:
             merge = self._recipe.merges[model]
-            runs = runs_of(
-                merge, self._layers, ("merges", model), self._findings, between=(start, stop - 1)
-            )
+            runs = runs_of(merge, self._layers, ("merges", model), self._findings, between=(start, stop - 1))
             if runs is None:
                 return {}
             cut += [(model, run) for run in runs]
@@ -190,9 +198,7 @@ class _Writer:
         slices = []
         for i, (model, run) in enumerate(cut):
             merge = self._recipe.merges[model]
-            part = self._slice(
-                merge, run, self._words(model, merge), embed=i == 0, head=i == len(cut) - 1
-            )
+            part = self._slice(merge, run, self._words(model, merge), embed=i == 0, head=i == len(cut) - 1)
             if "base_model" not in content and merge.base is not None:
                 part = {**part, "base_model": self._model(merge.base)}
             slices.append(part)
@@ -226,7 +232,7 @@ class _Writer:
             own: dict[str, Any] = {"model": self._model(name)}
             if span is not None:
                 own["layer_range"] = list(span)
-            if name in each and each[name]:
+            if each.get(name):
                 own["parameters"] = dict(each[name])
             found.append(own)
         return found
@@ -239,9 +245,16 @@ class _Writer:
         ):
             if named not in (None, usual):
                 self._wrong(("ends", key), f"is `{named}`, and mergekit takes that of the slice, `{usual}`")
+        if not outer_factors(path[0].weights) == outer_factors(path[-1].weights) == ends.weights:
+            self._wrong(
+                ("ends", "weights"),
+                "are not those of the first and last layer, by which mergekit scales the ends",
+            )
         for i, slot in enumerate(path):
             if slot.scale != 1:
-                self._wrong(("path", i, "scale"), "multiplies the hidden state, and mergekit scales weights only")
+                self._wrong(
+                    ("path", i, "scale"), "multiplies the hidden state, and mergekit scales weights only"
+                )
             if slot.norms not in (None, slot.layer):
                 self._wrong(("path", i, "norms"), "takes norms of another layer, which mergekit cannot")
 

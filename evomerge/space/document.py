@@ -65,7 +65,9 @@ _A_SPACE = "a space is a table of keys, like `sources:` and `objectives:`"
 
 def read_document(text: str, name: str) -> Document:
     """Return the document. Raises `SpaceError` with the line of a syntax error or repeated key."""
-    return _document(_composed(text, name, lambda: yaml.compose(text, Loader=yaml.SafeLoader)), name, _A_SPACE)
+    return _document(
+        _composed(text, name, lambda: yaml.compose(text, Loader=yaml.SafeLoader)), name, _A_SPACE
+    )
 
 
 def read_documents(text: str, name: str, kind: str) -> list[Document]:
