@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from evomerge.space import load_space
 
 __all__ = [
-    "Recipe", "build_tensors", "convert", "export", "greedy_soup", "load_space", "measure", "merge_tensors", "open_run",
-    "search",
+    "Recipe", "build_tensors", "convert", "export", "greedy_soup", "load_space", "measure", "merge_tensors",
+    "open_run", "search",
 ]  # fmt: skip
 
 _HOMES = {

@@ -42,15 +42,16 @@ class Around:
     """What is known of a recipe's models besides their names."""
 
     layers_of: LayersOf = no_layers
-    fragments_of: Callable[[Recipe], Fragments] = lambda recipe: LLAMA
-    depth_of: Callable[[Recipe], int | None] = lambda recipe: None
+    fragments_of: Callable[[Recipe], Fragments] = lambda _: LLAMA
+    depth_of: Callable[[Recipe], int | None] = lambda _: None
 
 
 def convert_text(text: str, name: str, *, to: Form | None = None, around: Around | None = None) -> Converted:
     """Return the file `text`, called `name`, as a recipe, as mergekit's YAML or as a space.
 
     By default a recipe becomes mergekit's and the reverse, a config of mergekit-evolve a space. Raises
-    `ConversionError` with a line for each key that cannot be converted, `RequestError` if it is none of these.
+    `ConversionError` with a line for each key that cannot be converted, `RequestError` if it is none of
+    these.
     """
     around = around or Around()
     kind = kind_of(text, name)

@@ -13,8 +13,8 @@ from typing import Any
 import yaml
 
 from evomerge.errors import unknown
-from evomerge.mergekit.config import Reference, parsed_reference
 from evomerge.mergekit.findings import Findings
+from evomerge.mergekit.form import Reference, parsed_reference
 from evomerge.mergekit.known import COMPAT, METHODS
 from evomerge.mergekit.models import Names
 from evomerge.mergekit.reading import LayersOf, no_layers
@@ -161,8 +161,8 @@ class _Reader:
         if len(sources) != 2 or base not in (None, *sources):
             self._wrong(
                 ("genome", "models"),
-                "are more than two for `slerp`: mergekit-evolve takes the two heaviest of each candidate, and "
-                "evomerge merges two; name two, or take `karcher` or `multislerp` in the space",
+                "are more than two for `slerp`: mergekit-evolve takes the two heaviest of each candidate, "
+                "and evomerge merges two; name two, or take `karcher` or `multislerp` in the space",
             )
         return sources[0], sources[1:2]
 
@@ -279,8 +279,8 @@ class _Reader:
             elif weight != 1:
                 self._findings.note(
                     ("tasks", i, "weight"),
-                    f"({weight:g}) has no equal: evomerge does not add up objectives, but keeps the Pareto front "
-                    "of them, from which you choose",
+                    f"({weight:g}) has no equal: evomerge does not add up objectives, but keeps the Pareto "
+                    "front of them, from which you choose",
                 )
         if len(weights) > 1:
             self._findings.note(

@@ -29,11 +29,10 @@ class Findings:
             self.notes.append(said)
 
     def check(self) -> None:
-        """Raise `ConversionError` with a line for each problem, in the order of the file, if there are any."""
+        """Raise `ConversionError` if there are problems: a line for each, in the order of the file."""
         if self.problems:
-            raise ConversionError(
-                "\n".join(said for _, said in sorted(self.problems, key=lambda each: each[0]))
-            )
+            ordered = sorted(self.problems, key=lambda each: each[0])
+            raise ConversionError("\n".join(said for _, said in ordered))
 
     def _add(self, line: int, said: str) -> None:
         if (line, said) not in self.problems:

@@ -48,10 +48,12 @@ _GAMMA = {"gamma": Theirs(default=0.01, each=True)}
 _EPSILON = {"epsilon": Theirs(default=0.15, each=True)}
 
 
-def _task_vectors(*, normalize: bool, rescale: bool = False, **others: Theirs) -> dict[str, Theirs]:
+def _task_vectors(*others: Mapping[str, Theirs], normalize: bool, rescale: bool = False) -> dict[str, Theirs]:
+    """Return the parameters of a method of task vectors: those all have, between them the `others`."""
+    own = {name: each for parameters in others for name, each in parameters.items()}
     rescaled = {"rescale": Theirs(default=True)} if rescale else {}
     return {
-        **_WEIGHT, **others, "lambda": Theirs(default=1.0), "normalize": Theirs(default=normalize), **rescaled,
+        **_WEIGHT, **own, "lambda": Theirs(default=1.0), "normalize": Theirs(default=normalize), **rescaled,
     }  # fmt: skip
 
 
@@ -73,17 +75,17 @@ METHODS: Mapping[str, Known] = {
         base="merged", parameters={"max_iter": Theirs(default=10), "tol": Theirs(default=1e-5)}
     ),
     "task_arithmetic": Known(parameters=_task_vectors(normalize=False)),
-    "ties": Known(parameters=_task_vectors(normalize=True, **_DENSITY)),
-    "dare_linear": Known(parameters=_task_vectors(normalize=False, rescale=True, **_DENSITY), differs=True),
-    "dare_ties": Known(parameters=_task_vectors(normalize=False, rescale=True, **_DENSITY), differs=True),
+    "ties": Known(parameters=_task_vectors(_DENSITY, normalize=True)),
+    "dare_linear": Known(parameters=_task_vectors(_DENSITY, normalize=False, rescale=True), differs=True),
+    "dare_ties": Known(parameters=_task_vectors(_DENSITY, normalize=False, rescale=True), differs=True),
     "della": Known(
-        parameters=_task_vectors(normalize=True, rescale=True, **_DENSITY, **_EPSILON), differs=True
+        parameters=_task_vectors(_DENSITY, _EPSILON, normalize=True, rescale=True), differs=True
     ),
     "della_linear": Known(
-        parameters=_task_vectors(normalize=False, rescale=True, **_DENSITY, **_EPSILON), differs=True
+        parameters=_task_vectors(_DENSITY, _EPSILON, normalize=False, rescale=True), differs=True
     ),
-    "breadcrumbs": Known(parameters=_task_vectors(normalize=False, **_DENSITY, **_GAMMA)),
-    "breadcrumbs_ties": Known(parameters=_task_vectors(normalize=False, **_DENSITY, **_GAMMA)),
+    "breadcrumbs": Known(parameters=_task_vectors(_DENSITY, _GAMMA, normalize=False)),
+    "breadcrumbs_ties": Known(parameters=_task_vectors(_DENSITY, _GAMMA, normalize=False)),
     "sce": Known(parameters={"select_topk": Theirs(default=1.0)}, differs=True),
     "model_stock": Known(parameters={"filter_wise": Theirs(default=False)}, differs=True),
     "arcee_fusion": Known(),

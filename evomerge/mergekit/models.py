@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from evomerge.mergekit.config import Reference
+from evomerge.mergekit.form import Reference
 from evomerge.recipe import ModelRef
 
 

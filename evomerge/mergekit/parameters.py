@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import TypeAlias
 
 from evomerge.errors import unknown
-from evomerge.mergekit.config import Config, Input, Parameters, Slice
 from evomerge.mergekit.findings import Findings
+from evomerge.mergekit.form import Config, Input, Parameters, Slice
 from evomerge.mergekit.gradients import at, changed, composed, outside
 from evomerge.mergekit.known import COMPAT, METHODS, NO_EFFECT, WORDS, Theirs, ours, settled, to_ours
 from evomerge.parameters import Choice, Parameter
@@ -83,8 +83,8 @@ def _settled(
         findings.wrong(
             config.document,
             where,
-            "leaves tensors that no filter matches without a value, and mergekit needs one; add `- value: …` as "
-            "the last entry",
+            "leaves tensors that no filter matches without a value, and mergekit needs one; add `- value: …` "
+            "as the last entry",
         )
     return found
 

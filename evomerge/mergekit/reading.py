@@ -6,20 +6,22 @@ once, and draws random masks of its own. Format: https://github.com/arcee-ai/mer
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
+from evomerge import plugins
 from evomerge.errors import RecipeError, unknown
-from evomerge.mergekit.config import Config, Input, Reference, Slice, read_config
+from evomerge.merge.method import taken
+from evomerge.mergekit.config import read_config
 from evomerge.mergekit.findings import Findings
-from evomerge.mergekit.gradients import bends
-from evomerge.mergekit.known import COMPAT, DRAWS, METHODS, PASSTHROUGH
+from evomerge.mergekit.form import Config, Input, Reference, Slice
+from evomerge.mergekit.known import DRAWS, METHODS, PASSTHROUGH
 from evomerge.mergekit.models import Names
-from evomerge.mergekit.parameters import Settings, at_ends, settings_of
+from evomerge.mergekit.parameters import settings_of
+from evomerge.mergekit.parts import Part, in_slices, overlap, whole
 from evomerge.mergekit.stacking import passthrough_of
-from evomerge.recipe import Group, Merge, ModelRef, Recipe, Slot
-from evomerge.recipe.merge import IN_LAYERS
+from evomerge.recipe import Merge, ModelRef, Recipe, Slot
 from evomerge.recipe.path import NO_ENDS, Ends
 from evomerge.space.document import read_documents
 
@@ -34,6 +36,7 @@ _METHODS = (*METHODS, PASSTHROUGH)
 def no_layers(model: ModelRef) -> int | None:
     """Return None: nothing is known of the models."""
     del model
+    return None  # mypy asks for it
 
 
 def from_mergekit(
@@ -107,12 +110,7 @@ class _Builder:
         for config in self._configs:
             if config.name is not None and names.count(config.name) > 1:
                 self._findings.wrong(config.document, ("name",), f"is given twice: `{config.name}`")
-        read = {
-            str(each.model.path)
-            for config in self._configs
-            for part in config.slices
-            for each in (*part.inputs, *(_as_inputs(config)))
-        }
+        read = {each.path for config in self._configs for each in _references(config)}
         final = [config for config in self._configs if config.name is None or config.name not in read]
         if len(final) != 1:
             found = ", ".join(f"`{each.name}`" if each.name else "one without a name" for each in final)
@@ -125,10 +123,8 @@ class _Builder:
 
     def _made(self, config: Config, *, last: bool) -> _Made:
         name = _MERGED if last else config.name or _MERGED
-        if config.method == PASSTHROUGH:
-            made = self._passthrough(config, name)
-        else:
-            made = self._merged(config, name)
+        stacks = config.method == PASSTHROUGH
+        made = self._passthrough(config, name) if stacks else self._merged(config, name)
         if not last and made.path is not None:
             self._findings.wrong(
                 config.document,
@@ -162,16 +158,16 @@ class _Builder:
             return _Made()
         found = [part for part in parts if part is not None]
         first = found[0]
-        if config.whole or (len(found) == 1 and self._all_layers(config, found)):
-            self._merges[name] = _whole(first)
+        if config.whole or (len(found) == 1 and self._all_layers(found)):
+            self._merges[name] = whole(first)
             return _Made(merge=name)
         alike = all(part.key == first.key for part in found)
-        if alike and len(found) > 1 and self._all_layers(config, found):
-            self._merges[name] = _in_slices(found, embed=True, head=True)
+        if alike and len(found) > 1 and self._all_layers(found):
+            self._merges[name] = in_slices(found, embed=True, head=True)
             return _Made(merge=name)
         return _Made(path=self._stacked(name, found))
 
-    def _all_layers(self, config: Config, parts: list[_Part]) -> bool:
+    def _all_layers(self, parts: list[Part]) -> bool:
         """Return whether the slices are all layers of their models in order, as far as that is known."""
         spans = [part.span for part in parts]
         if spans[0][0] != 0 or any(before[1] != after[0] for before, after in pairwise(spans)):
@@ -186,14 +182,14 @@ class _Builder:
             )
         return all(layers == count for layers in known)
 
-    def _stacked(self, name: str, parts: list[_Part]) -> tuple[Slot, ...]:
+    def _stacked(self, name: str, parts: list[Part]) -> tuple[Slot, ...]:
         """Return the layers of as many merges as it takes, which are then in `merges`."""
-        runs: list[list[_Part]] = []
+        runs: list[list[Part]] = []
         where: list[int] = []
         for part in parts:
             fits = [
                 i for i, run in enumerate(runs)
-                if run[0].key == part.key and all(not _overlap(part, other) for other in run)
+                if run[0].key == part.key and all(not overlap(part, other) for other in run)
             ]  # fmt: skip
             if not fits:
                 runs.append([])
@@ -201,14 +197,14 @@ class _Builder:
             runs[where[-1]].append(part)
         names = [name if len(runs) == 1 else f"{name}{i}" for i in range(1, len(runs) + 1)]
         for i, run in enumerate(runs):
-            self._merges[names[i]] = _in_slices(run, embed=i == where[0], head=i == where[-1])
+            self._merges[names[i]] = in_slices(run, embed=i == where[0], head=i == where[-1])
         return tuple(
             Slot(model=names[i], layer=layer)
             for i, part in zip(where, parts, strict=True)
             for layer in range(*part.span)
         )
 
-    def _part(self, config: Config, part: Slice) -> _Part | None:
+    def _part(self, config: Config, part: Slice) -> Part | None:
         """Return what a slice merges, None if it cannot be converted."""
         known, document = METHODS[config.method], config.document
         base = part.base or config.base
@@ -231,8 +227,8 @@ class _Builder:
                 self._findings.wrong(
                     document,
                     ("base_model",),
-                    f"is merged by mergekit's `{config.method}` as one more model; list it with the others, or "
-                    "leave `base_model` out",
+                    f"is merged by mergekit's `{config.method}` as one more model; list it with the others, "
+                    "or leave `base_model` out",
                 )
                 return None
             inputs = tuple(sorted(inputs, key=lambda each: each.model != base))
@@ -247,7 +243,7 @@ class _Builder:
 
     def _settled(
         self, config: Config, part: Slice, base: Reference | None, merged: tuple[Input, ...]
-    ) -> _Part | None:
+    ) -> Part | None:
         if refusal := _count_refused(config.method, len(merged)):
             self._findings.wrong(config.document, part.where, refusal)
             return None
@@ -256,7 +252,7 @@ class _Builder:
         settings = settings_of(config, part, sources, self._findings)
         span = part.inputs[0].layers or (0, 0)
         key = (config.method, over, tuple(sources))
-        return _Part(key=key, span=span, settings=settings)
+        return Part(key=key, span=span, settings=settings)
 
     def _model(self, reference: Reference) -> str:
         """Return the name of a model or of another document's merge."""
@@ -267,7 +263,7 @@ class _Builder:
     def _tokenizer(self, config: Config, made: _Made) -> str | None:
         source = config.tokenizer
         if source is None or (isinstance(source, str) and made.path is None):
-            return source  # type: ignore[return-value]
+            return source
         given = None if isinstance(source, str) else self._model(source)
         if made.path is None:
             models = self._merges[made.merge or _MERGED].models
@@ -286,86 +282,21 @@ class _Builder:
         self._findings.wrong(
             config.document,
             config.tokenizer_at,
-            "is not converted for a stack whose embedding and head are not those of one merge; leave it out if "
-            "the models share one tokenizer",
+            "is not converted for a stack whose embedding and head are not those of one merge; leave it out "
+            "if the models share one tokenizer",
         )
         return None
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Part:
-    """What a slice merges: the method, base and sources; the layers; the parameters."""
-
-    key: tuple[str, str | None, tuple[str, ...]]
-    span: tuple[int, int]
-    settings: Settings
-
-    @property
-    def models(self) -> tuple[str, ...]:
-        _, base, sources = self.key
-        return (*((base,) if base else ()), *sources)
-
-    def merge(self, params: Settings, groups: tuple[Group, ...]) -> Merge:
-        method, base, sources = self.key
-        compat = COMPAT if METHODS[method].differs else "evomerge"
-        return Merge(method=method, base=base, sources=sources, compat=compat, params=params, groups=groups)
-
-
-def _whole(part: _Part) -> Merge:
-    """Return the merge of all layers; what lies behind the last takes the last anchors."""
-    behind = {name: end for name, end in at_ends(part.settings, 1.0).items() if end != _start(part, name)}
-    groups = (Group(modules=("head",), params=behind),) if behind else ()
-    return part.merge(part.settings, groups)
-
-
-def _start(part: _Part, name: str) -> object:
-    return at_ends(part.settings, 0.0)[name]
-
-
-def _in_slices(parts: list[_Part], *, embed: bool, head: bool) -> Merge:
-    """Return the merge with parameters by slice; outside the layers those of the first and last one."""
-    shared = {
-        name: each
-        for name, each in parts[0].settings.items()
-        if all(part.settings.get(name) == each for part in parts)
-        and not any(bends(value) for value in (each.values() if isinstance(each, Mapping) else (each,)))
-    }
-
-    def own(settings: Settings) -> Settings:
-        return {name: each for name, each in settings.items() if name not in shared}
-
-    groups = [
-        Group(modules=IN_LAYERS, layers=(part.span[0], part.span[1] - 1), params=params)
-        for part in parts
-        if (params := own(part.settings))
-    ]
-    ends = [("embed", parts[0], 0.0)] * embed + [("head", parts[-1], 1.0)] * head
-    for module, part, depth in ends:
-        if params := own(at_ends(part.settings, depth)):
-            groups.append(Group(modules=(module,), params=params))
-    return parts[0].merge(shared, tuple(groups))
-
-
-def _overlap(one: _Part, other: _Part) -> bool:
-    return one.span[0] < other.span[1] and other.span[0] < one.span[1]
-
-
-def _as_inputs(config: Config) -> tuple[_Base, ...]:
-    """Return the bases of a document."""
-    bases = (config.base, *(part.base for part in config.slices))
-    return tuple(_Base(model=base) for base in bases if base is not None)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Base:
-    model: Reference
+def _references(config: Config) -> list[Reference]:
+    """Return the models that a document names, bases included."""
+    bases = [config.base, *(part.base for part in config.slices)]
+    listed = [each.model for part in config.slices for each in part.inputs]
+    return [*listed, *(base for base in bases if base is not None)]
 
 
 def _count_refused(method: str, count: int) -> str | None:
     """Return why the method cannot merge so many sources, None if it can."""
-    from evomerge import plugins
-    from evomerge.merge.method import taken
-
     allowed = taken(plugins.load("methods", method), count)
     if allowed is None:
         return None

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from evomerge.mergekit.findings import Findings
-from evomerge.mergekit.gradients import bends, outside, sampled
+from evomerge.mergekit.gradients import bends, first_of, outside, sampled
 from evomerge.recipe import Group, Merge
-from evomerge.recipe.layered import Filtered, Layered, relative_depth
+from evomerge.recipe.layered import relative_depth
 from evomerge.recipe.merge import IN_LAYERS, Setting
 from evomerge.space.document import KeyPath
 
@@ -67,7 +67,8 @@ def runs_of(
         findings.wrong(
             None,
             (*at, "params"),
-            "changes along all layers, and how many these are is not known here; convert it where the models are",
+            "changes along all layers, and how many these are is not known here; convert it where the "
+            "models are",
         )
         return None
     inside = [span for span in named if span[0] <= last and first <= span[1]]
@@ -126,17 +127,5 @@ def _in_run(setting: Setting, first: int, last: int, span: tuple[int, int]) -> S
 def _before(setting: Setting) -> Setting:
     """Return what a setting says outside the layers: in a recipe, its first anchor."""
     if isinstance(setting, Mapping):
-        return {source: outside(_first(each)) for source, each in setting.items()}
-    return outside(_first(setting))
-
-
-def _first(setting: Layered) -> Layered:
-    if not isinstance(setting, tuple):
-        return setting
-    if isinstance(setting[0], Filtered):
-        return tuple(
-            Filtered(filter=each.filter, value=_first(each.value))  # type: ignore[arg-type]
-            for each in setting
-            if isinstance(each, Filtered)
-        )
-    return setting[0]
+        return {source: outside(first_of(each)) for source, each in setting.items()}
+    return outside(first_of(setting))

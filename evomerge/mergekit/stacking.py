@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from evomerge.errors import RecipeError
-from evomerge.mergekit.config import Config, Reference, Slice
 from evomerge.mergekit.findings import Findings
+from evomerge.mergekit.form import Config, Reference, Slice
 from evomerge.mergekit.gradients import at, composed, in_layers_only
 from evomerge.mergekit.known import NO_EFFECT
 from evomerge.recipe import Filtered, Slot

@@ -94,7 +94,7 @@ def _said(settings: Mapping[str, Layered | None], parameter: Parameter, theirs: 
         module in translated and translated[module] != rest for module in ("attn", "mlp")
     ):
         _refused(parameter, words)
-    return _plain((*entries, *last))  # type: ignore[arg-type]
+    return _plain((*entries, *last))
 
 
 def _filtered(

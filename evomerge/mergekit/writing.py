@@ -7,20 +7,16 @@ mergekit-multimerge reads them. Format: https://github.com/arcee-ai/mergekit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import Any
-
-import yaml
 
 from evomerge.mergekit.findings import Findings
 from evomerge.mergekit.known import COMPAT, DRAWS, METHODS, PASSTHROUGH, their_words
+from evomerge.mergekit.layout import alike, dumped, scale_of, stretches, with_parameters, with_shared
 from evomerge.mergekit.regions import LLAMA, Fragments, Run, runs_of
 from evomerge.mergekit.stacking import outer_factors
 from evomerge.mergekit.values import Words, parameters_of
-from evomerge.recipe import Merge, Recipe, Slot
-from evomerge.recipe.path import ANY, WeightFactors
-from evomerge.types import Value
+from evomerge.recipe import Merge, Recipe
 
 
 def to_mergekit(
@@ -36,7 +32,7 @@ def to_mergekit(
     writer = _Writer(recipe, findings, fragments, layers)
     documents = writer.documents()
     findings.check()
-    text = "---\n".join(_dumped(document) for document in documents)
+    text = "---\n".join(dumped(document) for document in documents)
     return text, tuple(findings.notes)
 
 
@@ -55,8 +51,8 @@ class _Writer:
             self._check_merge(name, merge)
         self._findings.check()
         last = self._last()
-        inner = self._inner(last)
-        return [*({"name": name, **self._whole(name, single=False)} for name in inner), self._result(last)]
+        inner = self._inner()
+        return [*({"name": name, **self._whole(name)} for name in inner), self._result(last)]
 
     def _wrong(self, path: tuple[str | int, ...], sentence: str) -> None:
         self._findings.wrong(None, path, sentence)
@@ -101,12 +97,13 @@ class _Writer:
         """Return the merge that the last document makes; None if it stacks layers."""
         return self._recipe.embed_from if self._recipe.path is None else None
 
-    def _inner(self, last: str | None) -> list[str]:
+    def _inner(self) -> list[str]:
         """Return the merges that have a document of their own, each after those it reads."""
         recipe = self._recipe
         if recipe.path is not None and self._stack_of_one_method():
             used = {name for part in recipe.parts if part in recipe.merges for name in self._read(part)}
             return [name for name in recipe.in_order if name in used]
+        last = self._last()
         return [name for name in recipe.in_order if name != last]
 
     def _read(self, merge: str) -> set[str]:
@@ -129,13 +126,13 @@ class _Writer:
 
     def _result(self, last: str | None) -> dict[str, Any]:
         if last is not None:
-            content = self._whole(last, single=True)
+            content = self._whole(last)
         else:
             self._check_ends()
             content = self._merged_slices() if self._stack_of_one_method() else self._passthrough()
-        return {**content, **self._around(last)}
+        return {**content, **self._around()}
 
-    def _around(self, last: str | None) -> dict[str, Any]:
+    def _around(self) -> dict[str, Any]:
         """Return what holds for the whole model: dtypes and tokenizer."""
         recipe = self._recipe
         found: dict[str, Any] = {}
@@ -164,7 +161,7 @@ class _Writer:
             )
         return own if ref.adapts is None else f"{self._model(ref.adapts)}+{own}"
 
-    def _whole(self, name: str, *, single: bool) -> dict[str, Any]:
+    def _whole(self, name: str) -> dict[str, Any]:
         """Return the document of a merge of all layers."""
         merge = self._recipe.merges[name]
         runs = runs_of(merge, self._layers, ("merges", name), self._findings)
@@ -175,20 +172,20 @@ class _Writer:
         if len(runs) == 1:
             overall, each = parameters_of(merge, runs[0], words, embed=True, head=True)
             content["models"] = self._sources(merge, each, None)
-            return {**content, **_parameters(overall)}
+            return {**content, **with_parameters(overall)}
         content["slices"] = [
             self._slice(merge, run, words, embed=i == 0, head=i == len(runs) - 1)
             for i, run in enumerate(runs)
         ]
-        return _with_shared(content)
+        return with_shared(content)
 
     def _merged_slices(self) -> dict[str, Any]:
         """Return the document of a stack of merges of one method: a slice for each run of layers."""
         path = self._recipe.path or ()
         first = self._recipe.merges[path[0].model]
-        stretches = _stretches(path)
+        runs_of_path = stretches(path)
         cut: list[tuple[str, Run]] = []
-        for model, start, stop in stretches:
+        for model, start, stop in runs_of_path:
             merge = self._recipe.merges[model]
             runs = runs_of(merge, self._layers, ("merges", model), self._findings, between=(start, stop - 1))
             if runs is None:
@@ -202,7 +199,7 @@ class _Writer:
             if "base_model" not in content and merge.base is not None:
                 part = {**part, "base_model": self._model(merge.base)}
             slices.append(part)
-        return _with_shared({**content, "slices": slices})
+        return with_shared({**content, "slices": slices})
 
     def _head(self, merge: Merge, *, base: bool = True) -> dict[str, Any]:
         own = {"base_model": self._model(merge.base)} if base and merge.base is not None else {}
@@ -220,7 +217,7 @@ class _Writer:
     def _slice(self, merge: Merge, run: Run, words: Words, *, embed: bool, head: bool) -> dict[str, Any]:
         overall, each = parameters_of(merge, run, words, embed=embed, head=head)
         span = (run.first, run.last + 1)
-        return {"sources": self._sources(merge, each, span), **_parameters(overall)}
+        return {"sources": self._sources(merge, each, span), **with_parameters(overall)}
 
     def _sources(
         self, merge: Merge, each: Mapping[str, Mapping[str, Any]], span: tuple[int, int] | None
@@ -261,78 +258,12 @@ class _Writer:
     def _passthrough(self) -> dict[str, Any]:
         path = self._recipe.path or ()
         slices = []
-        for slots in _alike(path):
+        for slots in alike(path):
             source: dict[str, Any] = {
                 "model": self._model(slots[0].model),
                 "layer_range": [slots[0].layer, slots[-1].layer + 1],
             }
             if slots[0].weights:
-                source["parameters"] = {"scale": _scale(slots[0].weights)}
+                source["parameters"] = {"scale": scale_of(slots[0].weights)}
             slices.append({"sources": [source]})
         return {"merge_method": PASSTHROUGH, "slices": slices}
-
-
-def _stretches(path: Sequence[Slot]) -> list[tuple[str, int, int]]:
-    """Return the runs of layers that follow one another in one model: model, first, after the last."""
-    plain = tuple(replace(slot, weights=()) for slot in path)
-    return [(slots[0].model, slots[0].layer, slots[-1].layer + 1) for slots in _alike(plain)]
-
-
-def _alike(path: Sequence[Slot]) -> list[list[Slot]]:
-    """Return the path in runs of one model's consecutive layers with the same factors."""
-    found: list[list[Slot]] = []
-    for slot in path:
-        last = found[-1][-1] if found else None
-        if last and (last.model, last.layer + 1, last.weights) == (slot.model, slot.layer, slot.weights):
-            found[-1].append(slot)
-        else:
-            found.append([slot])
-    return found
-
-
-def _scale(weights: WeightFactors) -> Value | list[dict[str, Any]]:
-    """Return factors by name as mergekit's `scale`."""
-    if [fits for fits, _ in weights] == [ANY]:
-        return weights[0][1]
-    entries = [{"filter": fits, "value": by} if fits != ANY else {"value": by} for fits, by in weights]
-    return entries if ANY in dict(weights) else [*entries, {"value": 1.0}]
-
-
-def _parameters(overall: Mapping[str, Any]) -> dict[str, Any]:
-    return {"parameters": dict(overall)} if overall else {}
-
-
-def _with_shared(content: dict[str, Any]) -> dict[str, Any]:
-    """Return a document with the parameters that all slices share said once."""
-    tables = [part.get("parameters", {}) for part in content["slices"]]
-    shared = {
-        name: value
-        for name, value in tables[0].items()
-        if not isinstance(value, list) and all(table.get(name) == value for table in tables)
-    }
-    slices = []
-    for part in content["slices"]:
-        own = {name: each for name, each in part.get("parameters", {}).items() if name not in shared}
-        rest = {key: each for key, each in part.items() if key != "parameters"}
-        slices.append({**rest, **_parameters(own)})
-    return {**content, "slices": slices, **_parameters(shared)}
-
-
-def _dumped(content: dict[str, Any]) -> str:
-    return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
-
-
-class _Dumper(yaml.SafeDumper):
-    """Lists of numbers on one line, as in mergekit's own files."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        del data
-        return True
-
-
-def _listed(dumper: _Dumper, data: list[Any]) -> yaml.Node:
-    flow = all(isinstance(each, int | float | str) for each in data)
-    return dumper.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=flow)
-
-
-_Dumper.add_representer(list, _listed)

@@ -1,4 +1,4 @@
-"""`evomerge convert` as a person uses it: to stdout or a file, refusals in sentences, nothing half written."""
+"""`evomerge convert` as people use it: to stdout or a file, refusals in sentences, nothing half written."""
 
 from __future__ import annotations
 

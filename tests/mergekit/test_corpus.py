@@ -1,4 +1,4 @@
-"""A corpus of mergekit's recipes: each says the same as a recipe, tensor by tensor, and survives both ways."""
+"""A corpus of mergekit's recipes: each says the same as ours, tensor by tensor, and survives both ways."""
 
 from __future__ import annotations
 

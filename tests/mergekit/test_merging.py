@@ -30,7 +30,10 @@ base_model: zoo:math
 slices:
   - sources: [{model: zoo:math, layer_range: [0, 6]}, {model: zoo:lang, layer_range: [0, 6]}]
 parameters:
-  t: [{filter: self_attn, value: [0, 0.5, 0.3, 0.7, 1]}, {filter: mlp, value: [1, 0.5, 0.7, 0.3, 0]}, {value: 0.5}]
+  t:
+    - {filter: self_attn, value: [0, 0.5, 0.3, 0.7, 1]}
+    - {filter: mlp, value: [1, 0.5, 0.7, 0.3, 0]}
+    - value: 0.5
 dtype: float32
 """,
     "linear": """\
@@ -68,7 +71,9 @@ merge_method: passthrough
 slices:
   - sources: [{model: zoo:math, layer_range: [0, 4]}]
   - sources:
-      - {model: zoo:lang, layer_range: [2, 6], parameters: {scale: [{filter: o_proj, value: 0.5}, {value: 1}]}}
+      - model: zoo:lang
+        layer_range: [2, 6]
+        parameters: {scale: [{filter: o_proj, value: 0.5}, {value: 1}]}
 dtype: float32
 """,
     "stacked merges": """\

@@ -111,7 +111,8 @@ parameters: {t: 0.5, int8_mask: true, density: 0.5, embed_slerp: false}
 @pytest.mark.parametrize(
     ("said", "tokenizer"),
     [
-        ("tokenizer_source: base", "base"), ("tokenizer: {source: union}", "union"), ("tokenizer: {}", "union"),
+        ("tokenizer_source: base", "base"), ("tokenizer: {source: union}", "union"),
+        ("tokenizer: {}", "union"),
         ("tokenizer_source: o/b", "b"), ("tokenizer_source: model:o/a", "a"), ("tokenizer_source:", None),
     ],
 )  # fmt: skip
@@ -120,10 +121,17 @@ def test_tokenizers(said: str, tokenizer: str | None) -> None:
     assert read(text + said).tokenizer == tokenizer
 
 
-LINEAR = "merge_method: linear\nmodels:\n- {model: o/a, parameters: {weight: 1}}\n- {model: o/b, parameters: {weight: 1}}\n"
+LINEAR = """\
+merge_method: linear
+models:
+- {model: o/a, parameters: {weight: 1}}
+- {model: o/b, parameters: {weight: 1}}
+"""
+# fmt: off
 REFUSED = [
     (LINEAR + "chat_template: chatml", "5: `chat_template` is not converted"),
-    (LINEAR + "tokenizer: {source: union, tokens: {<x>: {source: o/a}}}", "`tokenizer.tokens` is not converted"),
+    (LINEAR + "tokenizer: {source: union, tokens: {<x>: {source: o/a}}}",
+     "`tokenizer.tokens` is not converted"),
     (LINEAR + "tokenizer: {pad_to_multiple_of: 64}", "`tokenizer.pad_to_multiple_of` is not converted"),
     (LINEAR + "tokenizer_source: o/c", "`tokenizer_source` must be one of the merged models"),
     (LINEAR + "tokenizer_source: base\ntokenizer: {}", "`tokenizer_source` stands beside `tokenizer`"),
@@ -133,8 +141,10 @@ REFUSED = [
     (LINEAR + "modules: {}", "`modules` is not converted"),
     (LINEAR + "parameters: {wieght: 1}", "Did you mean `weight`?"),
     (LINEAR + "parameters: {rescale: true}", "`parameters.rescale` is not converted"),
-    (LINEAR + "parameters: {normalize: [true, false]}", "`parameters.normalize` has switches"),
-    (LINEAR.replace("linear", "lineer"), "1: `merge_method` is not converted: no method of both named `lineer`"),
+    (LINEAR + "parameters: {normalize: [true, false]}",
+     "`parameters.normalize` has switches"),
+    (LINEAR.replace("linear", "lineer"),
+     "1: `merge_method` is not converted: no method of both named `lineer`"),
     (LINEAR.replace("linear", "slerp"), "`base_model` is missing: `slerp` needs a base"),
     (LINEAR.replace("o/b", "o/a"), "4: `models[1].model` names o/a twice"),
     (LINEAR.replace("{weight: 1}", "{}"), "3: `models[0].parameters.weight` is missing"),
@@ -148,11 +158,14 @@ REFUSED = [
         "merge_method: slerp\nbase_model: o/a\nmodels: [o/b]\nparameters: {t: [{filter: mlp, value: 1}]}",
         "`parameters.t` leaves tensors that no filter matches without a value",
     ),
-    (SLICED.replace("o/b, layer_range: [4, 6]", "o/b, layer_range: [5, 7]"), "merge layers of different places"),
+    (SLICED.replace("o/b, layer_range: [4, 6]", "o/b, layer_range: [5, 7]"),
+     "merge layers of different places"),
     (SLICED.replace("[4, 6]", "[6, 4]"), "`slices[1].sources[0].layer_range` must be"),
-    (SLICED.replace("linear", "passthrough"), "`slices[0].sources` must be one model for `passthrough`, found 2"),
+    (SLICED.replace("linear", "passthrough"),
+     "`slices[0].sources` must be one model for `passthrough`, found 2"),
     ("merge_method: passthrough\nmodels: [o/a, o/b]", "`models` have no layer ranges"),
-    (f"name: x\n{LINEAR}---\nname: y\n{LINEAR}", "must make one model that no other document reads, found `x`, `y`"),
+    (f"name: x\n{LINEAR}---\nname: y\n{LINEAR}",
+     "must make one model that no other document reads, found `x`, `y`"),
     (
         f"name: x\n{LINEAR}tokenizer_source: union\n---\n{LINEAR.replace('o/b', 'x')}",
         "`tokenizer_source` belongs to the document that makes the result",
@@ -162,7 +175,8 @@ REFUSED = [
         f"---\n{LINEAR.replace('o/b', 'x')}",
         "`name` is a stack of layers, `x`, which others cannot merge",
     ),
-]  # fmt: skip
+]
+# fmt: on
 
 
 @pytest.mark.parametrize(("text", "said"), REFUSED, ids=[said for _, said in REFUSED])
