@@ -12,7 +12,7 @@ ZOO = Path(__file__).parent.parent / "zoo" / "shipped"
 
 RUN_FILE = "run.json"
 """What makes a folder that of a run."""
-_HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
+_HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "README.md"]
 _HUB_PICKLES = ["pytorch_model*.bin", "adapter_model.bin"]
 
 

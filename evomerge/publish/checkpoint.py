@@ -16,12 +16,12 @@ from evomerge.merge.loadable import check_loadable
 from evomerge.merge.model_folder import check_room, is_model_file, write_model
 from evomerge.merge.planning import compile_plan
 from evomerge.merge.sources import Paths, open_sources, pinned
-from evomerge.publish.card import Found, model_card, published
+from evomerge.publish.card import MERGEKIT_FILE, Found, model_card, published
+from evomerge.publish.mergekit_recipe import mergekit_recipe
 from evomerge.publish.origin import origins_of
+from evomerge.publish.source_cards import CARD, about
 from evomerge.recipe import Recipe, to_yaml
 from evomerge.recipe.text import RECIPE_FILE
-
-_CARD = "README.md"
 
 Verify = Callable[[Path], None]
 """Raises `ExportError` if the checkpoint in a folder is not what it should be."""
@@ -67,13 +67,25 @@ def write_checkpoint(
     check_room(target.parent, plan)
     check_finite(sources)
     origins = origins_of(recipe, {name: source.path for name, source in sources.items()})
+    known = about(
+        {name: source.path for name, source in sources.items()},
+        {name: ref.source for name, ref in recipe.models.items()},
+        origins,
+    )
     if begun is not None:
         begun()
     with folder_beside(target) as staging:
         with writing(target):
             write_model(plan, sources, staging, device=device_named("auto"), shard_bytes=shard_bytes)
             (staging / RECIPE_FILE).write_text(to_yaml(published(recipe)), encoding="utf-8")
-            (staging / _CARD).write_text(model_card(recipe, found, origins=origins), encoding="utf-8")
+            said = mergekit_recipe(published(recipe), sources[plan.template])
+            if said is not None:
+                (staging / MERGEKIT_FILE).write_text(said, encoding="utf-8")
+            card = model_card(
+                recipe, found,
+                origins=origins, about=known, name=target.name, mergekit=said is not None,
+            )  # fmt: skip
+            (staging / CARD).write_text(card, encoding="utf-8")
         if verify is not None:
             verify(staging)
         with writing(target):
@@ -112,7 +124,7 @@ def _check_replaceable(target: Path) -> None:
                 f"{target} is no checkpoint that evomerge wrote (it has no {name}), so it is not overwritten"
             )
     for entry in sorted(target.iterdir()):
-        if entry.name not in (RECIPE_FILE, _CARD) and not is_model_file(entry.name):
+        if entry.name not in (RECIPE_FILE, MERGEKIT_FILE, CARD) and not is_model_file(entry.name):
             raise RequestError(
                 f"{target} holds `{entry.name}`, which evomerge did not write; move it away first"
             )

@@ -12,6 +12,8 @@ from evomerge.publish.card import Found
 from evomerge.publish.checkpoint import write_checkpoint
 from evomerge.publish.verify import scores_like
 
+_OWN = "**this model**"
+
 
 def export_trial(
     run: Run,
@@ -57,7 +59,7 @@ def _found(run: Run, number: int, recorded: dict[str, float], *, verified: bool)
         held_out=run.record.held_out,
         search=recorded,
         reported=[
-            ("**this model**" if row.trial == number else row.title, row.report)
+            (_OWN if row.trial == number else row.title, row.report)
             for row in (report.rows if report else ())
             if row.report is not None
         ],
@@ -67,8 +69,17 @@ def _found(run: Run, number: int, recorded: dict[str, float], *, verified: bool)
         },
         provenance=run.record.provenance,
         verified=verified,
+        own=next(
+            (
+                _OWN
+                for row in (report.rows if report else ())
+                if row.trial == number and row.report is not None
+            ),
+            None,
+        ),
+        few_shot=run.record.space.few_shot,
         gains=[
-            gain.sentence
+            gain
             for gain in ((*report.gains, *report.held_out) if report else ())
             if gain.trial == number and gain.verdict != "itself"
         ],
