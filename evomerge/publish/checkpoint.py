@@ -39,13 +39,15 @@ def write_checkpoint(
     overwrite: bool = False,
     allow_pickle: bool = False,
     shard_bytes: int = SHARD_BYTES,
+    name: str | None = None,
 ) -> Path:
     """Write `recipe` as a checkpoint folder at `target` and return its path.
 
     `paths` says where the recipe's models lie (default: where their sources lead), `found` what the model
-    card tells of the search; `begun` is called when all is checked. The folder is written beside the
-    target and renamed once `verify` has accepted it; whatever goes wrong, the target is left as it was. What
-    an export that was killed left beside the target is deleted first.
+    card tells of the search and `name` what it calls the model (default: as the folder); `begun` is called
+    when all is checked. The folder is written beside the target and renamed once `verify` has accepted it;
+    whatever goes wrong, the target is left as it was. What an export that was killed left beside the target
+    is deleted first.
 
     Raises `RequestError` if the target exists or would harm a source or a folder to `keep`, if the sources
     do not fit or the disk is too small; `ExportError` from `verify`, or if it cannot be written.
@@ -83,7 +85,7 @@ def write_checkpoint(
                 (staging / MERGEKIT_FILE).write_text(said, encoding="utf-8")
             card = model_card(
                 recipe, found,
-                origins=origins, about=known, name=target.name, mergekit=said is not None,
+                origins=origins, about=known, name=name or target.name, mergekit=said is not None,
             )  # fmt: skip
             (staging / CARD).write_text(card, encoding="utf-8")
         if verify is not None:

@@ -25,13 +25,15 @@ def export_trial(
     verify: bool,
     allow_pickle: bool = False,
     begun: Callable[[], None] | None = None,
+    name: str | None = None,
 ) -> Path:
     """Write trial `number` as a checkpoint at `target` and return its path.
 
     `paths` says which sources lie elsewhere than where the search read them; `allow_pickle` also reads
     pickled weights, which a search that was allowed to has allowed already; `begun` is called when all is
-    checked and the writing begins. Raises `RequestError` if the trial, the sources or the target will not do,
-    `ExportError` if `verify` and the written checkpoint does not score what the search recorded.
+    checked and the writing begins; `name` is what the card calls the model. Raises `RequestError` if the
+    trial, the sources or the target will not do, `ExportError` if `verify` and the written checkpoint does
+    not score what the search recorded.
     """
     check_known(paths, run.record.paths)
     recorded = run.scores(number)
@@ -46,6 +48,7 @@ def export_trial(
         begun=begun,
         overwrite=overwrite,
         allow_pickle=allow_pickle or run.record.allow_pickle,
+        name=name,
     )
 
 
