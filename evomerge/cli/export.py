@@ -56,7 +56,7 @@ def command(
     check_choice(trial=trial, best=best, knee=knee)
     to = destination(push_to, private=private, revision=revision)
     name = to.name if to else None
-    paths = _places(source or [])
+    paths = places(source or [])
     found = opened(what, storage=storage)
     if isinstance(found, Recipe):
         written = export(
@@ -107,7 +107,7 @@ def _exported(
     return written
 
 
-def _places(sources: list[str]) -> dict[str, str]:
+def places(sources: list[str]) -> dict[str, str]:
     """Return the folders given as NAME=FOLDER, by name."""
     from evomerge.errors import RequestError
 

@@ -18,7 +18,19 @@ import typer
 from rich.logging import RichHandler
 
 from evomerge import plugins
-from evomerge.cli import check, convert, dashboard, export, front, measure, methods, report, search, zoo
+from evomerge.cli import (
+    check,
+    convert,
+    dashboard,
+    evaluate,
+    export,
+    front,
+    measure,
+    methods,
+    report,
+    search,
+    zoo,
+)
 from evomerge.cli.screen import stderr
 from evomerge.errors import ConversionError, EvomergeError, RequestError, SpaceError
 from evomerge.others_words import plain
@@ -64,6 +76,7 @@ app.command("front")(front.command)
 app.command("report")(report.command)
 app.command("export")(export.command)
 app.command("convert")(convert.command)
+app.command("evaluate")(evaluate.command)
 app.command("measure")(measure.command)
 app.command("dashboard")(dashboard.command)
 app.command("methods")(methods.command)

@@ -89,3 +89,30 @@ def test_what_is_no_file_to_convert_is_refused_in_a_sentence(
 
 def test_a_file_that_is_not_there_is_refused(command: Command) -> None:
     assert command("convert", "no.yaml") == (2, "", "error: no file at no.yaml\n")
+
+
+EVOLVE = """\
+genome:
+  models: [zoo:math, zoo:lang]
+  merge_method: ties
+  base_model: zoo:base
+  layer_granularity: 3
+  filters: [self_attn]
+tasks: [{name: math_b, weight: 2}, {name: lang_b}]
+limit: 40
+num_fewshot: 0
+"""
+
+
+def test_a_config_of_mergekit_evolve_becomes_a_space_that_can_be_searched(
+    file: Path, command: Command
+) -> None:
+    file.write_text(EVOLVE)
+    space = file.parent / "space.yaml"
+    code, _, err = command("convert", file, space)
+    assert code == 0
+    assert "note: `tasks[0].weight` (2) has no equal" in err
+    space.write_text(space.read_text() + "tasks: zoo:tasks\n")  # which mergekit is told on its command line
+    code, out, err = command("check", space)
+    assert code == 0, err
+    assert "ties" in out

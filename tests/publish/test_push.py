@@ -14,7 +14,8 @@ from huggingface_hub.utils import _http
 from evomerge.errors import ExportError, RequestError
 from evomerge.publish.public import export
 from evomerge.publish.push import Destination, destination, push
-from evomerge.recipe import Merge, ModelRef, Recipe
+from evomerge.recipe import Merge, ModelRef, Recipe, to_yaml
+from tests.cli.conftest import Command
 from tests.publish.hub import TOKEN, Hub, standing_in
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # within the client
@@ -154,3 +155,22 @@ def test_the_clients_errors_are_the_ones_caught() -> None:
 
     assert issubclass(HfHubHTTPError, HTTPError)
     assert issubclass(type(_http.httpx2.ConnectError("x")), HTTPError)
+
+
+def test_the_command_uploads_and_prints_the_address(
+    hub: Hub, recipe: Recipe, tmp_path: Path, command: Command
+) -> None:
+    (tmp_path / "recipe.yaml").write_text(to_yaml(recipe))
+    code, out, err = command(
+        "export", tmp_path / "recipe.yaml", tmp_path / "out", "--push-to", "me/x", "--private"
+    )
+    assert code == 0, err
+    assert out.splitlines() == [str(tmp_path / "out"), f"{hub.address}/me/x"]
+    assert f"Uploading {tmp_path / 'out'} to me/x" in err
+    assert hub.repos == {"me/x": True}
+    hub.failing["commit"] = 403
+    code, out, err = command("export", tmp_path / "recipe.yaml", tmp_path / "again", "--push-to", "me/x")
+    assert (code, out) == (1, f"{tmp_path / 'again'}\n")
+    assert "upload it with `hf upload me/x" in err
+    assert command("export", tmp_path / "recipe.yaml", tmp_path / "more", "--private")[0] == 2
+    assert not (tmp_path / "more").exists()
