@@ -39,7 +39,7 @@ def command(
 
     if target is not None and target.exists() and not overwrite:
         raise RequestError(f"{target} exists; choose another file, or replace it with `--overwrite`")
-    converted = convert(file, to=None if to is None else to.value)  # type: ignore[arg-type]  # the same words
+    converted = convert(file, to=None if to is None else to.value)
     for note in converted.notes:
         stderr.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
     if target is None:

@@ -54,9 +54,9 @@ def command(
 ) -> None:
     """Score a model, a recipe or a trial with the objectives of a space, as a search would."""
     from evomerge.cli.export import places
-    from evomerge.publish.evaluation import evaluate
+    from evomerge.publish.evaluation import score
 
-    found = evaluate(
+    found = score(
         space, what, items=items.value, trial=trial, paths=places(source or []), allow_pickle=allow_pickle
     )
     if format is Format.json:

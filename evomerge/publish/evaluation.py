@@ -1,4 +1,4 @@
-"""`evomerge.evaluate`: anything that a space's objectives can be asked of, scored as its candidates are."""
+"""`evomerge.score`: anything that a space's objectives can be asked of, scored as its candidates are."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Evaluated:
     device: str
 
 
-def evaluate(
+def score(
     space: str | Path,
     what: str | Path | Run | Recipe,
     *,

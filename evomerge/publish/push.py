@@ -48,7 +48,7 @@ def destination(repo: str | None, *, private: bool, revision: str | None) -> Des
         return None
     from huggingface_hub import constants, get_token
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # documented there
 
     try:
         validate_repo_id(repo)

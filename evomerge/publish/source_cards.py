@@ -58,11 +58,11 @@ def stated_in(content: Mapping[str, Any]) -> Stated | None:
     if len(found) != 1:
         name = " and ".join(found)
         return Stated(license="other", name=name) if found else None
-    name, link = content.get("license_name"), content.get("license_link")
+    named, link = content.get("license_name"), content.get("license_link")
     other = found[0] == "other"
     return Stated(
         license=found[0],
-        name=name if other and isinstance(name, str) else None,
+        name=named if other and isinstance(named, str) else None,
         link=link if other and isinstance(link, str) else None,
     )
 

@@ -10,7 +10,7 @@ from evomerge import open_run
 from evomerge.archive.run import Run
 from evomerge.controller.closing_report import from_json
 from evomerge.errors import RequestError
-from evomerge.publish.evaluation import evaluate
+from evomerge.publish.evaluation import score
 from evomerge.recipe import Merge, ModelRef, Recipe
 from tests.cli.conftest import Command
 
@@ -22,14 +22,18 @@ def space(run: Run) -> Path:
 
 def test_a_trial_scores_as_recorded_and_reported(run: Run, space: Path) -> None:
     best = run.best(None)
-    searched = evaluate(space, run.folder.path)
+    searched = score(space, run.folder.path)
     assert {each.measure.name: each.score for each in searched.scores} == run.scores(best)
-    (score,) = searched.scores
-    assert (score.items, score.role, searched.what) == (40, "objective", f"trial {best} of {run.folder.path}")
-    assert score.error == pytest.approx((score.score * (1 - score.score) / 39) ** 0.5)
+    (single,) = searched.scores
+    assert (single.items, single.role, searched.what) == (
+        40,
+        "objective",
+        f"trial {best} of {run.folder.path}",
+    )
+    assert single.error == pytest.approx((single.score * (1 - single.score) / 39) ** 0.5)
     report = from_json(run.report() or {})
     row = next(row for row in report.rows if row.trial == best)
-    reported = evaluate(space, open_run(run.folder.path), items="report", trial=best)
+    reported = score(space, open_run(run.folder.path), items="report", trial=best)
     assert {each.measure.name: each.score for each in reported.scores} == row.report
     assert reported.scores[0].items == 60
 
@@ -37,7 +41,7 @@ def test_a_trial_scores_as_recorded_and_reported(run: Run, space: Path) -> None:
 def test_an_exported_folder_and_its_recipe_score_alike(run: Run, space: Path, exported: Path) -> None:
     want = run.scores(run.best(None))
     for what in (exported, exported / "recipe.yaml"):
-        found = evaluate(space, what)
+        found = score(space, what)
         assert {each.measure.name: each.score for each in found.scores} == want
 
 
@@ -45,14 +49,14 @@ def test_a_source_of_the_space_scores_as_the_parent(run: Run, space: Path) -> No
     trials = run.trials()
     parent = int(trials[trials["baseline"] == "parent math"]["trial"].iloc[0])
     for what in ("math", "zoo:math"):
-        (found,) = evaluate(space, what).scores
+        (found,) = score(space, what).scores
         assert found.score == run.scores(parent)[found.measure.name]
 
 
 def test_a_recipe_as_a_value(space: Path) -> None:
     models = {name: ModelRef(source=f"zoo:{name}") for name in ("math", "lang")}
     merge = Merge(method="linear", sources=("math", "lang"))
-    found = evaluate(space, Recipe(models=models, merges={"m": merge}, dtype="float32"), items="select")
+    found = score(space, Recipe(models=models, merges={"m": merge}, dtype="float32"), items="select")
     assert (found.what, found.scores[0].items, found.split) == ("the recipe", 40, "select")
 
 
@@ -68,9 +72,9 @@ def test_the_command_prints_a_table_or_json(space: Path, command: Command) -> No
     assert code == 0
     content = json.loads(out)
     assert content["items"] == "search"
-    (score,) = content["scores"]
-    assert (score["task"], score["metric"], score["items"]) == ("math_b", "acc", 40)
-    assert 0 < score["standard_error"] < 0.1
+    (single,) = content["scores"]
+    assert (single["task"], single["metric"], single["items"]) == ("math_b", "acc", 40)
+    assert 0 < single["standard_error"] < 0.1
 
 
 def test_bad_input_is_refused_in_a_sentence(run: Run, space: Path, tmp_path: Path, command: Command) -> None:
@@ -97,4 +101,4 @@ def test_bad_input_is_refused_in_a_sentence(run: Run, space: Path, tmp_path: Pat
 
 def test_splits_are_those_of_a_space(space: Path) -> None:
     with pytest.raises(RequestError, match="no split of items named `test`"):
-        evaluate(space, "math", items="test")  # type: ignore[arg-type]
+        score(space, "math", items="test")  # type: ignore[arg-type]
