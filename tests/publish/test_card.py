@@ -129,7 +129,9 @@ def test_the_hubs_own_reader_finds_what_the_card_states() -> None:
         licence=strictest({"a": Stated(license="mit"), "b": Stated(license="cc-by-nc-4.0")}),
         languages=("en", "ja"),
     )
-    data = ModelCard(model_card(over("owner/base", "owner/math"), told, about=known, name="my-merge")).data
+    data: Any = ModelCard(
+        model_card(over("owner/base", "owner/math"), told, about=known, name="my-merge")
+    ).data
     assert (data.license, data.language, data.base_model) == (
         "cc-by-nc-4.0", ["en", "ja"], ["owner/base", "owner/math"],
     )  # fmt: skip
