@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from evomerge.publish.licences import Licence, Stated, strictest
-from evomerge.publish.origin import Origin
+from evomerge.publish.origin import Origin, on_hub
 from evomerge.reading import read_text
 
 CARD = "README.md"
 _LARGEST = 4 << 20
+_HUB = "https://huggingface.co"
 _ZOO = Stated(license="apache-2.0")
 """The zoo's models are part of evomerge."""
 
@@ -37,13 +38,21 @@ def about(folders: Mapping[str, Path], sources: Mapping[str, str], origins: Mapp
     for name, folder in folders.items():
         content = front_matter(folder / CARD)
         zoo = sources[name].startswith("zoo:")
-        licences[name] = _ZOO if zoo else stated_in(content)
+        licences[name] = _ZOO if zoo else _linked(stated_in(content), sources[name])
         languages += _words(content.get("language"))
         if licences[name] is None and name in origins:
             inner = about_origin(origins[name])
             licences[name] = inner.licence.stated
             languages += inner.languages
     return About(licence=strictest(licences), languages=tuple(dict.fromkeys(languages)))
+
+
+def _linked(stated: Stated | None, source: str) -> Stated | None:
+    """Return the licence with a link that leads there from another repository, or none."""
+    if stated is None or stated.link is None or stated.link.startswith(("https://", "http://")):
+        return stated
+    link = f"{_HUB}/{source}/blob/main/{stated.link.lstrip('/')}" if on_hub(source) else None
+    return replace(stated, link=link)
 
 
 def about_origin(origin: Origin) -> About:

@@ -126,3 +126,17 @@ def test_a_model_that_evomerge_made_has_the_licence_of_what_it_is_made_of(tmp_pa
     origins = {"made": Origin(recipe=made, origins={})}
     found = about({"made": tmp_path}, {"made": str(tmp_path)}, origins)
     assert (found.licence.stated.name, found.languages) == ("qwen", ("en", "ja"))
+
+
+@pytest.mark.parametrize(
+    ("source", "link"),
+    [("owner/name", "https://huggingface.co/owner/name/blob/main/LICENSE.md"), ("/models/name", None)],
+)
+def test_a_link_within_a_repository_leads_there_from_outside(
+    source: str, link: str | None, tmp_path: Path
+) -> None:
+    text = "---\nlicense: other\nlicense_name: acme\nlicense_link: LICENSE.md\n---\n"
+    (tmp_path / "README.md").write_text(text)
+    assert about({"a": tmp_path}, {"a": source}, {}).licence.stated == Stated(
+        license="other", name="acme", link=link
+    )
