@@ -44,6 +44,8 @@ class Around:
     layers_of: LayersOf = no_layers
     fragments_of: Callable[[Recipe], Fragments] = lambda _: LLAMA
     depth_of: Callable[[Recipe], int | None] = lambda _: None
+    adapted: Callable[[Recipe], Recipe] = lambda recipe: recipe
+    """Returns the recipe with what each adapter adapts, where it does not say so itself."""
 
 
 def convert_text(text: str, name: str, *, to: Form | None = None, around: Around | None = None) -> Converted:
@@ -67,7 +69,7 @@ def convert_text(text: str, name: str, *, to: Form | None = None, around: Around
         space, notes = from_evolve(text, name, layers_of=around.layers_of)
         return Converted(text=space, form=form, notes=notes)
     try:
-        recipe = from_yaml(text)
+        recipe = around.adapted(from_yaml(text))
     except RecipeError as error:
         raise RecipeError(f"{name}: {error}") from error
     written, notes = to_mergekit(

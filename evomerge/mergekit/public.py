@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from evomerge.checkpoints.architecture import Architecture, is_norm, read_architecture
@@ -32,7 +33,12 @@ def convert(path: str | Path, *, to: Form | None = None) -> Converted:
     except OSError as error:
         raise ConversionError(f"{path} cannot be read: {error.strerror}") from error
     looked = _Looked(path.absolute().parent)
-    around = Around(layers_of=looked.layers_of, fragments_of=looked.fragments_of, depth_of=looked.depth_of)
+    around = Around(
+        layers_of=looked.layers_of,
+        fragments_of=looked.fragments_of,
+        depth_of=looked.depth_of,
+        adapted=looked.adapted,
+    )
     return convert_text(text, str(path), to=to, around=around)
 
 
@@ -74,6 +80,16 @@ class _Looked:
         """Return what tells the module groups of the recipe's models apart by name."""
         found = self._structure(recipe.models[recipe.form_from])
         return fragments_in(*found) if found else LLAMA
+
+    def adapted(self, recipe: Recipe) -> Recipe:
+        """Return the recipe with the base for each adapter that does not say what it adapts."""
+        models = {
+            name: replace(ref, adapts=recipe.base_of(name))
+            if ref.adapts is None and (self._near / ref.source / "adapter_config.json").is_file()
+            else ref
+            for name, ref in recipe.models.items()
+        }
+        return replace(recipe, models=models)
 
     def _structure(self, model: ModelRef) -> tuple[list[str], Architecture] | None:
         if not (model.source.startswith("zoo:") or (self._near / model.source).expanduser().is_dir()):

@@ -116,3 +116,16 @@ def test_a_config_of_mergekit_evolve_becomes_a_space_that_can_be_searched(
     code, out, err = command("check", space)
     assert code == 0, err
     assert "ties" in out
+
+
+def test_an_adapter_that_lies_here_goes_with_its_base(file: Path, command: Command) -> None:
+    (file.parent / "lora").mkdir()
+    (file.parent / "lora" / "adapter_config.json").write_text("{}")
+    recipe = file.parent / "recipe.yaml"
+    recipe.write_text(
+        "models: {base: o/base, lora: lora}\n"
+        "merges: {m: {method: task_arithmetic, base: base, sources: [lora]}}\n"
+    )
+    code, out, _ = command("convert", recipe)
+    assert code == 0
+    assert "- model: o/base+lora\n" in out
