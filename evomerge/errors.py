@@ -4,6 +4,7 @@
     ├── RequestError          the request is wrong: nothing was started or written (exit code 2)
     │   ├── SpaceError        the space file, with the key and line of each mistake
     │   ├── RecipeError       a recipe that cannot mean anything
+    │   ├── ConversionError   what a file says that the other form has no words for, a line for each key
     │   ├── PluginError       no such method, sampler or backend
     │   ├── CheckpointError   a source that is missing, broken or does not fit the others
     │   ├── TaskError         an lm-eval task or metric that does not exist or cannot be scored
@@ -36,6 +37,10 @@ class SpaceError(RequestError):
 
 class RecipeError(RequestError):
     """The recipe cannot mean anything."""
+
+
+class ConversionError(RequestError):
+    """The file says what the other form has no words for."""
 
 
 class PluginError(RequestError):

@@ -39,26 +39,41 @@ def command(
     storage: Annotated[
         str | None, typer.Option(help="The run's database URL, if it needs a password.")
     ] = None,
+    push_to: Annotated[
+        str | None,
+        typer.Option(metavar="OWNER/NAME", help="Upload the written folder to this repository of the hub."),
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="Make that repository a private one.")] = False,
+    revision: Annotated[
+        str | None, typer.Option(help="The branch to upload to; default: main.", show_default=False)
+    ] = None,
 ) -> None:
     """Write a trial or a recipe as a checkpoint that `from_pretrained` loads; check a trial's score."""
     from evomerge.publish.public import check_choice, chosen, export, opened
+    from evomerge.publish.push import destination, push
     from evomerge.recipe import Recipe
 
     check_choice(trial=trial, best=best, knee=knee)
-    paths = _places(source or [])
+    to = destination(push_to, private=private, revision=revision)
+    name = to.name if to else None
+    paths = places(source or [])
     found = opened(what, storage=storage)
     if isinstance(found, Recipe):
         written = export(
             found, target, trial=trial, best=best, knee=knee,
-            paths=paths, overwrite=overwrite, verify=not no_verify, allow_pickle=allow_pickle,
+            paths=paths, overwrite=overwrite, verify=not no_verify, allow_pickle=allow_pickle, name=name,
         )  # fmt: skip
     else:
         number = chosen(found, trial=trial, best=best, knee=knee)
         written = _exported(
             found, number, target, paths,
-            overwrite=overwrite, verify=not no_verify, allow_pickle=allow_pickle,
+            overwrite=overwrite, verify=not no_verify, allow_pickle=allow_pickle, name=name,
         )  # fmt: skip
     typer.echo(written)
+    if to is not None:
+        told = f"Uploading {written} to {to.repo} …"
+        stderr.print(told, highlight=False, markup=False, soft_wrap=True)
+        typer.echo(push(written, to))
 
 
 def _exported(
@@ -70,6 +85,7 @@ def _exported(
     overwrite: bool,
     verify: bool,
     allow_pickle: bool,
+    name: str | None,
 ) -> Path:
     """Export a trial, say so before and after, and return where it was written."""
     from evomerge.publish.found import export_trial
@@ -83,6 +99,7 @@ def _exported(
     written = export_trial(
         run, number, target,
         paths=paths, overwrite=overwrite, verify=verify, allow_pickle=allow_pickle, begun=begun,
+        name=name,
     )  # fmt: skip
     scores = ", ".join(f"{name} {score:.4f}" for name, score in run.scores(number).items())
     told = "The written checkpoint scores as recorded" if verify else "Not scored again; the search recorded"
@@ -90,7 +107,7 @@ def _exported(
     return written
 
 
-def _places(sources: list[str]) -> dict[str, str]:
+def places(sources: list[str]) -> dict[str, str]:
     """Return the folders given as NAME=FOLDER, by name."""
     from evomerge.errors import RequestError
 

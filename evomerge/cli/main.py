@@ -17,9 +17,22 @@ from typing import Annotated
 import typer
 
 from evomerge import plugins
-from evomerge.cli import check, dashboard, export, front, measure, methods, report, schema, search, zoo
+from evomerge.cli import (
+    check,
+    convert,
+    dashboard,
+    evaluate,
+    export,
+    front,
+    measure,
+    methods,
+    report,
+    schema,
+    search,
+    zoo,
+)
 from evomerge.cli.screen import said_error, screen_log
-from evomerge.errors import EvomergeError, RequestError, SpaceError
+from evomerge.errors import ConversionError, EvomergeError, RequestError, SpaceError
 
 _log = logging.getLogger(__name__)
 
@@ -61,6 +74,8 @@ app.command("check")(check.command)
 app.command("front")(front.command)
 app.command("report")(report.command)
 app.command("export")(export.command)
+app.command("convert")(convert.command)
+app.command("evaluate")(evaluate.command)
 app.command("measure")(measure.command)
 app.command("dashboard")(dashboard.command)
 app.command("methods")(methods.command)
@@ -80,7 +95,7 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except RequestError as error:
-        said_error(str(error), lines=isinstance(error, SpaceError))  # which has a line for each mistake
+        said_error(str(error), lines=isinstance(error, SpaceError | ConversionError))  # a line for each mistake
         sys.exit(2)
     except EvomergeError as error:
         said_error(str(error))

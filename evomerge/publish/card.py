@@ -10,13 +10,17 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import yaml
-
 from evomerge.archive.folder import trial_at
+from evomerge.controller.closing_report import Gain
 from evomerge.others_words import block, code, markdown, plain
+from evomerge.publish.metadata import front_matter, results_of
 from evomerge.publish.origin import Origin, on_hub, sources
+from evomerge.publish.source_cards import About
 from evomerge.recipe import ModelRef, Recipe, Slot, to_yaml
 from evomerge.types import Measure
+
+MERGEKIT_FILE = "recipe.mergekit.yaml"
+"""The recipe in mergekit's words, where it has words for it."""
 
 _USED = {"search": "searched", "select": "selected on", "report": "reported"}
 _NONE: Mapping[str, Origin] = MappingProxyType({})
@@ -26,9 +30,9 @@ _NONE: Mapping[str, Origin] = MappingProxyType({})
 class Found:
     """How a run found the recipe: scores by label, on the items searched and on those reported.
 
-    `gains` are sentences on what it gained on the latter, if it was chosen; of `held_out` measures there are
-    reported scores only. `verified` says whether the written checkpoint is held to its score on the searched
-    items.
+    `gains` are what it gained on the latter, if it was chosen, and `own` is its label there, None if it has
+    no scores on them; of `held_out` measures there are reported scores only. `verified` says whether the
+    written checkpoint is held to its score on the searched items.
     """
 
     run: str
@@ -40,31 +44,44 @@ class Found:
     provenance: Mapping[str, Any]
     verified: bool
     held_out: tuple[Measure, ...] = ()
-    gains: Sequence[str] = ()
+    gains: Sequence[Gain] = ()
+    own: str | None = None
+    few_shot: int | None = None
+
+    @property
+    def results(self) -> list[dict[str, Any]]:
+        """Its own scores on report items, as a model index has them."""
+        own = next((scores for label, scores in self.reported if label == self.own), {})
+        return results_of((*self.measures, *self.held_out), own, self.item_counts, self.few_shot)
 
 
-def model_card(recipe: Recipe, found: Found | None = None, *, origins: Mapping[str, Origin] = _NONE) -> str:
+def model_card(
+    recipe: Recipe,
+    found: Found | None = None,
+    *,
+    origins: Mapping[str, Origin] = _NONE,
+    about: About | None = None,
+    name: str = "merged-model",
+    mergekit: bool = False,
+) -> str:
     """Return a Markdown card with the hub's metadata; `found` adds scores and provenance.
 
     `origins` tell of models that were made of others, which then count as its base models. A source
-    `owner/name` counts as a hub id, so folders must be given by absolute paths.
+    `owner/name` counts as a hub id, so folders must be given by absolute paths. `about` is what the sources'
+    own cards say; `name` is the model's, and `mergekit` says that its recipe for mergekit lies beside it.
     """
     made_of = "\n".join(_made_of(recipe, origins))
-    sections = [_front_matter(recipe, origins), "# Merged model\n", f"Made with evomerge {made_of}\n"]
-    if found is not None:
-        sections += [_scores(found), _provenance(found)]
-    sections += ["## Recipe\n", block(to_yaml(published(recipe)), "yaml")]
-    sections += [*_recipes(origins), _again(origins)]
-    return "\n".join(sections)
-
-
-def _front_matter(recipe: Recipe, origins: Mapping[str, Origin]) -> str:
     of_hub = [source for source in dict.fromkeys(sources(recipe, origins)) if on_hub(source)]
-    content: dict[str, Any] = {"library_name": "transformers", "tags": ["merge", "evomerge"]}
-    if of_hub:
-        content["base_model"] = of_hub
-        content["base_model_relation"] = "merge"
-    return f"---\n{yaml.safe_dump(content, sort_keys=False)}---\n"
+    metadata = front_matter(of_hub, about, found.results if found else [], name)
+    sections = [metadata, "# Merged model\n", f"Made with evomerge {made_of}\n"]
+    if found is not None:
+        sections += [_scores(found), *([_gains(found.gains)] if found.gains else []), _provenance(found)]
+    if about is not None:
+        said = " ".join(map(markdown, about.licence.sentences))
+        sections.append(f"## Licence\n\n{said}\n")
+    sections += ["## Recipe\n", block(to_yaml(published(recipe)), "yaml")]
+    sections += [*_recipes(origins), _again(origins, mergekit=mergekit)]
+    return "\n".join(sections)
 
 
 def _made_of(recipe: Recipe, origins: Mapping[str, Origin]) -> Iterator[str]:
@@ -134,7 +151,6 @@ def _scores(found: Found) -> str:
         f"| model | {' | '.join(map(_headed, asked))} |",
         f"|---|{'---|' * len(asked)}",
         *_table_rows(found.reported, [measure.name for measure in asked]),
-        *(["", *(f"- {markdown(gain)}" for gain in found.gains)] if found.gains else []),
     ]
     if found.held_out:
         held_out = ", ".join(measure.name for measure in found.held_out)
@@ -150,6 +166,28 @@ def _scores(found: Found) -> str:
 def _table_rows(rows: Sequence[tuple[str, Mapping[str, float]]], names: list[str]) -> Iterator[str]:
     for label, scores in rows:
         yield f"| {markdown(label)} | {' | '.join(f'{scores[name]:.4f}' for name in names)} |"
+
+
+def _gains(gains: Sequence[Gain]) -> str:
+    """Return a table of what was gained over the toughest rivals, with intervals where there are any."""
+    return "\n".join(
+        [
+            "## Gains\n",
+            "Over the best parent and the best baseline, paired on the same held-out items.\n",
+            "| measure | over | gain | 95 % interval | items | verdict |",
+            "|---|---|---|---|---|---|",
+            *(_gain_row(gain) for gain in gains),
+            "",
+        ]
+    )
+
+
+def _gain_row(gain: Gain) -> str:
+    over = f"{gain.over} (best {' and best '.join(gain.as_best)})"
+    none = gain.low is None or gain.high is None
+    interval = "none" if none else f"{gain.low:+.4f} to {gain.high:+.4f}"
+    cells = (gain.measure, over, f"{gain.gain:+.4f}", interval, str(gain.items), gain.verdict)
+    return f"| {' | '.join(map(markdown, cells))} |"
 
 
 def _headed(measure: Measure) -> str:
@@ -169,7 +207,7 @@ def _provenance(found: Found) -> str:
     )
 
 
-def _again(origins: Mapping[str, Origin]) -> str:
+def _again(origins: Mapping[str, Origin], *, mergekit: bool) -> str:
     before = "".join(
         f" First make {code(name)} by its own recipe, above, and give it as "
         f"{code(f'--source {name}=FOLDER')}."
@@ -179,7 +217,14 @@ def _again(origins: Mapping[str, Origin]) -> str:
         "## Make it again\n\n`evomerge export recipe.yaml TARGET` writes the same tensors: the recipe pins "
         "every parameter, the content of every source and the seed of every random mask. Sources that are "
         "neither on the hub nor in the zoo are given as `--source NAME=FOLDER`."
-        f"{before}\n"
+        f"{before}{_by_mergekit() if mergekit else ''}\n"
+    )
+
+
+def _by_mergekit() -> str:
+    return (
+        f"\n\n`{MERGEKIT_FILE}` says the same to mergekit, in its own words; its numbers differ where it "
+        "rounds or draws masks otherwise, so only the recipe of evomerge makes this very model."
     )
 
 

@@ -16,12 +16,12 @@ from evomerge.merge.loadable import check_loadable
 from evomerge.merge.model_folder import check_room, is_model_file, write_model
 from evomerge.merge.planning import compile_plan
 from evomerge.merge.sources import Paths, open_sources, pinned
-from evomerge.publish.card import Found, model_card, published
+from evomerge.publish.card import MERGEKIT_FILE, Found, model_card, published
+from evomerge.publish.mergekit_recipe import mergekit_recipe
 from evomerge.publish.origin import origins_of
+from evomerge.publish.source_cards import CARD, about
 from evomerge.recipe import Recipe, to_yaml
 from evomerge.recipe.text import RECIPE_FILE
-
-_CARD = "README.md"
 
 Verify = Callable[[Path], None]
 """Raises `ExportError` if the checkpoint in a folder is not what it should be."""
@@ -39,13 +39,15 @@ def write_checkpoint(
     overwrite: bool = False,
     allow_pickle: bool = False,
     shard_bytes: int = SHARD_BYTES,
+    name: str | None = None,
 ) -> Path:
     """Write `recipe` as a checkpoint folder at `target` and return its path.
 
     `paths` says where the recipe's models lie (default: where their sources lead), `found` what the model
-    card tells of the search; `begun` is called when all is checked. The folder is written beside the
-    target and renamed once `verify` has accepted it; whatever goes wrong, the target is left as it was. What
-    an export that was killed left beside the target is deleted first.
+    card tells of the search and `name` what it calls the model (default: as the folder); `begun` is called
+    when all is checked. The folder is written beside the target and renamed once `verify` has accepted it;
+    whatever goes wrong, the target is left as it was. What an export that was killed left beside the target
+    is deleted first.
 
     Raises `RequestError` if the target exists or would harm a source or a folder to `keep`, if the sources
     do not fit or the disk is too small; `ExportError` from `verify`, or if it cannot be written.
@@ -67,13 +69,25 @@ def write_checkpoint(
     check_room(target.parent, plan)
     check_finite(sources)
     origins = origins_of(recipe, {name: source.path for name, source in sources.items()})
+    known = about(
+        {name: source.path for name, source in sources.items()},
+        {name: ref.source for name, ref in recipe.models.items()},
+        origins,
+    )
     if begun is not None:
         begun()
     with folder_beside(target) as staging:
         with writing(target):
             write_model(plan, sources, staging, device=device_named("auto"), shard_bytes=shard_bytes)
             (staging / RECIPE_FILE).write_text(to_yaml(published(recipe)), encoding="utf-8")
-            (staging / _CARD).write_text(model_card(recipe, found, origins=origins), encoding="utf-8")
+            said = mergekit_recipe(published(recipe), sources[plan.template])
+            if said is not None:
+                (staging / MERGEKIT_FILE).write_text(said, encoding="utf-8")
+            card = model_card(
+                recipe, found,
+                origins=origins, about=known, name=name or target.name, mergekit=said is not None,
+            )  # fmt: skip
+            (staging / CARD).write_text(card, encoding="utf-8")
         if verify is not None:
             verify(staging)
         with writing(target):
@@ -112,7 +126,7 @@ def _check_replaceable(target: Path) -> None:
                 f"{target} is no checkpoint that evomerge wrote (it has no {name}), so it is not overwritten"
             )
     for entry in sorted(target.iterdir()):
-        if entry.name not in (RECIPE_FILE, _CARD) and not is_model_file(entry.name):
+        if entry.name not in (RECIPE_FILE, MERGEKIT_FILE, CARD) and not is_model_file(entry.name):
             raise RequestError(
                 f"{target} holds `{entry.name}`, which evomerge did not write; move it away first"
             )

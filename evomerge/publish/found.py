@@ -12,6 +12,8 @@ from evomerge.publish.card import Found
 from evomerge.publish.checkpoint import write_checkpoint
 from evomerge.publish.verify import scores_like
 
+_OWN = "**this model**"
+
 
 def export_trial(
     run: Run,
@@ -23,13 +25,15 @@ def export_trial(
     verify: bool,
     allow_pickle: bool = False,
     begun: Callable[[], None] | None = None,
+    name: str | None = None,
 ) -> Path:
     """Write trial `number` as a checkpoint at `target` and return its path.
 
     `paths` says which sources lie elsewhere than where the search read them; `allow_pickle` also reads
     pickled weights, which a search that was allowed to has allowed already; `begun` is called when all is
-    checked and the writing begins. Raises `RequestError` if the trial, the sources or the target will not do,
-    `ExportError` if `verify` and the written checkpoint does not score what the search recorded.
+    checked and the writing begins; `name` is what the card calls the model. Raises `RequestError` if the
+    trial, the sources or the target will not do, `ExportError` if `verify` and the written checkpoint does
+    not score what the search recorded.
     """
     check_known(paths, run.record.paths)
     recorded = run.scores(number)
@@ -44,6 +48,7 @@ def export_trial(
         begun=begun,
         overwrite=overwrite,
         allow_pickle=allow_pickle or run.record.allow_pickle,
+        name=name,
     )
 
 
@@ -57,7 +62,7 @@ def _found(run: Run, number: int, recorded: dict[str, float], *, verified: bool)
         held_out=run.record.held_out,
         search=recorded,
         reported=[
-            ("**this model**" if row.trial == number else row.title, row.report)
+            (_OWN if row.trial == number else row.title, row.report)
             for row in (report.rows if report else ())
             if row.report is not None
         ],
@@ -67,8 +72,17 @@ def _found(run: Run, number: int, recorded: dict[str, float], *, verified: bool)
         },
         provenance=run.record.provenance,
         verified=verified,
+        own=next(
+            (
+                _OWN
+                for row in (report.rows if report else ())
+                if row.trial == number and row.report is not None
+            ),
+            None,
+        ),
+        few_shot=run.record.space.few_shot,
         gains=[
-            gain.sentence
+            gain
             for gain in ((*report.gains, *report.held_out) if report else ())
             if gain.trial == number and gain.verdict != "itself"
         ],

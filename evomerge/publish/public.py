@@ -10,6 +10,7 @@ from evomerge.errors import RecipeError, RequestError
 from evomerge.merge.sources import check_known, places_in
 from evomerge.publish.checkpoint import write_checkpoint
 from evomerge.publish.found import export_trial
+from evomerge.publish.push import Destination, destination, push
 from evomerge.reading import read_text
 from evomerge.recipe import Recipe, from_yaml
 from evomerge.recipe.text import LARGEST
@@ -26,6 +27,10 @@ def export(
     overwrite: bool = False,
     verify: bool = True,
     allow_pickle: bool = False,
+    push_to: str | None = None,
+    private: bool = False,
+    revision: str | None = None,
+    name: str | None = None,
 ) -> Path:
     """Write a checkpoint that `from_pretrained` loads to the folder `target` and return its path.
 
@@ -36,21 +41,39 @@ def export(
     than the run or recipe says; `allow_pickle` reads sources whose weights are pickled
     (`checkpoints/pickled.py` says what that risks).
 
+    `push_to` is a repository `owner/name` of the hub, to which the folder is uploaded once it is written and
+    verified: made if it is not there (`private`, if asked), and onto the branch `revision` (default: main).
+    `name` is what the card calls the model (default: as the repository, or else the folder).
+
     Raises `RequestError` if something asked for does not exist or fit, `ExportError` if the written
-    checkpoint does not score as recorded; the target is then as it was.
+    checkpoint does not score as recorded; the target is then as it was. An upload that fails raises
+    `ExportError` and leaves the folder.
     """
+    to = destination(push_to, private=private, revision=revision)
     found = opened(what) if isinstance(what, str | Path) else what
     if isinstance(found, Run):
         number = chosen(found, trial=trial, best=best, knee=knee)
-        return export_trial(
+        written = export_trial(
             found, number, target,
             paths=paths or {}, overwrite=overwrite, verify=verify, allow_pickle=allow_pickle,
+            name=name or (to.name if to else None),
         )  # fmt: skip
+        return _pushed(written, to)
     _refuse(
         {"--trial": trial is not None, "--best": best is not None, "--knee": knee, "--no-verify": not verify}
     )
     check_known(paths or {}, places_in(found))
-    return write_checkpoint(found, target, paths=paths, overwrite=overwrite, allow_pickle=allow_pickle)
+    written = write_checkpoint(
+        found, target,
+        paths=paths, overwrite=overwrite, allow_pickle=allow_pickle, name=name or (to.name if to else None),
+    )  # fmt: skip
+    return _pushed(written, to)
+
+
+def _pushed(folder: Path, to: Destination | None) -> Path:
+    if to is not None:
+        push(folder, to)
+    return folder
 
 
 def opened(path: str | Path, *, storage: str | None = None) -> Run | Recipe:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import yaml
 
 from evomerge.errors import SpaceError
 
 KeyPath: TypeAlias = tuple[str | int, ...]
+
+_T = TypeVar("_T")
 
 _MOST_NODES = 20_000
 """Far above any real space; stops files that unfold through aliases."""
@@ -58,10 +60,28 @@ def dotted(path: KeyPath) -> str:
     return f"`{text}`" if text else "the file"
 
 
+_A_SPACE = "a space is a table of keys, like `sources:` and `objectives:`"
+
+
 def read_document(text: str, name: str) -> Document:
     """Return the document. Raises `SpaceError` with the line of a syntax error or repeated key."""
+    return _document(
+        _composed(text, name, lambda: yaml.compose(text, Loader=yaml.SafeLoader)), name, _A_SPACE
+    )
+
+
+def read_documents(text: str, name: str, kind: str) -> list[Document]:
+    """Return the documents of a file that may have several (`---`); `kind` says what each is.
+
+    Raises `SpaceError` with the line of a syntax error, a repeated key or a document that is no table.
+    """
+    roots = _composed(text, name, lambda: list(yaml.compose_all(text, Loader=yaml.SafeLoader)))
+    return [_document(root, name, kind) for root in roots]
+
+
+def _composed(text: str, name: str, compose: Callable[[], _T]) -> _T:
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        return compose()
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise SpaceError(f"{name}:{line}: not YAML: {_problem(error)}") from error
@@ -72,8 +92,11 @@ def read_document(text: str, name: str) -> Document:
         ) from error
     except RecursionError as error:
         raise SpaceError(f"{name}: values are nested deeper than {_DEEPEST} levels") from error
+
+
+def _document(root: yaml.Node | None, name: str, kind: str) -> Document:
     if not isinstance(root, yaml.MappingNode):
-        raise SpaceError(f"{name}:1: a space is a table of keys, like `sources:` and `objectives:`")
+        raise SpaceError(f"{name}:{root.start_mark.line + 1 if root else 1}: {kind}")
     reader = _Reader(name)
     return Document(name=name, content=reader.read(root, ()), lines=reader.lines)
 

@@ -9,7 +9,9 @@ import pytest
 from evomerge.archive.run import Run
 from evomerge.controller.public import search
 from evomerge.publish.public import export
-from tests.cli.conftest import WORDS, save_llama
+from tests.cli.conftest import WORDS, command, save_llama
+
+__all__ = ["command"]  # a fixture of the commands' tests
 
 
 @pytest.fixture(scope="session")

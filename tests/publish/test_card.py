@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from huggingface_hub import ModelCard
 
+from evomerge.controller.closing_report import Gain
 from evomerge.publish.card import Found, model_card
+from evomerge.publish.licences import Stated, strictest
 from evomerge.publish.public import export
+from evomerge.publish.source_cards import About
 from evomerge.recipe import Merge, ModelRef, Recipe, Slot, from_yaml
 from evomerge.types import Measure
 
@@ -116,3 +121,49 @@ def test_only_a_checkpoint_that_is_verified_is_said_to_be() -> None:
     scored = "this model scored math 0.7500, text 1.5000; this checkpoint was "
     assert scored + "scored again on them, with the same result." in model_card(recipe, found())
     assert scored + "not scored again." in model_card(recipe, found(verified=False))
+
+
+def test_the_hubs_own_reader_finds_what_the_card_states() -> None:
+    told = replace(found(), own="**this model**", few_shot=3)
+    known = About(
+        licence=strictest({"a": Stated(license="mit"), "b": Stated(license="cc-by-nc-4.0")}),
+        languages=("en", "ja"),
+    )
+    data: Any = ModelCard(
+        model_card(over("owner/base", "owner/math"), told, about=known, name="my-merge")
+    ).data
+    assert (data.license, data.language, data.base_model) == (
+        "cc-by-nc-4.0", ["en", "ja"], ["owner/base", "owner/math"],
+    )  # fmt: skip
+    assert data.tags == ["merge", "evomerge"]
+    assert data.to_dict()["base_model_relation"] == "merge"
+    assert data.model_name == "my-merge"
+    assert data.eval_results is not None
+    results = [
+        (each.dataset_name, each.metric_type, each.metric_name, each.metric_value)
+        for each in data.eval_results
+    ]
+    assert results == [("gsm", "acc", "acc,none", 0.625), ("wiki", "bits", "bits,none", 1.125)]
+    assert {each.dataset_split for each in data.eval_results} == {"60 held-out items", "0 held-out items"}
+    assert data.eval_results[0].dataset_args == {"num_few_shot": 3}
+    assert data.eval_results[0].verified is False
+
+
+def test_a_model_without_reported_scores_has_no_results() -> None:
+    assert "model-index" not in front_matter(model_card(over("owner/base", "zoo:math"), found()))
+
+
+def test_gains_stand_in_a_table_with_their_intervals() -> None:
+    gain = Gain(
+        measure="math", trial=7, rival=1, over="parent m1", as_best=("parent", "baseline"), gain=0.125,
+        low=-0.0123, high=0.2623, p=0.04, items=60, verdict="not proven",
+    )  # fmt: skip
+    bare = replace(gain, measure="text", low=None, high=None, verdict="not known")
+    card = model_card(over("owner/base", "zoo:math"), replace(found(), gains=[gain, bare]))
+    over_both = "parent m1 (best parent and best baseline)"
+    rows = [line for line in card.splitlines() if over_both in line]
+    assert rows == [
+        f"| math | {over_both} | +0.1250 | -0.0123 to +0.2623 | 60 | not proven |",
+        f"| text | {over_both} | +0.1250 | none | 60 | not known |",
+    ]
+    assert "## Gains" not in model_card(over("owner/base", "zoo:math"), found())
