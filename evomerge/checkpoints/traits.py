@@ -14,7 +14,7 @@ from typing import Any
 
 from evomerge.checkpoints.compatible import has_tokenizer, language_part, rope, vocabulary
 from evomerge.checkpoints.folder import Checkpoint, read_json
-from evomerge.checkpoints.licence import read_licence
+from evomerge.checkpoints.licences import read_licence
 from evomerge.errors import CheckpointError
 from evomerge.reading import read_text
 
@@ -55,7 +55,8 @@ def traits(models: Mapping[str, Checkpoint], *, form: str, by_token: bool = Fals
         ("positions", _positions),
     )
     found = {what: {name: read(part) for name, part in parts.items()} for what, read in asked}
-    licences = {name: str(read_licence(model.path)) for name, model in models.items()}
+    stated = {name: read_licence(model.path) for name, model in models.items()}
+    licences = {name: each.shown if each else "none stated" for name, each in stated.items()}
     notes = {
         "chat template": _template_note(found["chat template"], form),
         "special tokens": _special_note(found["special tokens"], form, by_token=by_token),

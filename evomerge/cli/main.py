@@ -95,7 +95,9 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except RequestError as error:
-        said_error(str(error), lines=isinstance(error, SpaceError | ConversionError))  # a line for each mistake
+        said_error(
+            str(error), lines=isinstance(error, SpaceError | ConversionError)
+        )  # a line for each mistake
         sys.exit(2)
     except EvomergeError as error:
         said_error(str(error))

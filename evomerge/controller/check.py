@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evomerge.archive.record import RunRecord
-from evomerge.checkpoints.licence import MEANING, Licence, conflict, read_licence, strictest
+from evomerge.checkpoints.licences import Licence, read_licence, strictest
 from evomerge.checkpoints.models import open_models
 from evomerge.checkpoints.traits import Trait, form_of, traits
 from evomerge.controller.advice import Advice, advice
@@ -23,15 +23,6 @@ from evomerge.space import SpaceFile
 
 
 @dataclass(frozen=True, kw_only=True)
-class Licences:
-    """The licences of the sources, the name of the source with the strictest, and what that means."""
-
-    stated: dict[str, str]
-    strictest: str
-    meaning: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class Findings:
     """What was found of a space that a search could begin with.
 
@@ -41,7 +32,7 @@ class Findings:
 
     record: RunRecord
     traits: tuple[Trait, ...]
-    licences: Licences
+    licence: Licence
     workers: int
     needs: tuple[Need, ...]
     advice: Advice
@@ -84,7 +75,7 @@ def _findings(
     merge = record.space.merge
     form = form_of(models, template=merge.template, base=merge.base)
     seen = traits(models, form=form, by_token=record.space.tokenizer is not None)
-    stated = {name: read_licence(model.path) for name, model in models.items()}
+    licence = strictest({name: read_licence(model.path) for name, model in models.items()})
     there = machine(folder, target)
     workers = workers_of(record, there, options.workers, serial=options.serial)
     needed = tuple(needs(record, models, there, workers=workers, serial=options.serial))
@@ -98,13 +89,13 @@ def _findings(
             problems.append(str(error))
     notes = [each.note for each in seen if each.note]
     warnings = [
-        *heard, *notes, *_licence_warnings(stated), *advised.warnings,
+        *heard, *notes, *licence.doubts, *advised.warnings,
         *(each.warning for each in needed if each.warning), *small_task_notes(record),
     ]  # fmt: skip
     return Findings(
         record=record,
         traits=seen,
-        licences=_licences(stated),
+        licence=licence,
         workers=workers,
         needs=needed,
         advice=advised,
@@ -112,31 +103,6 @@ def _findings(
         problems=tuple(problems),
         warnings=tuple(dict.fromkeys(warnings)),
     )
-
-
-def _licences(stated: dict[str, Licence]) -> Licences:
-    name = strictest(stated)
-    return Licences(
-        stated={each: str(licence) for each, licence in stated.items()},
-        strictest=name,
-        meaning=MEANING[stated[name].strictness],
-    )
-
-
-def _licence_warnings(stated: dict[str, Licence]) -> Iterator[str]:
-    unstated = [f"`{name}`" for name, licence in stated.items() if not licence.key]
-    if unstated:
-        verb = "states" if len(unstated) == 1 else "state"
-        yield (
-            f"{', '.join(unstated)} {verb} no licence (`license` at the head of a README.md beside the "
-            f"weights): {MEANING[Licence().strictness]}"
-        )
-    if (pair := conflict(stated)) is not None:
-        one, other = pair
-        yield (
-            f"the licences of `{one}` ({stated[one]}) and `{other}` ({stated[other]}) may ask for what "
-            "cannot both be done to a merge that is shared; read them before publishing"
-        )
 
 
 class _Overhearing(logging.Handler):

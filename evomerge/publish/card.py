@@ -77,7 +77,7 @@ def model_card(
     if found is not None:
         sections += [_scores(found), *([_gains(found.gains)] if found.gains else []), _provenance(found)]
     if about is not None:
-        said = " ".join(map(markdown, about.licence.sentences))
+        said = " ".join(map(markdown, (*about.licence.sentences, *about.licence.doubts)))
         sections.append(f"## Licence\n\n{said}\n")
     sections += ["## Recipe\n", block(to_yaml(published(recipe)), "yaml")]
     sections += [*_recipes(origins), _again(origins, mergekit=mergekit)]

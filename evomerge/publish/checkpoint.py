@@ -8,6 +8,7 @@ from pathlib import Path
 
 from evomerge.archive.files import clear_beside, folder_beside, replace_folder, writing
 from evomerge.checkpoints.finite import check_finite
+from evomerge.checkpoints.licences import CARD
 from evomerge.controller.stages import write_missing
 from evomerge.errors import RequestError
 from evomerge.evaluate.evaluator import device_named
@@ -19,7 +20,7 @@ from evomerge.merge.sources import Paths, open_sources, pinned
 from evomerge.publish.card import MERGEKIT_FILE, Found, model_card, published
 from evomerge.publish.mergekit_recipe import mergekit_recipe
 from evomerge.publish.origin import origins_of
-from evomerge.publish.source_cards import CARD, about
+from evomerge.publish.source_cards import about
 from evomerge.recipe import Recipe, to_yaml
 from evomerge.recipe.text import RECIPE_FILE
 

@@ -40,7 +40,7 @@ def to_json(found: Findings | Sequence[str]) -> dict[str, Any]:
             for role, measure, bounds in _measures(found)
         ],
         "traits": [{**asdict(each), "differs": each.differs} for each in found.traits],
-        "licences": asdict(found.licences),
+        "licence": asdict(found.licence),
         "workers": found.workers,
         "needs": [asdict(each) for each in found.needs],
         "advice": asdict(found.advice),
@@ -91,11 +91,7 @@ def _trait_table(found: Findings) -> Table:
 
 
 def _licence(found: Findings) -> str:
-    licences = found.licences
-    stated = licences.stated[licences.strictest]
-    if len(set(licences.stated.values())) == 1:
-        return f"Licence of all sources: {stated}; {licences.meaning}."
-    return f"The strictest licence is that of {licences.strictest} ({stated}); {licences.meaning}."
+    return " ".join(found.licence.sentences)
 
 
 def _measures(found: Findings) -> Iterator[tuple[str, Measure, tuple[str, ...]]]:

@@ -41,7 +41,7 @@ def test_everything_is_told_in_groups_and_nothing_is_written(
     assert [line for line in lines if line in HEADINGS] == HEADINGS
     for part in (
         "  sampler random; gp may suit better: 6 genes have",
-        "`base`, `math`, `lang` state no licence",
+        "base, math and lang do not state their licences",
         "3 workers of 0.7 GB of programs, a model of",
         "6 candidates with 3 workers: about 0 s, as nothing is raced.",
         "smallest gain over a parent that 4 report items prove",
@@ -56,7 +56,7 @@ def test_json_has_all_of_it(workplace: Workplace, monkeypatch: pytest.MonkeyPatc
     assert run(monkeypatch, "--format", "json", "--serial", "--budget", "50") == 0
     found = json.loads(capfd.readouterr().out)
     assert (found["budget"], found["workers"], found["problems"]) == (50, 1, [])
-    assert found["licences"]["strictest"] == "base"
+    assert found["licence"]["stated"]["name"] == "unknown"
     assert {each["what"] for each in found["traits"]} >= {"architecture", "chat template", "positions"}
     (asked,) = found["measures"]
     assert (asked["role"], asked["task"], asked["higher_is_better"]) == ("objective", "tiny", True)

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from evomerge.checkpoints.licences import Stated
 from evomerge.checkpoints.locate import locate
-from evomerge.controller.check import Findings, Licences
+from evomerge.controller.check import Findings
 from evomerge.controller.public import look_over
 from evomerge.controller.search import Options
 from tests.controller.conftest import SPACE
@@ -51,11 +52,8 @@ def test_a_sound_space_has_neither_problems_nor_warnings_but_of_its_size(place: 
     found = findings(place)
     assert found.problems == ()
     assert [each for each in found.warnings if "task `math_b` has only" not in each] == []
-    assert found.licences == Licences(
-        stated={"base": "apache-2.0", "math": "apache-2.0", "lang": "apache-2.0"},
-        strictest="base",
-        meaning="a merge may be used and shared freely, with the notices of its sources",
-    )
+    assert found.licence.stated == Stated(license="apache-2.0")
+    assert "it asks for the notices of its authors" in found.licence.sentences[-1]
     assert found.advice.suits == "cma"
     assert found.dry_run is None
     assert found.workers >= 1
@@ -92,8 +90,8 @@ def copyleft(math: Path) -> None:
         ),
         (chat_template, "`math` has a chat template and `base` has none"),
         (special_tokens, "`math`: bos <s>, eos <pad>"),
-        (no_licence, "`math` states no licence"),
-        (copyleft, "the licences of `math` (gpl-3.0) and `lang` (cc-by-nc-4.0) may ask for what cannot both"),
+        (no_licence, "math does not state its licence, so the licence of this model is unknown"),
+        (copyleft, "A share-alike licence is among them"),
     ],
 )
 def test_what_works_and_is_unwise_is_a_warning(
@@ -118,8 +116,9 @@ def test_a_model_that_sees_is_measured_like_any_other(place: Path) -> None:
 
 def test_the_strictest_licence_is_that_of_the_merge(place: Path) -> None:
     (place / "math" / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n")
-    licences = findings(place).licences
-    assert (licences.strictest, licences.meaning) == ("math", "a merge may not be used commercially")
+    found = findings(place).licence
+    assert found.stated == Stated(license="cc-by-nc-4.0")
+    assert "of math: it forbids commercial use" in found.sentences[-1]
 
 
 def other_vocabulary(math: Path) -> None:

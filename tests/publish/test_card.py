@@ -10,9 +10,9 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
+from evomerge.checkpoints.licences import Stated, strictest
 from evomerge.controller.closing_report import Gain
 from evomerge.publish.card import Found, model_card
-from evomerge.publish.licences import Stated, strictest
 from evomerge.publish.public import export
 from evomerge.publish.source_cards import About
 from evomerge.recipe import Merge, ModelRef, Recipe, Slot, from_yaml

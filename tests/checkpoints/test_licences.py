@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from evomerge.publish.licences import Stated, family_of, strictest
+from evomerge.checkpoints.licences import Stated, family_of, front_matter, stated_in, strictest
 from evomerge.publish.origin import Origin
-from evomerge.publish.source_cards import about, front_matter, stated_in
+from evomerge.publish.source_cards import about
 from evomerge.recipe import Merge, ModelRef, Recipe
 
 
 def merged(*licences: str | None) -> tuple[str, str | None, str]:
     found = strictest({f"m{i}": Stated(license=each) if each else None for i, each in enumerate(licences)})
-    return found.stated.license, found.stated.name, " ".join(found.sentences)
+    return found.stated.license, found.stated.name, " ".join((*found.sentences, *found.doubts))
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ language: [en, ja]
 
 def test_a_card_is_read_between_its_lines(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("\ufeff" + CARD, encoding="utf-8")
-    content = front_matter(tmp_path / "README.md")
+    content = front_matter(tmp_path)
     assert stated_in(content) == Stated(
         license="other", name="qwen", link="https://huggingface.co/o/m/blob/main/LICENSE"
     )
@@ -99,7 +99,7 @@ def test_a_card_is_read_between_its_lines(tmp_path: Path) -> None:
 )
 def test_a_card_that_says_nothing_states_nothing(text: str, tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text(text, encoding="utf-8")
-    assert stated_in(front_matter(tmp_path / "README.md")) is None
+    assert stated_in(front_matter(tmp_path)) is None
 
 
 def test_several_licences_of_one_model_are_other(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The licence of a merge by those of its sources: the strictest of them, and unknown if one is unknown.
+"""Licences as model cards state them, and that of a merge: the strictest, and unknown if one is unknown.
 
 A merge is made of all its sources, so every licence among them holds for it. The families stand in the
 order of what they ask for; which of two licences of one family is stricter nobody can say by their names.
@@ -10,6 +10,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from evomerge.reading import read_text
+
+CARD = "README.md"
+_LARGEST = 4 << 20
 
 OTHER = "other"
 _UNKNOWN = "unknown"
@@ -78,10 +87,11 @@ FAMILIES: tuple[Family, ...] = (
 
 @dataclass(frozen=True, kw_only=True)
 class Licence:
-    """The licence of a merge, for its card: the metadata, and sentences that explain it."""
+    """The licence of a merge: its metadata, sentences that explain it, and those that call for a person."""
 
     stated: Stated
     sentences: tuple[str, ...]
+    doubts: tuple[str, ...] = ()
 
 
 def family_of(license: str) -> Family | None:
@@ -106,29 +116,30 @@ def strictest(sources: Mapping[str, Stated | None]) -> Licence:
     )
     told = [f"Licences of the sources: {listed}."]
     strict = {name: stated for name, stated in known.items() if _rank(stated) == _top(known)}
+    if strict and (not silent or _top(known) > 1):
+        told.append(_meaning(strict))
+    kinds = list(dict.fromkeys(strict.values()))
+    doubts = []
     if silent:
         them = "its licence" if len(silent) == 1 else "their licences"
-        told.append(
+        stated = Stated(license=OTHER, name=_UNKNOWN)
+        doubts.append(
             f"{_names(silent)} {'does' if len(silent) == 1 else 'do'} not state {them}, so the licence of "
             "this model is unknown; ask their authors before you use or share it."
         )
-        if strict and _top(known) > 1:
-            told.append(_meaning(strict))
-        return Licence(stated=Stated(license=OTHER, name=_UNKNOWN), sentences=tuple(told))
-    kinds = list(dict.fromkeys(strict.values()))
-    told.append(_meaning(strict))
-    if len(kinds) > 1:
-        told.append(
-            "They are different licences of the same kind, which hold at the same time; whether they can is "
-            "for you to find out."
+    elif len(kinds) > 1:
+        stated = Stated(license=OTHER, name=" and ".join(each.shown for each in kinds))
+        doubts.append(
+            f"{stated.name} are different licences of the same kind, which hold at the same time; whether "
+            "they can is for you to find out."
         )
-        named = " and ".join(stated.shown for stated in kinds)
-        return Licence(stated=Stated(license=OTHER, name=named), sentences=tuple(told))
-    if any(_rank(stated) == 2 for stated in known.values()) and _top(known) > 2:
-        told.append(
+    else:
+        [stated] = kinds
+    if any(_rank(each) == 2 for each in known.values()) and _top(known) > 2:
+        doubts.append(
             "A share-alike licence is among them, which may not allow the stricter terms of the others."
         )
-    return Licence(stated=kinds[0], sentences=tuple(told))
+    return Licence(stated=stated, sentences=tuple(told), doubts=tuple(doubts))
 
 
 def _rank(stated: Stated) -> int:
@@ -151,3 +162,45 @@ def _meaning(strict: Mapping[str, Stated]) -> str:
 
 def _names(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def stated_in(content: Mapping[str, Any]) -> Stated | None:
+    """Return the licence that a card's front matter states, None if none."""
+    found = words(content.get("license"))
+    if len(found) != 1:
+        name = " and ".join(found)
+        return Stated(license="other", name=name) if found else None
+    named, link = content.get("license_name"), content.get("license_link")
+    other = found[0] == "other"
+    return Stated(
+        license=found[0],
+        name=named if other and isinstance(named, str) else None,
+        link=link if other and isinstance(link, str) else None,
+    )
+
+
+def read_licence(folder: Path) -> Stated | None:
+    """Return the licence that the model card in a folder states, None if none."""
+    return stated_in(front_matter(folder))
+
+
+def front_matter(folder: Path) -> dict[str, Any]:
+    """Return the YAML between the `---` lines that a folder's model card begins with; nothing if none is."""
+    try:
+        text = read_text(folder / CARD, most=_LARGEST)
+    except (OSError, ValueError):
+        return {}
+    lines = text.removeprefix("\ufeff").splitlines()
+    if not lines or lines[0].strip() != "---" or "---" not in (ends := [line.strip() for line in lines[1:]]):
+        return {}
+    try:
+        content = yaml.safe_load("\n".join(lines[1 : 1 + ends.index("---")]))
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def words(content: Any) -> list[str]:
+    """Return a word or a list of words as a list."""
+    listed = content if isinstance(content, list) else [content]
+    return [each.strip() for each in listed if isinstance(each, str) and each.strip()]
