@@ -33,6 +33,7 @@ check: install
 docs: install
 	mkdir -p docs/reference
 	$(BIN)/evomerge methods --format md > docs/reference/methods.md
+	$(BIN)/python -m typer evomerge.cli.main utils docs --name evomerge --output docs/reference/cli.md
 	$(BIN)/evomerge schema > docs/reference/space.schema.json
 
 bench: install

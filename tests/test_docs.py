@@ -144,6 +144,13 @@ def test_links_in_the_documents_lead_somewhere(document: Path) -> None:
         assert (document.parent / link).exists(), link
 
 
+def test_the_reference_of_commands_is_what_they_say() -> None:
+    written = (ROOT / "docs" / "reference" / "cli.md").read_text(encoding="utf-8")
+    asked = [sys.executable, "-m", "typer", "evomerge.cli.main", "utils", "docs", "--name", "evomerge"]
+    said = subprocess.run(asked, cwd=ROOT, text=True, capture_output=True, check=True).stdout
+    assert written.strip() == said.strip(), "docs/reference/cli.md is stale: run `make docs`"
+
+
 def test_the_reference_of_methods_is_what_they_declare() -> None:
     written = (ROOT / "docs" / "reference" / "methods.md").read_text(encoding="utf-8")
     assert written == reference(), "docs/reference/methods.md is stale: run `make docs`"
