@@ -5,7 +5,7 @@ Mapped pages are shared by all workers of a machine; nothing is copied until it 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol
@@ -164,10 +164,14 @@ def _spec(name: str, tensor: Tensor) -> TensorSpec:
 
 
 class Library:
-    """The source models of a recipe, by name; hands out tensors ready to compute with."""
+    """The source models of a recipe, by name; hands out tensors ready to compute with.
 
-    def __init__(self, sources: Mapping[str, TensorSource]) -> None:
+    Values are looked at before they are merged, but those of models that are `known_finite`.
+    """
+
+    def __init__(self, sources: Mapping[str, TensorSource], *, known_finite: Collection[str] = ()) -> None:
         self._sources = sources
+        self._known_finite = known_finite
         self._finite: set[tuple[str, str]] = set()
         self._home: torch.device | None = None
         self._room = 0
@@ -223,7 +227,7 @@ class Library:
 
     def _checked(self, value: Tensor, model: str, tensor: str) -> Tensor:
         """Return `value`, which is looked at the first time. Raises `MergeError` if it is not finite."""
-        if (model, tensor) not in self._finite:
+        if model not in self._known_finite and (model, tensor) not in self._finite:
             _check_finite(value, model, tensor)
             self._finite.add((model, tensor))
         return value
@@ -243,7 +247,9 @@ def _check_finite(value: Tensor, model: str, tensor: str) -> None:
         )
 
 
-def open_library(checkpoints: Mapping[str, Checkpoint], names: Iterable[str]) -> Library:
+def open_library(
+    checkpoints: Mapping[str, Checkpoint], names: Iterable[str], *, known_finite: Collection[str] = ()
+) -> Library:
     """Return the named checkpoints' tensors and statistics, mapped; an adapter shares its base's files."""
     whole: dict[Path, FileSource] = {}
 
@@ -259,4 +265,4 @@ def open_library(checkpoints: Mapping[str, Checkpoint], names: Iterable[str]) ->
         sources[name] = source(checkpoints[name])
         for kind, measured in checkpoints[name].statistics.items():
             sources[statistics_name(name, kind)] = FileSource(measured)
-    return Library(sources)
+    return Library(sources, known_finite=known_finite)

@@ -23,6 +23,9 @@ _log = logging.getLogger(__name__)
 LEAST_PARAMETERS = 250_000_000
 """A model of fewer is merged sooner than loops are compiled."""
 
+LEAST_PARAMETERS_ONCE = 1_000_000_000
+"""The same for a merge that is made once."""
+
 CACHE = Path.home() / ".cache" / "evomerge" / "loops"
 """Where compiled loops stay: torch's own place, in the folder for everybody's files, others could fill."""
 

@@ -84,8 +84,7 @@ class Execution:
             return None
         deltas = operation.method.on == "deltas" and operation.base is not None
         names = tuple((deltas and operation.base, operand) for operand in operation.operands)
-        orders = self._orders or Orders()  # nobody asks again for those of a tensor that is made once
-        known = Known(operands=operands, names=names, orders=orders, deltas=deltas, loops=self._loops)
+        known = Known(operands=operands, names=names, orders=self._orders, deltas=deltas, loops=self._loops)
         site = self._site(output, operation, survey=self._surveys.get(None))
         dtype = DTYPES[output.spec.dtype]
         made = torch.empty(output.spec.shape, dtype=dtype, device=operands.device) if into is None else into

@@ -17,6 +17,7 @@ from evomerge.checkpoints.tensors import open_library
 from evomerge.checkpoints.tokenizer import CARRIED
 from evomerge.checkpoints.vocabulary import special_ids, with_special
 from evomerge.errors import RequestError
+from evomerge.merge.compiling import LEAST_PARAMETERS_ONCE, Loops, can_compile
 from evomerge.merge.disk import SHARD_BYTES, write_weights
 from evomerge.merge.execute import Execution
 from evomerge.merge.plan import Plan
@@ -50,10 +51,11 @@ def write_model(
     device: torch.device,
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
-    """Write the planned model of these sources into `folder`, merged on `device`."""
-    library = open_library(sources, plan.models)
+    """Write the planned model of these sources, looked through by `check_finite`, merged on `device`."""
+    library = open_library(sources, plan.models, known_finite=sources.keys())
+    loops = Loops() if plan.parameters >= LEAST_PARAMETERS_ONCE and can_compile(device) else None
     try:
-        write_weights(Execution(plan, library, device=device), folder, shard_bytes=shard_bytes)
+        write_weights(Execution(plan, library, device=device, loops=loops), folder, shard_bytes=shard_bytes)
     finally:
         library.close()
     (folder / "config.json").write_text(json.dumps(plan.config, indent=2) + "\n", encoding="utf-8")

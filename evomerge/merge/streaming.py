@@ -18,6 +18,7 @@ from evomerge.merge.compiling import Loops
 from evomerge.merge.kernels.blocks import block_size
 from evomerge.merge.kernels.ladder import Ladder, Magnitudes, count_magnitudes
 from evomerge.merge.kernels.loops import CHUNK
+from evomerge.merge.kernels.selecting import SAMPLE, cut_once
 from evomerge.merge.kernels.trimming import EVERYTHING, NOTHING, Cut, end_of_ties
 from evomerge.merge.method import MergeBlock
 
@@ -47,6 +48,14 @@ class Operands:
         base = None if self.base is None else self.base[start:stop]
         return Operands(
             base=base, stored=tuple(replace(each, tensor=each.tensor[start:stop]) for each in self.stored)
+        )
+
+    def some(self, count: int) -> Operands:
+        """Return about so many entries, at equal distances."""
+        step = max(1, self.size // count)
+        base = None if self.base is None else self.base[::step]
+        return Operands(
+            base=base, stored=tuple(replace(each, tensor=each.tensor[::step]) for each in self.stored)
         )
 
     @property
@@ -115,11 +124,14 @@ class Orders:
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
-    """What a method may learn of stored operands as a whole: `names` tell each apart from all others."""
+    """What a method may learn of stored operands as a whole: `names` tell each apart from all others.
+
+    Without `orders` nothing is kept of it for another time.
+    """
 
     operands: Operands
     names: tuple[Hashable, ...]
-    orders: Orders
+    orders: Orders | None
     deltas: bool
     loops: Loops | None = None
 
@@ -137,8 +149,13 @@ class Known:
         magnitudes: Callable[[], Iterator[Tensor]] = partial(
             self.operands.magnitudes, source, deltas=self.deltas
         )
-        ladder = self.orders.ladder(self.names[source], magnitudes)
-        return ladder.cut(count, magnitudes, every_tie=every_tie)
+        if self.orders is not None:
+            ladder = self.orders.ladder(self.names[source], magnitudes)
+            return ladder.cut(count, magnitudes, every_tie=every_tie)
+        some = self.operands.some(SAMPLE).magnitudes(source, deltas=self.deltas)
+        sample = torch.cat([part.reshape(-1) for part in some])
+        found = cut_once(self.size, count, magnitudes, sample, every_tie=every_tie)
+        return found or count_magnitudes(magnitudes).cut(count, magnitudes, every_tie=every_tie)
 
     def ends_of_ties(self, rows: Sequence[Sequence[Cut]]) -> list[list[int]]:
         """Return the places before which what equals the cuts stays, of all operands' in each row."""

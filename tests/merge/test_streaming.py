@@ -12,6 +12,7 @@ from torch import Tensor
 from evomerge import plugins
 from evomerge.merge.kernels.draws import kept, uniform
 from evomerge.merge.kernels.ladder import count_magnitudes
+from evomerge.merge.kernels.selecting import cut_once
 from evomerge.merge.kernels.trimming import EVERYTHING, NOTHING, Cut, Trimmer, cut_of, trim, trim_all
 from evomerge.merge.method import Site
 from evomerge.merge.streaming import Known, Operands, Orders, Stored, merge_stored
@@ -183,3 +184,29 @@ def test_draws_are_uniform_and_each_key_has_its_own() -> None:
         counts = torch.bincount(cells, minlength=256).double()
         squares = float(((counts - counts.mean()) ** 2 / counts.mean()).sum())
         assert 150 < squares < 380  # chi-squared of 255 degrees: six standard deviations
+
+
+@pytest.mark.parametrize("every_tie", [False, True])
+@pytest.mark.parametrize("kind", ["numbers", "ties", "zeros", "one value", "sorted"])
+def test_a_cut_that_is_asked_for_once_is_that_of_all(kind: str, every_tie: bool) -> None:
+    generator = torch.Generator().manual_seed(3)
+    vector = torch.randn(50_000, generator=generator)
+    if kind in ("ties", "zeros"):
+        vector = (vector * 3).round() if kind == "ties" else vector * (vector.abs() > 1.5)
+    elif kind != "numbers":
+        vector = torch.ones(50_000) if kind == "one value" else vector.sort().values
+
+    def magnitudes() -> Iterator[Tensor]:
+        return iter(torch.split(vector.abs(), 7000))
+
+    for sample in (vector[::25].abs(), vector.abs()):
+        for count in (1, 30, 9_000, 25_000, 49_999):
+            found = cut_once(len(vector), count, magnitudes, sample, every_tie=every_tie)
+            assert found is not None
+            assert torch.equal(trimmed(found, vector), trim(vector, count, every_tie=every_tie)), count
+
+
+def test_a_sample_that_misleads_finds_nothing() -> None:
+    vector = torch.arange(1.0, 1001.0)
+    for sample in (vector[:200], vector[-200:], torch.full((200,), 7.0)):
+        assert cut_once(1000, 500, lambda: iter([vector]), sample) is None
