@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parent.parent
+MERGEKIT = ROOT / "docs" / "guides" / "coming-from-mergekit.md"
 BUDGET = "10"
 
 NOT_HERE = {
@@ -88,6 +89,9 @@ def folder(tmp_path: Path) -> Path:
     prompts = [f"{one} plus two is" for one in ("one", "two", "three", "four")]
     (tmp_path / "maths.txt").write_text("\n".join(prompts))
     (tmp_path / "maths.jsonl").write_text("\n".join(f'{{"text": "{each}"}}' for each in prompts))
+    (tmp_path / "mergekit.yaml").write_text(
+        next(block.text for block in blocks(MERGEKIT) if "merge_method:" in block.text)
+    )
     (tmp_path / "runs").mkdir()
     return tmp_path
 
@@ -118,6 +122,31 @@ def test_the_readme_and_what_goes_on_from_its_run_can_be_walked(folder: Path) ->
     (folder / "my-space.yaml").symlink_to(ROOT / "search_spaces" / "quickstart.yaml")
     for name in ("README.md", "docs/guides/reading-the-report.md", "docs/guides/your-own-models.md"):
         assert walk(ROOT / name, folder), name
+
+
+EVOLVE = """\
+genome:
+  models: [zoo:math, zoo:lang]
+  merge_method: task_arithmetic
+  base_model: zoo:base
+  layer_granularity: 3
+tasks:
+  - {name: math_b, weight: 1.0, metric: "acc,none"}
+limit: 60
+"""
+
+
+def test_who_comes_from_mergekit_can_go_on(folder: Path) -> None:
+    (folder / "evolve.yaml").write_text(EVOLVE)
+    first, export, back, evolved, search = (line for block in blocks(MERGEKIT) for line in commands(block))
+    run(shortened(first), folder)
+    run(shortened(export), folder)
+    (folder / "mergekit.yaml").unlink()
+    run(shortened(back), folder)
+    run(shortened(evolved), folder)
+    with (folder / "space.yaml").open("a") as space:
+        space.write("tasks: zoo:tasks\n")  # mergekit-evolve is told of them on its command line
+    run(shortened(search), folder)
 
 
 def test_the_cells_of_the_pandas_guide_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
