@@ -34,6 +34,7 @@ def command(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file at the target.")] = False,
 ) -> None:
     """Convert between recipes of mergekit and of evomerge, or a config of mergekit-evolve to a space."""
+    from evomerge.archive.files import write_text
     from evomerge.errors import RequestError
     from evomerge.mergekit.public import convert
 
@@ -45,5 +46,5 @@ def command(
     if target is None:
         typer.echo(converted.text, nl=False)
     else:
-        target.write_text(converted.text, encoding="utf-8")
+        write_text(target, converted.text)
         typer.echo(target)
