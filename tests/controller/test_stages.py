@@ -91,7 +91,11 @@ def test_it_is_written_as_its_export_is(place: Path, first: Run) -> None:
     assert record.paths["best"] == record.models["best"].source == str(folder)
     exported = export(first, place / "out")
     assert record.models["best"].digest == digest(open_checkpoint(exported))
-    for people in ("README.md", "recipe.yaml", "recipe.mergekit.yaml"):  # a stage is for the next search alone
+    for people in (
+        "README.md",
+        "recipe.yaml",
+        "recipe.mergekit.yaml",
+    ):  # a stage is for the next search alone
         (exported / people).unlink()
     for name in {file.name for file in exported.iterdir()}:
         assert (folder / name).read_bytes() == (exported / name).read_bytes()
