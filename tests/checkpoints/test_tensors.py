@@ -128,3 +128,12 @@ def test_nothing_is_kept_on_other_devices() -> None:
     for _ in range(2):
         library.stored("m", "a", torch.device("cpu"))
     assert source.read_of == ["a", "a"]
+
+
+def test_values_are_looked_at_but_those_that_somebody_has_looked_at() -> None:
+    broken = {"w": torch.tensor([1.0, float("nan")])}
+    library = Library({"math": DictSource(broken), "math:fisher": DictSource(broken)}, known_finite={"math"})
+    assert library.stored("math", "w").isnan().any()
+    for read in (library.stored, library.float32):
+        with pytest.raises(MergeError, match="holds NaN"):
+            read("math:fisher", "w")
