@@ -59,7 +59,7 @@ def commands(block: Block) -> Iterator[str]:
 
 
 def shortened(command: str) -> list[str]:
-    """Return the words of a command; a search has a small budget, and a check builds nothing."""
+    """Return the words of a command; a search has a small budget."""
     words = shlex.split(command)[1:]
     if words[0] == "search":
         if "--budget" in words:

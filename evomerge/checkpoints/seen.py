@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 Fact: TypeAlias = Literal["blake2b", "finite"]
 
-FILE = Path.home() / ".cache" / "evomerge" / "seen.json"
+FILE = Path("~/.cache/evomerge/seen.json")
 _WORTH = 1 << 26
 """Bytes: what is smaller is read at once."""
 _SETTLED = 2_000_000_000  # nanoseconds
@@ -57,19 +57,20 @@ def remember(facts: dict[str, str]) -> None:
     with _one_at_a_time:
         kept = list((_read() | facts).items())[-_MOST:]
         try:
-            FILE.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=FILE.parent)
+            target = FILE.expanduser()
+            target.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(dir=target.parent)
             with os.fdopen(handle, "w", encoding="utf-8") as file:
                 json.dump(dict(kept), file)
-            Path(name).replace(FILE)
-        except OSError as error:
+            Path(name).replace(target)
+        except (OSError, RuntimeError) as error:  # the latter where nobody has a home
             _log.debug("%s cannot be written: %s", FILE, error)
 
 
 def _read() -> dict[str, str]:
     try:
-        content = parse_json(FILE.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = parse_json(FILE.expanduser().read_text(encoding="utf-8"))
+    except (OSError, ValueError, RuntimeError):
         return {}
     if not isinstance(content, dict):
         return {}

@@ -26,7 +26,7 @@ LEAST_PARAMETERS = 250_000_000
 LEAST_PARAMETERS_ONCE = 1_000_000_000
 """The same for a merge that is made once."""
 
-CACHE = Path.home() / ".cache" / "evomerge" / "loops"
+CACHE = Path("~/.cache/evomerge/loops")
 """Where compiled loops stay: torch's own place, in the folder for everybody's files, others could fill."""
 
 _ALONE: dict[str, Any] = {"compile_threads": 1}  # no pool of processes for a handful of loops
@@ -41,9 +41,12 @@ class Loops:
     """Compiled loops, each compiled when it is first asked for; none once one could not be compiled."""
 
     def __init__(self) -> None:
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(CACHE))
         self._compiled: dict[Function, Callable[..., Tensor]] = {}
         self._works = True
+        try:
+            os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(CACHE.expanduser()))
+        except RuntimeError:  # nobody's home, so there is no place that is ours alone
+            self._works = False
 
     def suits(self, into: Tensor) -> bool:
         """Return whether a tensor is worth a loop, and loops can be made."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from evomerge.archive.files import clear_beside, folder_beside, replace_folder, writing
 from evomerge.checkpoints.finite import check_finite
+from evomerge.checkpoints.folder import Checkpoint
 from evomerge.checkpoints.licences import CARD
 from evomerge.controller.stages import write_missing
 from evomerge.errors import RequestError
@@ -19,8 +20,8 @@ from evomerge.merge.planning import compile_plan
 from evomerge.merge.sources import Paths, open_sources, pinned
 from evomerge.publish.card import MERGEKIT_FILE, Found, model_card, published
 from evomerge.publish.mergekit_recipe import mergekit_recipe
-from evomerge.publish.origin import origins_of
-from evomerge.publish.source_cards import about
+from evomerge.publish.origin import Origin, origins_of
+from evomerge.publish.source_cards import About, about
 from evomerge.recipe import Recipe, to_yaml
 from evomerge.recipe.text import RECIPE_FILE
 
@@ -63,30 +64,25 @@ def write_checkpoint(
     sources = open_sources(recipe, paths or {}, allow_pickle=allow_pickle)
     _check_apart(target, [*(source.path for source in sources.values()), *keep])
     _check_replaceable(target)
-    for name, source in sources.items():
-        check_loadable(name, source)
+    for source_name, source in sources.items():
+        check_loadable(source_name, source)
     recipe = pinned(recipe, sources, paths or {})
     plan = compile_plan(recipe, sources)
     check_room(target.parent, plan)
     check_finite(sources)
-    origins = origins_of(recipe, {name: source.path for name, source in sources.items()})
-    known = about(
-        {name: source.path for name, source in sources.items()},
-        {name: ref.source for name, ref in recipe.models.items()},
-        origins,
-    )
+    origins = origins_of(recipe, {each: source.path for each, source in sources.items()})
     if begun is not None:
         begun()
     with folder_beside(target) as staging:
         with writing(target):
             write_model(plan, sources, staging, device=device_named("auto"), shard_bytes=shard_bytes)
+            theirs = mergekit_recipe(published(recipe), sources[plan.template])
+            if theirs is not None:
+                (staging / MERGEKIT_FILE).write_text(theirs, encoding="utf-8")
             (staging / RECIPE_FILE).write_text(to_yaml(published(recipe)), encoding="utf-8")
-            said = mergekit_recipe(published(recipe), sources[plan.template])
-            if said is not None:
-                (staging / MERGEKIT_FILE).write_text(said, encoding="utf-8")
             card = model_card(
-                recipe, found,
-                origins=origins, about=known, name=name or target.name, mergekit=said is not None,
+                recipe, found, origins=origins, about=_about(recipe, sources, origins),
+                name=name or target.name, mergekit=theirs is not None,
             )  # fmt: skip
             (staging / CARD).write_text(card, encoding="utf-8")
         if verify is not None:
@@ -94,6 +90,12 @@ def write_checkpoint(
         with writing(target):
             replace_folder(staging, target)
     return target
+
+
+def _about(recipe: Recipe, sources: Mapping[str, Checkpoint], origins: Mapping[str, Origin]) -> About:
+    """Return what the sources' own cards say."""
+    folders = {name: source.path for name, source in sources.items()}
+    return about(folders, {name: ref.source for name, ref in recipe.models.items()}, origins)
 
 
 def _check_place(target: Path) -> None:

@@ -105,6 +105,11 @@ def test_nothing_is_kept_where_nothing_can_be(file: Path) -> None:
     assert asked("yes", file) == asked("yes", file) == ("yes", True)
 
 
+def test_without_a_home_nothing_is_kept(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seen, "FILE", Path("~nobody-has-this-name/seen.json"))
+    assert asked("yes", file) == asked("yes", file) == ("yes", True)
+
+
 def test_the_oldest_facts_go(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(seen, "_MOST", 3)
     seen.remember({str(i): "" for i in range(5)})

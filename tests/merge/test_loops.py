@@ -125,3 +125,8 @@ def test_methods_without_a_loop_say_so() -> None:
     ):
         method: Any = bind(plugins.load("methods", name), params, 2, compat=compat)
         assert method.loop(*prepared("linear", {}, torch.float32)[1:]) is None, name
+
+
+def test_without_a_home_there_are_no_loops(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("evomerge.merge.compiling.CACHE", Path("~nobody-has-this-name/loops"))
+    assert not Loops().suits(torch.empty(1 << 20))

@@ -10,6 +10,9 @@ import transformers
 
 from evomerge.checkpoints.folder import open_checkpoint
 from evomerge.mergekit.reading import from_mergekit
+from evomerge.publish import checkpoint
+from evomerge.publish.card import Found
+from evomerge.publish.checkpoint import write_checkpoint
 from evomerge.publish.mergekit_recipe import mergekit_recipe
 from evomerge.publish.public import export
 from evomerge.recipe import Group, Merge, ModelRef, Recipe, Slot, from_yaml
@@ -45,6 +48,21 @@ def by_runs(sources: Path) -> Recipe:
 
 def stack(sources: Path) -> Recipe:
     return Recipe(models=refs(sources), path=(Slot(model="math", layer=0), Slot(model="lang", layer=1)))
+
+
+def test_the_card_calls_the_model_by_its_folder_or_as_it_is_uploaded(
+    sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[str] = []
+
+    def noted(recipe: Recipe, found: Found | None, *, name: str, **others: object) -> str:
+        called.append(name)
+        return ""
+
+    monkeypatch.setattr(checkpoint, "model_card", noted)
+    write_checkpoint(by_runs(sources), tmp_path / "of-the-folder")
+    write_checkpoint(by_runs(sources), tmp_path / "other", name="as-uploaded")
+    assert called == ["of-the-folder", "as-uploaded"]
 
 
 @pytest.mark.parametrize("make", [by_runs, stack])
